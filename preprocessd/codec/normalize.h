@@ -1,0 +1,27 @@
+/*
+ * normalize.h - uint8 pixels to what a client asked for, through a table.
+ *
+ * Oracle: torchvision ToTensor then Normalize in float32: ((x / 255) - mean) / std,
+ * each operation rounded to float32. 256 values a channel, so a table is exact.
+ */
+#ifndef PREPROCESSD_CODEC_NORMALIZE_H
+#define PREPROCESSD_CODEC_NORMALIZE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct normalize_table {
+	float value[3][256];
+};
+
+extern const float NORMALIZE_IMAGENET_MEAN[3]; /* 0.485 0.456 0.406 */
+extern const float NORMALIZE_IMAGENET_STD[3];  /* 0.229 0.224 0.225 */
+
+void normalize_table_init(struct normalize_table *out, const float mean[3], const float std[3]);
+
+/* pixels: (n, 3) uint8 interleaved; n = height * width. */
+void normalize_f32_chw(const struct normalize_table *table, const uint8_t *pixels, size_t n, float *out); /* (3, n) */
+void normalize_f32_hwc(const struct normalize_table *table, const uint8_t *pixels, size_t n, float *out); /* (n, 3) */
+void normalize_u8_chw(const uint8_t *pixels, size_t n, uint8_t *out); /* (3, n), values unchanged */
+
+#endif

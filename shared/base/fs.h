@@ -1,0 +1,35 @@
+/*
+ * fs.h - whole files in and out.
+ *
+ * fs_write_atomic() writes a temporary file beside the target, fsyncs it and
+ * renames it over the target, then fsyncs the folder: after a crash the old or
+ * the new content is there, never a mixture. On failure nothing is left over.
+ */
+#ifndef SHARED_BASE_FS_H
+#define SHARED_BASE_FS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shared/base/buf.h"
+
+/* Reads a regular file of at most limit_bytes. ERR_LIMIT if larger, ERR_FORMAT
+ * if it is not a regular file. out is appended to. */
+MUST_USE int fs_read(const char *path, size_t limit_bytes, struct buf *out, struct err *err);
+MUST_USE int fs_write_atomic(const char *path, const void *data, size_t size, struct err *err);
+
+/* The same in pieces, for files too large to build in memory. */
+struct fs_writer;
+MUST_USE int fs_writer_open(struct fs_writer **out, const char *path, struct err *err);
+MUST_USE int fs_writer_add(struct fs_writer *writer, const void *data, size_t size, struct err *err);
+MUST_USE int fs_writer_commit(struct fs_writer *writer, struct err *err); /* frees writer in any case */
+void fs_writer_abort(struct fs_writer *writer);                         /* frees; NULL is fine */
+
+/* mkdir -p; existing folders are fine. mode applies to the ones it makes. */
+MUST_USE int fs_mkdirs(const char *path, unsigned mode, struct err *err);
+bool fs_exists(const char *path);
+bool fs_is_dir(const char *path);
+/* out = a/b, or b alone if b is absolute or a is empty. Caller frees with mem_free. */
+MUST_USE int fs_join(char **out, const char *a, const char *b, struct err *err);
+
+#endif

@@ -1,0 +1,113 @@
+#include "shared/base/hash.h"
+
+#include <string.h>
+
+#include <openssl/evp.h>
+#include <xxhash.h>
+
+#include "shared/base/mem.h"
+
+struct hash_stream {
+	EVP_MD_CTX *context;
+};
+
+void hash_bytes(struct hash *out, const void *data, size_t size)
+{
+	/* Fails only if the library is built without SHA-256. */
+	CHECK(EVP_Digest(data, size, out->bytes, NULL, EVP_sha256(), NULL) == 1);
+}
+
+int hash_stream_open(struct hash_stream **out, struct err *err)
+{
+	struct hash_stream *stream = mem_zalloc(sizeof(*stream));
+
+	*out = NULL;
+	if (stream == NULL)
+		return err_nomem(err, sizeof(*stream));
+	stream->context = EVP_MD_CTX_new();
+	if (stream->context == NULL || EVP_DigestInit_ex(stream->context, EVP_sha256(), NULL) != 1) {
+		hash_stream_close(stream);
+		return err_nomem(err, 256);
+	}
+	*out = stream;
+	return 0;
+}
+
+void hash_stream_add(struct hash_stream *stream, const void *data, size_t size)
+{
+	CHECK(EVP_DigestUpdate(stream->context, data, size) == 1);
+}
+
+void hash_stream_add_u64(struct hash_stream *stream, uint64_t value)
+{
+	uint8_t bytes[8];
+
+	for (int i = 0; i < 8; i++)
+		bytes[i] = (uint8_t)(value >> (8 * i));
+	hash_stream_add(stream, bytes, sizeof(bytes));
+}
+
+void hash_stream_add_field(struct hash_stream *stream, const void *data, size_t size)
+{
+	hash_stream_add_u64(stream, size);
+	hash_stream_add(stream, data, size);
+}
+
+void hash_stream_final(struct hash_stream *stream, struct hash *out)
+{
+	CHECK(EVP_DigestFinal_ex(stream->context, out->bytes, NULL) == 1);
+	hash_stream_close(stream);
+}
+
+void hash_stream_close(struct hash_stream *stream)
+{
+	if (stream == NULL)
+		return;
+	EVP_MD_CTX_free(stream->context);
+	mem_free(stream);
+}
+
+uint64_t hash_checksum(const void *data, size_t size)
+{
+	return XXH3_64bits(data, size);
+}
+
+bool hash_equal(const struct hash *a, const struct hash *b)
+{
+	return memcmp(a->bytes, b->bytes, HASH_BYTES) == 0;
+}
+
+void hash_to_hex(const struct hash *hash, char out[HASH_HEX_BYTES])
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (int i = 0; i < HASH_BYTES; i++) {
+		out[2 * i] = digits[hash->bytes[i] >> 4];
+		out[2 * i + 1] = digits[hash->bytes[i] & 15];
+	}
+	out[HASH_HEX_BYTES - 1] = '\0';
+}
+
+static int hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	return -1;
+}
+
+int hash_from_hex(struct hash *out, const char *hex, struct err *err)
+{
+	if (strlen(hex) != HASH_HEX_BYTES - 1)
+		return err_set(err, ERR_FORMAT, "a hash has %d hexadecimal digits, this has %zu", HASH_HEX_BYTES - 1,
+			       strlen(hex));
+	for (int i = 0; i < HASH_BYTES; i++) {
+		int high = hex_digit(hex[2 * i]), low = hex_digit(hex[2 * i + 1]);
+
+		if (high < 0 || low < 0)
+			return err_set(err, ERR_FORMAT, "not a hexadecimal digit at position %d", 2 * i);
+		out->bytes[i] = (uint8_t)(high << 4 | low);
+	}
+	return 0;
+}
