@@ -1,0 +1,33 @@
+/*
+ * kernels.h - the one table of functions through which everything reaches tensor memory.
+ *
+ * Nothing outside kernels/ loops over tensors. Three families, each a struct
+ * of function pointers with its own header:
+ *   image_ops.h  convolution, batch norm, pooling, residual additions
+ *   dense_ops.h  matrix products, linear, LayerNorm, GELU, attention, embeddings, dropout, cross-entropy
+ *   vector_ops.h fills, sums, norms, AdamW, SGD, perturbations
+ * kernels_reference() is a plain version of every one, kept as the oracle of
+ * the fast ones; kernels_fast() is OpenBLAS, oneDNN (where built with it) and
+ * hand-written loops.
+ */
+#ifndef TRAINER_KERNELS_KERNELS_H
+#define TRAINER_KERNELS_KERNELS_H
+
+#include "trainer/kernels/dense_ops.h"
+#include "trainer/kernels/image_ops.h"
+#include "trainer/kernels/vector_ops.h"
+
+struct kernels {
+	const char *name;
+	const struct image_ops *image;
+	const struct dense_ops *dense;
+	const struct vector_ops *vector;
+};
+
+const struct kernels *kernels_reference(void);
+const struct kernels *kernels_fast(void);
+/* OpenMP, OpenBLAS and oneDNN all use this many; 0: the cores this process may run on.
+ * Returns the number set. Call once, before the first kernel. */
+int kernels_set_threads(int threads);
+
+#endif

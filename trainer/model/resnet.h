@@ -1,0 +1,28 @@
+/*
+ * resnet.h - the image tower: torchvision's ResNet (v1.5: stride in the 3x3),
+ * with fc replaced by Linear(channels, out_features).
+ *
+ * Names under `image_encoder.`: conv1, bn1, layer1..4.N.conv1/bn1/..., downsample.0/.1, fc.
+ * Oracle: torchvision.models.resnet18/resnet50. Initial values: torchvision's
+ * (kaiming normal fan_out for convolutions, 1/0 for batch norm) and
+ * torch.nn.Linear's for fc.
+ *
+ * Threads, ownership, limits: as model.h.
+ */
+#ifndef TRAINER_MODEL_RESNET_H
+#define TRAINER_MODEL_RESNET_H
+
+#include "trainer/model/model.h"
+
+struct kernels;
+struct resnet;
+/* Registers its parameters; params_allocate() follows, then resnet_plan() with the batch limit. */
+MUST_USE int resnet_open(struct resnet **out, const struct resnet_config *config, const struct kernels *kernels,
+			 struct params *params, struct err *err);
+MUST_USE int resnet_plan(struct resnet *resnet, int pictures_max, bool training, struct err *err);
+void resnet_close(struct resnet *resnet); /* NULL is fine */
+size_t resnet_activation_bytes(const struct resnet *resnet);
+void resnet_forward(struct resnet *resnet, enum model_mode mode, const float *pixels, bool nhwc, int B, float *v);
+void resnet_backward(struct resnet *resnet, const float *dv, float *dpixels);
+
+#endif
