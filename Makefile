@@ -7,6 +7,9 @@ MODE ?= release
 ONEDNN ?= auto
 CC ?= cc
 B := build/$(MODE)
+# V=1 shows the commands.
+Q := $(if $(V),,@)
+say = $(if $(V),,@echo '  $(1)')
 
 PKGS_SHARED := libcrypto libprotobuf-c
 PKGS_DAEMON := libuv lmdb libjpeg libutf8proc
@@ -31,10 +34,10 @@ ONEDNN := $(if $(wildcard /usr/include/dnnl.h /usr/include/oneapi/dnnl/dnnl.h),1
 endif
 # Debian ships three builds of OpenBLAS under one soname; only the OpenMP one
 # shares its threads with oneDNN, so its folder goes into the rpath.
+comma := ,
 OPENBLAS_DIR := $(firstword $(wildcard /usr/lib/*/openblas-openmp))
 LIBS_BLAS := $(if $(OPENBLAS_DIR),-L$(OPENBLAS_DIR) -Wl$(comma)-rpath$(comma)$(OPENBLAS_DIR)) -lopenblas
 OPENBLAS_INCLUDE := $(if $(OPENBLAS_DIR),-I$(patsubst /usr/lib/%,/usr/include/%,$(OPENBLAS_DIR)))
-comma := ,
 LIBS_TRAINER := $(LIBS_BLAS) $(if $(filter 1,$(ONEDNN)),-ldnnl) -fopenmp
 LIBS_SHARED := $(call pkg_libs,$(PKGS_SHARED)) -lxxhash -lm -pthread
 LIBS_DAEMON := $(call pkg_libs,$(PKGS_DAEMON))
@@ -82,24 +85,29 @@ endif
 
 $(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h: schemas/%.proto
 	@mkdir -p $(B)/gen
-	protoc-c --c_out=$(B)/gen --proto_path=schemas $<
+	$(call say,PROTO $<)
+	$(Q)protoc-c --c_out=$(B)/gen --proto_path=schemas $<
 
 $(B)/obj/gen/%.o: $(B)/gen/%.c $(STAMP)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -w -MMD -MP -c $< -o $@
+	$(call say,CC $<)
+	$(Q)$(CC) $(CFLAGS_ALL) -w -MMD -MP -c $< -o $@
 
 $(B)/obj/trainer/%.o: trainer/%.c $(STAMP) | $(GEN_H)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(CFLAGS_TRAINER) -MMD -MP -c $< -o $@
+	$(call say,CC $<)
+	$(Q)$(CC) $(CFLAGS_ALL) $(CFLAGS_TRAINER) -MMD -MP -c $< -o $@
 
 $(B)/obj/%.o: %.c $(STAMP) | $(GEN_H)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
+	$(call say,CC $<)
+	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
 
 define archive
 $(1): $(2)
 	@rm -f $$@
-	ar rcs $$@ $$^
+	$$(call say,AR $$@)
+	$$(Q)ar rcs $$@ $$^
 endef
 $(eval $(call archive,$(LIB_shared),$(OBJ_shared)))
 $(eval $(call archive,$(LIB_preprocessd),$(OBJ_preprocessd)))
@@ -107,23 +115,28 @@ $(eval $(call archive,$(LIB_trainer),$(OBJ_trainer)))
 
 $(B)/bin/preprocessd: $(B)/obj/preprocessd/main.o $(LIB_preprocessd) $(LIB_shared)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS_ALL) $^ $(LIBS_DAEMON) $(LIBS_SHARED) -o $@
+	$(call say,LINK $@)
+	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_DAEMON) $(LIBS_SHARED) -o $@
 
 $(B)/bin/prepctl: $(call obj,$(SRC_prepctl)) $(LIB_preprocessd) $(LIB_shared)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS_ALL) $^ $(LIBS_DAEMON) $(LIBS_SHARED) -o $@
+	$(call say,LINK $@)
+	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_DAEMON) $(LIBS_SHARED) -o $@
 
 $(B)/bin/trainer: $(B)/obj/trainer/main.o $(LIB_trainer) $(LIB_shared)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS_ALL) $^ $(LIBS_TRAINER) $(LIBS_SHARED) -o $@
+	$(call say,LINK $@)
+	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_TRAINER) $(LIBS_SHARED) -o $@
 
 $(B)/tests/%: $(B)/obj/tests/unit/%.o $(call obj,$(SRC_test_support)) $(LIB_preprocessd) $(LIB_trainer) $(LIB_shared)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS_ALL) $^ $(LIBS_DAEMON) $(LIBS_TRAINER) $(LIBS_SHARED) -lcmocka -o $@
+	$(call say,LINK $@)
+	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_DAEMON) $(LIBS_TRAINER) $(LIBS_SHARED) -lcmocka -o $@
 
 $(B)/bench/%: $(B)/obj/tools/bench/%.o $(LIB_preprocessd) $(LIB_trainer) $(LIB_shared)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS_ALL) $^ $(LIBS_DAEMON) $(LIBS_TRAINER) $(LIBS_SHARED) -o $@
+	$(call say,LINK $@)
+	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_DAEMON) $(LIBS_TRAINER) $(LIBS_SHARED) -o $@
 
 unit: $(UNIT_TESTS) ## build and run the C unit tests
 	@set -e; for t in $(UNIT_TESTS); do echo "== $$t"; $$t; done
