@@ -6,8 +6,10 @@
  * keeps nothing but its position and reports line and column of any fault.
  *
  * Strict RFC 8259, except that NaN, Infinity and -Infinity are accepted as
- * numbers where Python's json module writes them. Strings must be valid UTF-8.
- * An escaped lone surrogate becomes U+FFFD.
+ * numbers where Python's json module writes them, and that a leading byte
+ * order mark is passed over. Strings must be valid UTF-8 unless lenient_utf8
+ * is set, which hands their bytes on as they stand. An escaped lone surrogate
+ * becomes U+FFFD. Keys may repeat; it is the caller who decides what that means.
  *
  * Threads: one parser, one thread. Limits: depth JSON_DEPTH_MAX.
  */
@@ -30,9 +32,11 @@ struct json_reader {
 	const char *name; /* for messages; borrowed */
 	const char *data; /* borrowed */
 	size_t size, at;
-	size_t line;      /* of `at`, from 1 */
+	size_t token_at;  /* where the last event begins, or the fault lies */
+	size_t line;      /* of token_at, from 1 */
 	size_t line_start;
-	uint64_t closers; /* bit d: the container at depth d is an object */
+	bool lenient_utf8; /* set after init: invalid UTF-8 in strings is no fault */
+	uint64_t closers; /* bit d-1: the container at depth d is an object */
 	int depth;
 	int state;
 	enum json_kind kind;  /* of the last event */
@@ -50,12 +54,12 @@ MUST_USE int json_expect(struct json_reader *reader, enum json_kind kind, struct
 /* The last event, a NUMBER, as a value; ERR_FORMAT where it is no integer or out of range. */
 MUST_USE int json_int(const struct json_reader *reader, int64_t *out, struct err *err);
 MUST_USE int json_real(const struct json_reader *reader, double *out, struct err *err);
-/* An ERR_FORMAT with "name:line:column: " in front. */
+/* An ERR_FORMAT with "name:line:column: " of the last event in front (columns count bytes, from 1). */
 int json_fail(const struct json_reader *reader, struct err *err, const char *format, ...) PRINTF_LIKE(3, 4);
 
 /* Appends a quoted, escaped string; invalid UTF-8 becomes U+FFFD. */
 MUST_USE int json_add_string(struct buf *out, const char *text, size_t size, struct err *err);
-/* The shortest decimal that reads back as the same double; NaN and Inf become null. */
+/* With the first of 15, 16 or 17 digits that reads back as the same double; NaN and Inf become null. */
 MUST_USE int json_add_real(struct buf *out, double value, struct err *err);
 
 #endif
