@@ -40,7 +40,8 @@ LIBS_SHARED := $(call pkg_libs,$(PKGS_SHARED)) -lxxhash -lm -pthread
 LIBS_DAEMON := $(call pkg_libs,$(PKGS_DAEMON))
 
 CFLAGS_ALL := $(BASE) $(FLAGS_$(MODE)) $(call pkg_cflags,$(PKGS_SHARED) $(PKGS_DAEMON)) $(CFLAGS)
-CFLAGS_TRAINER := -fopenmp $(OPENBLAS_INCLUDE) $(if $(filter 1,$(ONEDNN)),-DHAVE_ONEDNN=1)
+# -fno-math-errno: nobody reads errno after sqrtf(), and only so is it vectorized.
+CFLAGS_TRAINER := -fopenmp -fno-math-errno $(OPENBLAS_INCLUDE) $(if $(filter 1,$(ONEDNN)),-DHAVE_ONEDNN=1)
 LDFLAGS_ALL := $(FLAGS_$(MODE)) $(LDFLAGS)
 
 SRC_shared := $(wildcard shared/*/*.c)
