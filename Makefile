@@ -60,7 +60,8 @@ LIBS_SHARED := $(call pkg_libs,$(PKGS_SHARED)) -lxxhash -lm -pthread
 LIBS_DAEMON := $(call pkg_libs,$(PKGS_DAEMON))
 
 CFLAGS_ALL := $(BASE) $(FLAGS_$(MODE)) $(call pkg_cflags,$(PKGS_SHARED) $(PKGS_DAEMON)) $(CFLAGS)
-CFLAGS_TRAINER := $(OPENMP) $(OPENBLAS_INCLUDE) $(if $(filter 1,$(ONEDNN)),-DHAVE_ONEDNN=1)
+# -fno-math-errno: nobody reads errno after sqrtf(), and only so is it vectorized.
+CFLAGS_TRAINER := $(OPENMP) -fno-math-errno $(OPENBLAS_INCLUDE) $(if $(filter 1,$(ONEDNN)),-DHAVE_ONEDNN=1)
 LDFLAGS_ALL := $(FLAGS_$(MODE)) -Wl,-z,relro,-z,now $(LDFLAGS)
 
 SRC_shared := $(wildcard shared/*/*.c)
