@@ -1,0 +1,54 @@
+/*
+ * conn.h - one connection to preprocessd: connect, send a request, receive a reply.
+ *
+ * Threads:   one connection, one thread.
+ * Ownership: a reply lies in the connection until the next conn_receive().
+ * Limits:    frame.h. Waiting looks at `cancelled` every CONN_POLL_MS.
+ * Format:    schemas/wire.proto.
+ */
+#ifndef SHARED_CLIENT_CONN_H
+#define SHARED_CLIENT_CONN_H
+
+#include <stdbool.h>
+
+#include "shared/base/err.h"
+#include "shared/wire/frame.h"
+#include "wire.pb-c.h"
+
+enum { CONN_POLL_MS = 100 };
+
+struct conn {
+	int fd;          /* -1: closed */
+	int received_fd; /* -1, or what came with SCM_RIGHTS and was not taken yet */
+	struct frame_reader in;
+	struct buf out;
+	struct arena arena;
+	bool (*cancelled)(void *context);
+	void *context;
+	void (*progress)(void *context, const Wire__Progress *progress); /* for conn_call(); may be NULL */
+	void *progress_context;
+};
+
+/* A closed connection; conn_free() releases it. */
+void conn_init(struct conn *conn, bool (*cancelled)(void *context), void *context);
+/* Connects, checks the other side's user, says Hello. Closes an open one first.
+ * ERR_UNAVAILABLE: nobody there. ERR_MISMATCH: another protocol version. */
+MUST_USE int conn_open(struct conn *conn, const char *socket, const char *client_name, struct err *err);
+void conn_close(struct conn *conn);
+void conn_free(struct conn *conn);
+
+/* ERR_UNAVAILABLE: the connection broke (it is closed then). */
+MUST_USE int conn_send(struct conn *conn, const Wire__Request *request, struct err *err);
+/* Waits up to timeout_s (< 0: for ever) for a reply; *out is NULL when none came. An
+ * Error reply is given as a reply: see conn_error(). ERR_UNAVAILABLE, ERR_PROTOCOL: the
+ * connection broke and is closed. ERR_CANCELLED. */
+MUST_USE int conn_receive(struct conn *conn, double timeout_s, Wire__Reply **out, struct err *err);
+/* Sends, and waits for the final reply of this kind; an Error reply becomes the error. */
+MUST_USE int conn_call(struct conn *conn, const Wire__Request *request, Wire__Reply__BodyCase expected,
+		       Wire__Reply **out, struct err *err);
+/* What an Error reply says, as an error of our own. */
+int conn_error(const Wire__Reply *reply, struct err *err);
+/* An ERR_UNAVAILABLE that says how to start a daemon at this socket. */
+int conn_no_daemon(const char *socket, const char *reason, struct err *err);
+
+#endif
