@@ -74,6 +74,10 @@ static void put_done(void *context, int code, const struct err *err)
 	if (code != 0) {
 		uint64_t now = clock_ns(), last = counter_get(&pipeline->put_failed_ns);
 
+		pthread_mutex_lock(&pipeline->put_lock);
+		pipeline->put_err = *err;
+		pthread_mutex_unlock(&pipeline->put_lock);
+		counter_add(&pipeline->put_failures, 1);
 		if (last == 0 || now - last > PUT_COMPLAINT_NS) {
 			atomic_store(&pipeline->put_failed_ns, now);
 			log_error("cannot keep prepared data in the cache: %s", err->message);
