@@ -301,6 +301,27 @@ int prepare_file(struct worker *worker, const struct picture_settings *settings,
 	return get_picture(worker, &make, NULL, NULL, how, err);
 }
 
+int prepare_explain(struct worker *worker, const struct picture_settings *settings, const char *path,
+		    struct prepare_explained *out, struct err *err)
+{
+	struct cache_key key;
+	struct buf record = BUF_INIT;
+	int code = read_source(worker, path, err);
+
+	if (code != 0)
+		return code;
+	*out = (struct prepare_explained){ .found = false };
+	hash_bytes(&out->content, worker->file.data, worker->file.size);
+	transform_describe(&settings->transform, out->settings, sizeof(out->settings));
+	cache_key_hashes(&key, CACHE_PICTURE, &out->content, &settings->fingerprint);
+	out->found = cache_has(worker->reader, &key);
+	cache_key_hashes(&key, CACHE_FAILURE, &out->content, &settings->fingerprint);
+	if (cache_read_copy(worker->reader, &key, &record, NULL) == 0)
+		records_failure_decode(record.data, record.size, &out->failure);
+	buf_free(&record);
+	return 0;
+}
+
 /* --- captions --------------------------------------------------------------------- */
 
 struct tokens_make {
