@@ -1,15 +1,27 @@
 # One non-recursive Makefile. `make help` lists what it can do.
 #
-# MODE picks flags and build folder: release, debug, asan (with UBSan), tsan, cov.
+# MODE picks flags and build folder: release, debug, asan (with UBSan), tsan,
+# cov, lint (warnings are errors), fuzz (clang with libFuzzer).
 # ONEDNN=0 builds the trainer on OpenBLAS alone.
 
 MODE ?= release
 ONEDNN ?= auto
 CC ?= cc
+PREFIX ?= /usr/local
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# The tests' oracles are Debian's packages, which another python3 on PATH does not see.
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
+FUZZ_SECONDS ?= 10
 B := build/$(MODE)
+comma := ,
 # V=1 shows the commands.
 Q := $(if $(V),,@)
 say = $(if $(V),,@echo '  $(1)')
+export MODE PYTHON FUZZ_SECONDS
+
+ifeq ($(MODE),fuzz)
+CC := clang
+endif
 
 PKGS_SHARED := libcrypto libprotobuf-c
 PKGS_DAEMON := libuv lmdb libjpeg libutf8proc
@@ -18,15 +30,20 @@ pkg_libs = $(shell pkg-config --libs $(1) 2>/dev/null)
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
 	-Wwrite-strings -Wvla -Wundef -Wformat=2 -Wno-format-nonliteral -Wno-format-truncation -Werror=implicit-function-declaration
+ifneq ($(findstring clang,$(CC)),)
+WARN += -Wno-unknown-warning-option
+endif
 # -ffp-contract=off: Pillow's and PyTorch's arithmetic rounds after every operation.
 BASE := -std=gnu11 -D_GNU_SOURCE -I. -I$(B)/gen -g -fno-omit-frame-pointer -ffp-contract=off -pthread $(WARN)
-FLAGS_release := -O3 -DNDEBUG
+FLAGS_release := -O3 -DNDEBUG -D_FORTIFY_SOURCE=2 -fstack-protector-strong
 FLAGS_debug := -O0
 FLAGS_asan := -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined
 FLAGS_tsan := -O1 -fsanitize=thread
 FLAGS_cov := -O0 --coverage
+FLAGS_lint := -O2 -Werror
+FLAGS_fuzz := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
 ifeq ($(FLAGS_$(MODE)),)
-$(error MODE=$(MODE) is not known; choose release, debug, asan, tsan or cov)
+$(error MODE=$(MODE) is not known; choose release, debug, asan, tsan, cov, lint or fuzz)
 endif
 
 ifeq ($(ONEDNN),auto)
@@ -34,22 +51,24 @@ ONEDNN := $(if $(wildcard /usr/include/dnnl.h /usr/include/oneapi/dnnl/dnnl.h),1
 endif
 # Debian ships three builds of OpenBLAS under one soname; only the OpenMP one
 # shares its threads with oneDNN, so its folder goes into the rpath.
-comma := ,
 OPENBLAS_DIR := $(firstword $(wildcard /usr/lib/*/openblas-openmp))
 LIBS_BLAS := $(if $(OPENBLAS_DIR),-L$(OPENBLAS_DIR) -Wl$(comma)-rpath$(comma)$(OPENBLAS_DIR)) -lopenblas
 OPENBLAS_INCLUDE := $(if $(OPENBLAS_DIR),-I$(patsubst /usr/lib/%,/usr/include/%,$(OPENBLAS_DIR)))
-LIBS_TRAINER := $(LIBS_BLAS) $(if $(filter 1,$(ONEDNN)),-ldnnl) -fopenmp
+OPENMP := $(if $(findstring clang,$(CC)),-fopenmp=libgomp,-fopenmp)
+LIBS_TRAINER := $(LIBS_BLAS) $(if $(filter 1,$(ONEDNN)),-ldnnl) $(OPENMP)
 LIBS_SHARED := $(call pkg_libs,$(PKGS_SHARED)) -lxxhash -lm -pthread
 LIBS_DAEMON := $(call pkg_libs,$(PKGS_DAEMON))
 
 CFLAGS_ALL := $(BASE) $(FLAGS_$(MODE)) $(call pkg_cflags,$(PKGS_SHARED) $(PKGS_DAEMON)) $(CFLAGS)
-CFLAGS_TRAINER := -fopenmp $(OPENBLAS_INCLUDE) $(if $(filter 1,$(ONEDNN)),-DHAVE_ONEDNN=1)
-LDFLAGS_ALL := $(FLAGS_$(MODE)) $(LDFLAGS)
+# -fno-math-errno: nobody reads errno after sqrtf(), and only so is it vectorized.
+CFLAGS_TRAINER := $(OPENMP) -fno-math-errno $(OPENBLAS_INCLUDE) $(if $(filter 1,$(ONEDNN)),-DHAVE_ONEDNN=1)
+LDFLAGS_ALL := $(FLAGS_$(MODE)) -Wl,-z,relro,-z,now $(LDFLAGS)
 
 SRC_shared := $(wildcard shared/*/*.c)
 SRC_preprocessd := $(wildcard preprocessd/*/*.c)
 SRC_trainer := $(wildcard trainer/*/*.c trainer/*/*/*.c)
 SRC_prepctl := $(wildcard tools/prepctl/*.c)
+SRC_demo := $(wildcard tools/demo/*.c)
 SRC_test_support := $(wildcard tests/support/*.c)
 PROTO := $(wildcard schemas/*.proto)
 GEN_C := $(PROTO:schemas/%.proto=$(B)/gen/%.pb-c.c)
@@ -63,11 +82,20 @@ LIB_preprocessd := $(B)/libpreprocessd.a
 LIB_trainer := $(B)/libtrainer.a
 
 PROGRAMS := $(if $(wildcard preprocessd/main.c),$(B)/bin/preprocessd) \
-	$(if $(SRC_prepctl),$(B)/bin/prepctl) $(if $(wildcard trainer/main.c),$(B)/bin/trainer)
+	$(if $(wildcard tools/prepctl/main.c),$(B)/bin/prepctl) $(if $(wildcard trainer/main.c),$(B)/bin/trainer)
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c))
+# libgomp is not instrumented for races: what uses the trainer's kernels stays out of MODE=tsan.
+UNIT_TESTS_TSAN := $(patsubst tests/unit/%.c,$(B)/tests/%,$(if $(filter tsan,$(MODE)),$(shell grep -L '"trainer/' tests/unit/test_*.c 2>/dev/null)))
+FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/bin/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCHES := $(patsubst tools/bench/%.c,$(B)/bench/%,$(wildcard tools/bench/*.c))
+DEMO_DATA := $(B)/demo/make_demo_data
 
-.PHONY: all programs help clean unit deps benches
+RESULTS ?= build/results/test.jsonl
+RUN_TESTS = $(PYTHON) tests/support/run_tests.py --results $(RESULTS)
+SUBMAKE = $(MAKE) --no-print-directory -j$(JOBS)
+
+.PHONY: all programs help clean deps demo test test-unit test-python lint objects fuzz fuzz-programs fuzz-run \
+	check-asan check-tsan tsan-run unit unit-programs benches bench install uninstall
 .DEFAULT_GOAL := all
 .SECONDARY:
 .DELETE_ON_ERROR:
@@ -76,6 +104,99 @@ all: programs ## build preprocessd, prepctl and trainer into build/release/bin/
 
 programs: $(PROGRAMS)
 
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+	@echo
+	@echo "MODE=release|debug|asan|tsan|cov picks flags and build folder; ONEDNN=0 builds without oneDNN."
+
+deps: ## install the packages that building, the demo and the tests need (asks for sudo)
+	@tools/install-deps.sh --test
+
+demo: ## set up everything, make a data set, train the four arms, print one table
+	@tools/install-deps.sh
+	@echo "building ..."
+	@$(SUBMAKE) -s MODE=release all build/release/demo/make_demo_data build/release/tools/train_vocab
+	@tools/demo/run.sh
+
+test: ## set up everything, build, run every test; the last line counts them
+	@tools/install-deps.sh --test
+	@rm -f $(RESULTS)
+	@echo "building ..."
+	@$(SUBMAKE) -s all unit-programs build/$(MODE)/demo/make_demo_data build/$(MODE)/tools/train_vocab
+	@$(MAKE) --no-print-directory test-unit test-python
+	@$(RUN_TESTS) total
+
+test-unit: $(UNIT_TESTS)
+	@$(RUN_TESTS) unit $(UNIT_TESTS)
+
+test-python: programs $(DEMO_DATA) $(B)/tools/train_vocab
+	@$(RUN_TESTS) pytest tests/parity tests/integration tests/fault
+
+unit: unit-programs ## build and run the C unit tests alone
+	@rm -f build/results/unit.jsonl
+	@$(MAKE) --no-print-directory RESULTS=build/results/unit.jsonl test-unit
+	@$(PYTHON) tests/support/run_tests.py --results build/results/unit.jsonl total
+
+unit-programs: $(UNIT_TESTS)
+
+lint: ## warnings as errors, who may include whom, banned functions, scripts
+	@$(PYTHON) tools/lint/check_source.py
+	@$(SUBMAKE) -s MODE=lint objects
+	@echo "lint: no finding"
+
+objects: $(OBJ_shared) $(OBJ_preprocessd) $(OBJ_trainer) $(call obj,$(wildcard preprocessd/main.c trainer/main.c) $(SRC_prepctl) \
+	$(SRC_demo) $(SRC_test_support) $(wildcard tests/unit/test_*.c tools/bench/*.c tools/vocab/*.c))
+
+check-asan: ## the unit tests under AddressSanitizer and UBSan
+	@rm -f build/results/asan.jsonl
+	@$(SUBMAKE) -s MODE=asan unit-programs
+	@$(MAKE) --no-print-directory MODE=asan RESULTS=build/results/asan.jsonl test-unit
+	@$(PYTHON) tests/support/run_tests.py --results build/results/asan.jsonl total
+
+check-tsan: ## the tests of daemon and client library under ThreadSanitizer
+	@rm -f build/results/tsan.jsonl
+	@$(SUBMAKE) -s MODE=tsan tsan-programs
+	@$(MAKE) --no-print-directory MODE=tsan RESULTS=build/results/tsan.jsonl tsan-run
+	@$(PYTHON) tests/support/run_tests.py --results build/results/tsan.jsonl total
+
+.PHONY: tsan-programs
+tsan-programs: $(UNIT_TESTS_TSAN)
+# Address-space randomization of newer kernels is more than TSan of GCC 12 copes with.
+NO_ASLR := $(shell setarch -R true 2>/dev/null && echo setarch -R)
+tsan-run: tsan-programs
+	@$(NO_ASLR) $(RUN_TESTS) unit $(UNIT_TESTS_TSAN)
+
+fuzz: ## build the fuzz targets with clang and run each for FUZZ_SECONDS (10)
+	@rm -f build/results/fuzz.jsonl
+	@$(SUBMAKE) -s MODE=fuzz fuzz-programs
+	@$(MAKE) --no-print-directory MODE=fuzz RESULTS=build/results/fuzz.jsonl fuzz-run
+	@$(PYTHON) tests/support/run_tests.py --results build/results/fuzz.jsonl total
+
+fuzz-programs: $(FUZZERS)
+
+fuzz-run: $(FUZZERS)
+	@$(RUN_TESTS) fuzz $(FUZZERS)
+
+benches: $(BENCHES)
+
+bench: ## measure pipeline and training step beside their peers; writes build/bench.md
+	@$(SUBMAKE) -s MODE=release all benches
+	@$(PYTHON) tools/bench/run.py --out build/bench.md
+
+install: all ## copy the programs and documents below PREFIX (/usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/preprocessd/docs $(DESTDIR)$(PREFIX)/share/doc/preprocessd/schemas
+	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 README.md ARCHITECTURE.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/preprocessd/
+	install -m 644 $(wildcard docs/*.md) $(DESTDIR)$(PREFIX)/share/doc/preprocessd/docs/
+	install -m 644 $(wildcard schemas/*) $(DESTDIR)$(PREFIX)/share/doc/preprocessd/schemas/
+
+uninstall: ## remove what install put there
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,preprocessd prepctl trainer)
+	rm -rf $(DESTDIR)$(PREFIX)/share/doc/preprocessd
+
+clean: ## remove build/
+	rm -rf build
+
 # Everything is rebuilt when the flags change.
 STAMP := $(B)/flags
 FLAGS_NOW := $(CC) $(CFLAGS_ALL) $(CFLAGS_TRAINER) $(LDFLAGS_ALL)
@@ -83,22 +204,27 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(strip $(FLAGS_NOW)))
 $(shell mkdir -p $(B) && printf '%s\n' '$(strip $(FLAGS_NOW))' > $(STAMP))
 endif
 
-$(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h: schemas/%.proto
+# One list of what is missing, in place of pages of compiler errors.
+DEPS_OK := $(B)/deps-ok
+$(DEPS_OK): tools/check-deps.sh
+	@CC="$(CC)" tools/check-deps.sh && touch $@
+
+$(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h: schemas/%.proto | $(DEPS_OK)
 	@mkdir -p $(B)/gen
 	$(call say,PROTO $<)
 	$(Q)protoc-c --c_out=$(B)/gen --proto_path=schemas $<
 
-$(B)/obj/gen/%.o: $(B)/gen/%.c $(STAMP)
+$(B)/obj/gen/%.o: $(B)/gen/%.c $(STAMP) | $(DEPS_OK)
 	@mkdir -p $(@D)
 	$(call say,CC $<)
 	$(Q)$(CC) $(CFLAGS_ALL) -w -MMD -MP -c $< -o $@
 
-$(B)/obj/trainer/%.o: trainer/%.c $(STAMP) | $(GEN_H)
+$(B)/obj/trainer/%.o: trainer/%.c $(STAMP) | $(GEN_H) $(DEPS_OK)
 	@mkdir -p $(@D)
 	$(call say,CC $<)
 	$(Q)$(CC) $(CFLAGS_ALL) $(CFLAGS_TRAINER) -MMD -MP -c $< -o $@
 
-$(B)/obj/%.o: %.c $(STAMP) | $(GEN_H)
+$(B)/obj/%.o: %.c $(STAMP) | $(GEN_H) $(DEPS_OK)
 	@mkdir -p $(@D)
 	$(call say,CC $<)
 	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
@@ -133,20 +259,24 @@ $(B)/tests/%: $(B)/obj/tests/unit/%.o $(call obj,$(SRC_test_support)) $(LIB_prep
 	$(call say,LINK $@)
 	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_DAEMON) $(LIBS_TRAINER) $(LIBS_SHARED) -lcmocka -o $@
 
+$(B)/bin/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(LIB_preprocessd) $(LIB_trainer) $(LIB_shared)
+	@mkdir -p $(@D)
+	$(call say,LINK $@)
+	$(Q)$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer $^ $(LIBS_DAEMON) $(LIBS_TRAINER) $(LIBS_SHARED) -o $@
+
 $(B)/bench/%: $(B)/obj/tools/bench/%.o $(LIB_preprocessd) $(LIB_trainer) $(LIB_shared)
 	@mkdir -p $(@D)
 	$(call say,LINK $@)
 	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_DAEMON) $(LIBS_TRAINER) $(LIBS_SHARED) -o $@
 
-unit: $(UNIT_TESTS) ## build and run the C unit tests
-	@set -e; for t in $(UNIT_TESTS); do echo "== $$t"; $$t; done
+$(DEMO_DATA): $(call obj,$(SRC_demo)) $(LIB_shared)
+	@mkdir -p $(@D)
+	$(call say,LINK $@)
+	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(call pkg_libs,libjpeg) $(LIBS_SHARED) -o $@
 
-benches: $(BENCHES)
-
-clean: ## remove build/
-	rm -rf build
-
-help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+$(B)/tools/train_vocab: $(call obj,$(wildcard tools/vocab/*.c)) $(LIB_preprocessd) $(LIB_shared)
+	@mkdir -p $(@D)
+	$(call say,LINK $@)
+	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_DAEMON) $(LIBS_SHARED) -o $@
 
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

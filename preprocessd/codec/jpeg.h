@@ -1,0 +1,64 @@
+/*
+ * jpeg.h - JPEG bytes to rows of gray or RGB samples, with libjpeg-turbo.
+ *
+ * Oracle: the rows of Pillow 9.4's `Image.open(f).convert("RGB")` (gray
+ * pictures are delivered with one channel). libjpeg-turbo is driven as Pillow
+ * drives it: a source that suspends and is topped up in pieces of 64 KiB, the
+ * colors that libjpeg guesses, integer IDCT, smooth upsampling and block
+ * smoothing; CMYK and YCCK are taken as Adobe's inverted CMYK. Warnings are
+ * not errors; data that ends before the last row is one; what follows the last
+ * row does not matter (for several scans: what follows the end marker).
+ *
+ * Format:    ITU-T T.81, JFIF 1.02, Adobe Technical Note 5116.
+ * Threads:   one decoder, one thread at a time; any number of decoders.
+ * Ownership: a decoder keeps its row buffer; libjpeg's own memory lives for
+ *            one picture and is freed on every way out.
+ * Limits:    JPEG_BLOCK_VISITS_MAX.
+ */
+#ifndef PREPROCESSD_CODEC_JPEG_H
+#define PREPROCESSD_CODEC_JPEG_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shared/base/err.h"
+
+enum {
+	JPEG_BATCH_ROWS = 8,   /* rows come in groups of at most this */
+	JPEG_SLACK_BYTES = 128, /* readable memory behind the rows of a group */
+};
+
+/* A progressive file may name any number of scans, each of which passes over
+ * the whole picture. Blocks times scans beyond this (minutes of work; two
+ * hundred times what the largest picture needs) are refused. */
+#define JPEG_BLOCK_VISITS_MAX ((uint64_t)1 << 34)
+
+struct jpeg_info {
+	uint32_t width, height;
+	int channels; /* of the rows that will come: 1 gray, 3 RGB */
+};
+
+struct jpeg_sink {
+	void *context;
+	/* The header is read, nothing large is allocated; not 0 refuses the picture. */
+	int (*begin)(void *context, const struct jpeg_info *info, struct err *err);
+	/* The next `count` rows, top down, `stride` bytes apart. */
+	void (*rows)(void *context, const uint8_t *rows, size_t stride, int count);
+};
+
+/* Name and version of the decoder, for fingerprints: "libjpeg-turbo-2.1.5". */
+const char *jpeg_decoder_name(void);
+
+struct jpeg;
+MUST_USE int jpeg_open(struct jpeg **out, struct err *err);
+void jpeg_close(struct jpeg *jpeg); /* NULL is fine */
+
+/* ERR_FORMAT: damaged or cut off. ERR_UNSUPPORTED: a kind of JPEG that
+ * libjpeg-turbo can't decode. ERR_LIMIT, ERR_NOMEM. After an error some rows
+ * may have been delivered. */
+MUST_USE int jpeg_decode(struct jpeg *jpeg, const void *bytes, size_t size, const struct jpeg_sink *sink,
+			 struct err *err);
+/* How often libjpeg complained about the last picture and went on. */
+long jpeg_warnings(const struct jpeg *jpeg);
+
+#endif

@@ -1,0 +1,65 @@
+/*
+ * weights.h - a model's state dict in and out of safetensors files.
+ *
+ * Names and shapes are those of the PyTorch module (params.h), so a saved file
+ * loads there with strict=True and back. F32, F64, F16 and BF16 are accepted,
+ * integers for num_batches_tracked. A file whose values are not all finite is
+ * refused, and on any error the model keeps the values it had.
+ *
+ * Three kinds of file are understood:
+ *   WEIGHTS_STATE  the whole model under the script's names
+ *   WEIGHTS_IMAGE  torchvision's ResNet: names without `image_encoder.`; fc is skipped when it has
+ *                  another shape, since the script replaces it
+ *   WEIGHTS_TEXT   Hugging Face's BertModel: names without `text_encoder.`, with or without `bert.`;
+ *                  LayerNorm's `gamma` and `beta` count as `weight` and `bias`; the heads of
+ *                  pre-training (cls.*) are skipped
+ * `embeddings.position_ids` is ignored: it is a constant.
+ *
+ * Threads:   one caller.
+ * Ownership: weights_load() copies; nothing of the file is kept.
+ * Format:    schemas/weights.md.
+ */
+#ifndef TRAINER_IO_WEIGHTS_H
+#define TRAINER_IO_WEIGHTS_H
+
+#include "shared/base/buf.h"
+#include "shared/io/tensorfile.h"
+#include "trainer/nn/params.h"
+
+enum weights_kind { WEIGHTS_STATE, WEIGHTS_IMAGE, WEIGHTS_TEXT };
+
+/* What a load did. Lists are lines of names for people. */
+struct weights_report {
+	int loaded;           /* parameters and buffers that took a value */
+	int missing;          /* of the model's (of the kind's part of it), not in the file */
+	int unexpected;       /* in the file, not in the model */
+	int skipped;          /* in the file, left out on purpose (fc, cls.*, position_ids) */
+	struct buf missing_names, unexpected_names, skipped_names; /* "a\nb\n" */
+};
+void weights_report_free(struct weights_report *report);
+
+/* Reads values into params. A tensor of another shape is ERR_MISMATCH that
+ * names it and both shapes; one that is missing keeps its value and is
+ * reported. `unused` parameters, counters and running statistics never count
+ * as missing from foreign files that lack them all. report may be NULL. */
+MUST_USE int weights_load(struct params *params, const char *path, enum weights_kind kind, struct weights_report *report,
+			  struct err *err);
+
+/* As weights_load for WEIGHTS_STATE from an open file; every tensor that is
+ * trained must be there: ERR_MISMATCH names the first ones missing. Unused
+ * parameters, running statistics and counters may be missing. prefix: names in the file are
+ * prefix + name ("" for none); other names of the file are not looked at when
+ * the prefix is not empty. */
+MUST_USE int weights_load_strict(struct params *params, const struct tensorfile *file, const char *prefix, struct err *err);
+
+/* Writes every parameter, buffer, counter and unused parameter atomically.
+ * metadata may be NULL when metadata_count is 0. */
+MUST_USE int weights_save(const struct params *params, const char *path, const struct tensor_metadata *metadata,
+			  int metadata_count, struct err *err);
+
+/* Views of the arena for writing together with other tensors (optimizer
+ * moments of a checkpoint): out has room for params->count; returns how many.
+ * Counters point into params. Views live as long as params. */
+int weights_views(const struct params *params, struct tensor_view *out);
+
+#endif
