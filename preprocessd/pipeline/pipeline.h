@@ -63,6 +63,7 @@ struct pipeline {
 	struct counters counters;
 	completion_post post;
 	void *post_context;
+	_Atomic int feeds;              /* open ones; zero again after the last one freed itself */
 	_Atomic uint64_t put_failures;  /* records that could not be kept */
 	_Atomic uint64_t put_failed_ns; /* when that was last complained about */
 	pthread_mutex_t put_lock;

@@ -49,7 +49,9 @@ static void on_wakeup(uv_async_t *async)
 
 void server_check_drained(struct server *server)
 {
-	if (!server->draining || server->drained || server->connections != NULL)
+	/* A closed feed may still have a worker reading ahead, which posts when it stops. */
+	if (!server->draining || server->drained || server->connections != NULL ||
+	    atomic_load(&server->pipeline->feeds) > 0)
 		return;
 	server->drained = true;
 	uv_close((uv_handle_t *)&server->wakeup, NULL);
