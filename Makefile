@@ -82,7 +82,7 @@ LIB_preprocessd := $(B)/libpreprocessd.a
 LIB_trainer := $(B)/libtrainer.a
 
 PROGRAMS := $(if $(wildcard preprocessd/main.c),$(B)/bin/preprocessd) \
-	$(if $(SRC_prepctl),$(B)/bin/prepctl) $(if $(wildcard trainer/main.c),$(B)/bin/trainer)
+	$(if $(wildcard tools/prepctl/main.c),$(B)/bin/prepctl) $(if $(wildcard trainer/main.c),$(B)/bin/trainer)
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c))
 # libgomp is not instrumented for races: what uses the trainer's kernels stays out of MODE=tsan.
 UNIT_TESTS_TSAN := $(patsubst tests/unit/%.c,$(B)/tests/%,$(if $(filter tsan,$(MODE)),$(shell grep -L '"trainer/' tests/unit/test_*.c 2>/dev/null)))
