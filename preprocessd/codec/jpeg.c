@@ -205,8 +205,10 @@ static int refused(struct jpeg *jpeg, struct err *err)
 	case JERR_EMPTY_IMAGE:
 		return err_set(err, code, "a JPEG whose header promises no pixels (0 rows, columns or components)");
 	case JERR_CANT_SUSPEND:
-		return err_set(err, code, "an arithmetic-coded JPEG of more than %d KiB (or a damaged one), which "
-			       "Pillow does not load either: convert it", PIECE_BYTES / 1024);
+		if (jpeg->source.shown == jpeg->source.size)
+			return truncated(jpeg, err);
+		return err_set(err, code, "an arithmetic-coded JPEG of more than %d KiB, which Pillow does not load either: "
+			       "convert it", PIECE_BYTES / 1024);
 	case JERR_UNKNOWN_MARKER:
 		if (detail == 0xF7)
 			return err_set(err, ERR_UNSUPPORTED, "a JPEG-LS file, not JPEG: convert it");
@@ -235,6 +237,11 @@ void jpeg_close(struct jpeg *jpeg)
 		return;
 	mem_free(jpeg->rows);
 	mem_free(jpeg);
+}
+
+long jpeg_warnings(const struct jpeg *jpeg)
+{
+	return jpeg->errors.num_warnings;
 }
 
 /* Colors of the rows that libjpeg makes, as Pillow chooses them by the number

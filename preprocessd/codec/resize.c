@@ -14,7 +14,7 @@ enum {
 struct kept_plan {
 	struct resize_plan plan;
 	struct resize_packed packed;
-	int packed_channels; /* 0: not packed, only good for the vertical pass */
+	int channels; /* what it is packed for: 1 or 3 for the horizontal pass, 0 for the vertical one */
 	uint64_t last_used;
 };
 
@@ -80,7 +80,7 @@ static int reserve(uint8_t **bytes, size_t *capacity, size_t wanted, struct err 
 }
 
 /* The plan of an axis, from the kept ones or built in place of the one that
- * was not used for longest. channels: 0 for a plan of the vertical pass.
+ * was not used for longest. channels: as in struct kept_plan.
  * `other` is in use by this picture and stays. */
 static int plan_for(struct resize *resize, uint32_t source, bool flip, int channels, const struct kept_plan *other,
 		    const struct kept_plan **out, struct err *err)
@@ -92,7 +92,7 @@ static int plan_for(struct resize *resize, uint32_t source, bool flip, int chann
 		struct kept_plan *kept = &resize->kept[i];
 
 		if (kept->plan.source == source && kept->plan.target == resize->spec.size && kept->plan.flip == flip &&
-		    kept->packed_channels == channels) {
+		    kept->channels == channels) {
 			kept->last_used = ++resize->uses;
 			*out = kept;
 			return 0;
@@ -102,8 +102,8 @@ static int plan_for(struct resize *resize, uint32_t source, bool flip, int chann
 	}
 	if ((code = resize_plan_build(&oldest->plan, source, resize->spec.size, flip, err)) != 0)
 		return code;
-	oldest->packed_channels = channels;
-	if (channels != 0 && (code = resize->kernels->pack(&oldest->packed, &oldest->plan, channels, err)) != 0) {
+	oldest->channels = channels;
+	if ((code = resize->kernels->pack(&oldest->packed, &oldest->plan, channels, err)) != 0) {
 		oldest->plan.source = 0; /* matches no picture */
 		return code;
 	}
@@ -187,8 +187,7 @@ static void emit(struct resize *resize, uint32_t at)
 	if (plan->identity)
 		memcpy(target, resize->window[0], resize->row_bytes);
 	else
-		resize->kernels->vertical(resize->window, plan->weight + (size_t)at * (size_t)plan->taps_max,
-					  plan->count[at], resize->row_bytes, target);
+		resize->kernels->vertical(plan, &resize->rows->packed, at, resize->window, resize->row_bytes, target);
 	if (resize->spec.transpose) {
 		uint8_t *last = resize->line + resize->line_capacity / 2;
 
