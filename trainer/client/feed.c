@@ -31,7 +31,7 @@ int feed_open(struct feed **out, const struct feed_options *options, struct err 
 	stream.batch_size = options->batch_size;
 	stream.image_size = options->image_size;
 	stream.max_len = options->max_len;
-	stream.layout = PIXEL_NCHW;
+	stream.layout = PIXEL_NHWC; /* what the image tower works on */
 	stream.slots = FEED_SLOTS;
 	stream.cancelled = options->cancelled;
 	stream.cancel_context = options->cancel_context;
@@ -97,7 +97,7 @@ double feed_wait_seconds(const struct feed *feed)
 bool feed_nhwc(const struct feed *feed)
 {
 	(void)feed;
-	return false;
+	return true;
 }
 
 void feed_chain(struct hash *chain, const struct hash *digest)

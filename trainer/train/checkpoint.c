@@ -19,8 +19,9 @@
 enum { PATH_BYTES = 4096, NAME_BYTES = 64, FOUND_MAX = 1024, COPY_BYTES = 1 << 20 };
 
 /* Metadata keys under the checksum, in this order. */
-enum { META_FORMAT, META_STEP, META_PROGRESS, META_CONFIG, META_MODEL, META_DATASET, META_PARTNER, META_COUNT };
-static const char *const meta_keys[META_COUNT] = { "format", "step", "progress", "config", "model", "dataset", "partner" };
+enum { META_FORMAT, META_STEP, META_PROGRESS, META_CONFIG, META_MODEL, META_DATASET, META_PARTNER, META_SECONDS, META_COUNT };
+static const char *const meta_keys[META_COUNT] = { "format", "step",	"progress", "config",
+						   "model",  "dataset", "partner",  "train_seconds" };
 static const char checkpoint_format[] = "trainer-checkpoint-1";
 
 /* ---- checksums ---- */
@@ -256,8 +257,7 @@ static int progress_write(const struct checkpoint_progress *p, struct buf *out, 
 
 	hash_to_hex(&p->chain, hex);
 	if ((code = buf_printf(out, err, "{\"step\": %" PRIu64 ", \"epoch\": %" PRIu64 ", \"validated\": %s, \"digest\": \"%s\"",
-			       p->step, p->epoch, p->validated ? "true" : "false", hex)) != 0 ||
-	    (code = buf_add_text(out, ", \"train_seconds\": ", err)) != 0 || (code = json_add_real(out, p->train_seconds, err)) != 0)
+			       p->step, p->epoch, p->validated ? "true" : "false", hex)) != 0)
 		return code;
 	if (p->has_best && ((code = buf_printf(out, err, ", \"best_step\": %" PRIu64 ", \"best_accuracy\": ", p->best_step)) != 0 ||
 			    (code = json_add_real(out, p->best_accuracy, err)) != 0 ||
@@ -303,8 +303,6 @@ static int read_field(struct json_reader *reader, const char *key, struct checkp
 		return read_real(reader, &p->best_accuracy, err);
 	if (strcmp(key, "best_loss") == 0)
 		return read_real(reader, &p->best_loss, err);
-	if (strcmp(key, "train_seconds") == 0)
-		return read_real(reader, &p->train_seconds, err);
 	if (strcmp(key, "digest") == 0) {
 		if ((code = json_expect(reader, JSON_STRING, err)) != 0)
 			return code;
@@ -368,18 +366,20 @@ static int write_both(const char *folder, const struct params *params, const str
 {
 	struct tensor_view *views = mem_array((size_t)params->count + 1, sizeof(*views)), *moments = NULL;
 	struct buf text = BUF_INIT;
-	char step[24], model_sum[24], moments_sum[24];
+	char step[24], seconds[32], model_sum[24], moments_sum[24];
 	int moment_count, code;
 
 	if (views == NULL)
 		return err_nomem(err, (size_t)params->count * sizeof(*views));
 	snprintf(step, sizeof(step), "%" PRIu64, progress->step);
+	/* Time stands in the other file: equal runs write equal weights, byte for byte. */
+	snprintf(seconds, sizeof(seconds), "%.3f", progress->train_seconds);
 	if ((code = progress_write(progress, &text, err)) != 0 || (code = optimizer_views(optimizer, &moments, &moment_count, err)) != 0)
 		goto out;
-	const char *values[META_COUNT] = { checkpoint_format, step, text.data, about->config, about->model, about->dataset, NULL };
+	const char *values[META_COUNT] = { checkpoint_format, step, text.data, about->config, about->model, about->dataset, NULL, NULL };
 	if ((code = write_file(folder, "model.safetensors", views, weights_views(params, views), values, model_sum, err)) != 0)
 		goto out;
-	const char *pair[META_COUNT] = { checkpoint_format, step, NULL, NULL, NULL, NULL, model_sum };
+	const char *pair[META_COUNT] = { checkpoint_format, step, NULL, NULL, NULL, NULL, model_sum, seconds };
 	code = write_file(folder, "optimizer.safetensors", moments, moment_count, pair, moments_sum, err);
 out:
 	buf_free(&text);
@@ -502,6 +502,9 @@ static int open_pair(const char *folder, uint64_t step, struct opened *out, stru
 	}
 	if ((code = progress_read(folder, progress, &out->progress, err)) != 0)
 		goto failed;
+	const char *seconds = tensorfile_metadata(out->moments, "train_seconds");
+	if (seconds != NULL)
+		out->progress.train_seconds = strtod(seconds, NULL);
 	if (out->progress.step != step) {
 		code = err_set(err, ERR_CORRUPT, "%s: is of step %" PRIu64, folder, out->progress.step);
 		goto failed;
