@@ -100,8 +100,10 @@ struct dense_ops {
 	 * q (rows, ldq), k, v (T, ldkv): head h is columns h*head_width ...; probs (rows, heads, ldprobs). */
 	void (*attention)(float *ctx, float *probs, const float *q, const float *k, const float *v,
 			  struct attention_shape s, const struct dropout_spec *drop);
-	void (*attention_backward)(float *dq, float *dk, float *dv, const float *dctx, const float *probs, const float *q,
-				   const float *k, const float *v, struct attention_shape s, const struct dropout_spec *drop);
+	/* ctx: the forward call's result */
+	void (*attention_backward)(float *dq, float *dk, float *dv, const float *dctx, const float *ctx,
+				   const float *probs, const float *q, const float *k, const float *v,
+				   struct attention_shape s, const struct dropout_spec *drop);
 
 	/* out (n, width) = rows ids[i] of table */
 	void (*gather_rows)(float *out, const float *table, const int32_t *ids, int n, int width);
