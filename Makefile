@@ -73,6 +73,7 @@ SRC_test_support := $(wildcard tests/support/*.c)
 PROTO := $(wildcard schemas/*.proto)
 GEN_C := $(PROTO:schemas/%.proto=$(B)/gen/%.pb-c.c)
 GEN_H := $(GEN_C:.c=.h)
+LIB_test := $(if $(SRC_test_support),$(B)/libtest.a)
 obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
 OBJ_shared := $(call obj,$(SRC_shared)) $(GEN_C:$(B)/gen/%.c=$(B)/obj/gen/%.o)
 OBJ_preprocessd := $(call obj,$(SRC_preprocessd))
@@ -82,14 +83,13 @@ LIB_preprocessd := $(B)/libpreprocessd.a
 LIB_trainer := $(B)/libtrainer.a
 
 PROGRAMS := $(if $(wildcard preprocessd/main.c),$(B)/bin/preprocessd) \
-	$(if $(SRC_prepctl),$(B)/bin/prepctl) $(if $(wildcard trainer/main.c),$(B)/bin/trainer)
+	$(if $(wildcard tools/prepctl/main.c),$(B)/bin/prepctl) $(if $(wildcard trainer/main.c),$(B)/bin/trainer)
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c))
 # libgomp is not instrumented for races: what uses the trainer's kernels stays out of MODE=tsan.
 UNIT_TESTS_TSAN := $(patsubst tests/unit/%.c,$(B)/tests/%,$(if $(filter tsan,$(MODE)),$(shell grep -L '"trainer/' tests/unit/test_*.c 2>/dev/null)))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/bin/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCHES := $(patsubst tools/bench/%.c,$(B)/bench/%,$(wildcard tools/bench/*.c))
 DEMO_DATA := $(B)/demo/make_demo_data
-VOCAB_TOOL := $(if $(wildcard tools/vocab/*.c),$(B)/tools/train_vocab)
 
 RESULTS ?= build/results/test.jsonl
 RUN_TESTS = $(PYTHON) tests/support/run_tests.py --results $(RESULTS)
@@ -116,21 +116,21 @@ deps: ## install the packages that building, the demo and the tests need (asks f
 demo: ## set up everything, make a data set, train the four arms, print one table
 	@tools/install-deps.sh
 	@echo "building ..."
-	@$(SUBMAKE) -s MODE=release all build/release/demo/make_demo_data
+	@$(SUBMAKE) -s MODE=release all build/release/demo/make_demo_data build/release/tools/train_vocab
 	@tools/demo/run.sh
 
 test: ## set up everything, build, run every test; the last line counts them
 	@tools/install-deps.sh --test
 	@rm -f $(RESULTS)
 	@echo "building ..."
-	@$(SUBMAKE) -s all unit-programs build/$(MODE)/demo/make_demo_data
+	@$(SUBMAKE) -s all unit-programs build/$(MODE)/demo/make_demo_data build/$(MODE)/tools/train_vocab
 	@$(MAKE) --no-print-directory test-unit test-python
 	@$(RUN_TESTS) total
 
 test-unit: $(UNIT_TESTS)
 	@$(RUN_TESTS) unit $(UNIT_TESTS)
 
-test-python:
+test-python: programs $(DEMO_DATA) $(B)/tools/train_vocab
 	@$(RUN_TESTS) pytest tests/parity tests/integration tests/fault
 
 unit: unit-programs ## build and run the C unit tests alone
@@ -239,6 +239,7 @@ endef
 $(eval $(call archive,$(LIB_shared),$(OBJ_shared)))
 $(eval $(call archive,$(LIB_preprocessd),$(OBJ_preprocessd)))
 $(eval $(call archive,$(LIB_trainer),$(OBJ_trainer)))
+$(if $(LIB_test),$(eval $(call archive,$(LIB_test),$(call obj,$(SRC_test_support)))))
 
 $(B)/bin/preprocessd: $(B)/obj/preprocessd/main.o $(LIB_preprocessd) $(LIB_shared)
 	@mkdir -p $(@D)
@@ -255,12 +256,12 @@ $(B)/bin/trainer: $(B)/obj/trainer/main.o $(LIB_trainer) $(LIB_shared)
 	$(call say,LINK $@)
 	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_TRAINER) $(LIBS_SHARED) -o $@
 
-$(B)/tests/%: $(B)/obj/tests/unit/%.o $(call obj,$(SRC_test_support)) $(LIB_preprocessd) $(LIB_trainer) $(LIB_shared)
+$(B)/tests/%: $(B)/obj/tests/unit/%.o $(LIB_test) $(LIB_preprocessd) $(LIB_trainer) $(LIB_shared)
 	@mkdir -p $(@D)
 	$(call say,LINK $@)
 	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_DAEMON) $(LIBS_TRAINER) $(LIBS_SHARED) -lcmocka -o $@
 
-$(B)/bin/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(LIB_preprocessd) $(LIB_trainer) $(LIB_shared)
+$(B)/bin/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(LIB_test) $(LIB_preprocessd) $(LIB_trainer) $(LIB_shared)
 	@mkdir -p $(@D)
 	$(call say,LINK $@)
 	$(Q)$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer $^ $(LIBS_DAEMON) $(LIBS_TRAINER) $(LIBS_SHARED) -o $@

@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "preprocessd/codec/jpeg_markers.h"
+
 enum { TAG_ORIENTATION = 0x0112, IFD_ENTRY_BYTES = 12 };
 
 enum tiff_type {
@@ -34,42 +36,14 @@ static uint64_t get_uint(const struct tiff *tiff, const uint8_t *at, int bytes)
 	return value;
 }
 
-/* True and *segment, *segment_bytes of the first APP1 that starts with
- * "Exif\0". Markers are walked as Pillow walks them: junk between them is
- * skipped, a segment that runs over the end of the file ends the walk. */
-static bool find_exif(const uint8_t *bytes, size_t size, const uint8_t **segment, size_t *segment_bytes)
+/* The content of the first APP1 that starts with "Exif\0". */
+static bool find_exif(const void *bytes, size_t size, struct jpeg_segment *segment)
 {
-	size_t at = 2; /* behind SOI */
+	struct jpeg_walk walk = jpeg_walk_start(bytes, size);
 
-	while (at + 1 < size) {
-		uint8_t marker = bytes[at + 1];
-
-		if (bytes[at] != 0xFF || marker == 0xFF) {
-			at++;
-			continue;
-		}
-		at += 2;
-		if (marker == 0x00)
-			continue;
-		if (marker < 0xC0)
-			return false;
-		/* Markers without a segment, as far as Pillow knows. */
-		if (marker == 0xC8 || (marker >= 0xD0 && marker <= 0xD9) || (marker >= 0xF0 && marker <= 0xFD))
-			continue;
-		if (marker == 0xDA || size - at < 2)
-			return false;
-		size_t length = (size_t)bytes[at] << 8 | bytes[at + 1];
-		size_t content = length < 2 ? 0 : length - 2;
-
-		at += 2;
-		if (size - at < content)
-			return false;
-		if (marker == 0xE1 && content >= 5 && memcmp(bytes + at, "Exif", 5) == 0) {
-			*segment = bytes + at;
-			*segment_bytes = content;
+	while (jpeg_walk_next(&walk, segment) == JPEG_STEP_SEGMENT) {
+		if (segment->marker == JPEG_APP1 && segment->size >= 5 && memcmp(segment->content, "Exif", 5) == 0)
 			return true;
-		}
-		at += content;
 	}
 	return false;
 }
@@ -179,13 +153,14 @@ static int directory_orientation(const struct tiff *tiff)
 
 enum exif_orientation exif_orientation_of(const void *jpeg_bytes, size_t size)
 {
+	struct jpeg_segment segment;
 	struct tiff tiff = { 0 };
 	int orientation;
 
-	if (!find_exif(jpeg_bytes, size, &tiff.bytes, &tiff.size) || tiff.size < 6 || tiff.bytes[5] != 0)
+	if (!find_exif(jpeg_bytes, size, &segment) || segment.size < 6 || segment.content[5] != 0)
 		return EXIF_UPRIGHT;
-	tiff.bytes += 6;
-	tiff.size -= 6;
+	tiff.bytes = segment.content + 6;
+	tiff.size = segment.size - 6;
 	if (!tiff_header(&tiff))
 		return EXIF_UPRIGHT;
 	orientation = directory_orientation(&tiff);

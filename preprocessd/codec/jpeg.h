@@ -58,5 +58,7 @@ void jpeg_close(struct jpeg *jpeg); /* NULL is fine */
  * may have been delivered. */
 MUST_USE int jpeg_decode(struct jpeg *jpeg, const void *bytes, size_t size, const struct jpeg_sink *sink,
 			 struct err *err);
+/* How often libjpeg complained about the last picture and went on. */
+long jpeg_warnings(const struct jpeg *jpeg);
 
 #endif

@@ -3,6 +3,9 @@
  *
  * Oracle: torchvision ToTensor then Normalize in float32: ((x / 255) - mean) / std,
  * each operation rounded to float32. 256 values a channel, so a table is exact.
+ *
+ * Threads: pure functions; a table is built once and then only read. Versions
+ * for the processor at hand are chosen at run time and give the same bits.
  */
 #ifndef PREPROCESSD_CODEC_NORMALIZE_H
 #define PREPROCESSD_CODEC_NORMALIZE_H
@@ -12,6 +15,9 @@
 
 struct normalize_table {
 	float value[3][256];
+	/* The same values by byte: plane[c][b][x] is byte b (from the lowest) of
+	 * value[c][x], which is what byte-permuting instructions look up. */
+	_Alignas(64) uint8_t plane[3][4][256];
 };
 
 extern const float NORMALIZE_IMAGENET_MEAN[3]; /* 0.485 0.456 0.406 */
@@ -23,5 +29,9 @@ void normalize_table_init(struct normalize_table *out, const float mean[3], cons
 void normalize_f32_chw(const struct normalize_table *table, const uint8_t *pixels, size_t n, float *out); /* (3, n) */
 void normalize_f32_hwc(const struct normalize_table *table, const uint8_t *pixels, size_t n, float *out); /* (n, 3) */
 void normalize_u8_chw(const uint8_t *pixels, size_t n, uint8_t *out); /* (3, n), values unchanged */
+
+/* The plain versions, kept as the oracle of the fast ones. */
+void normalize_f32_chw_portable(const struct normalize_table *table, const uint8_t *pixels, size_t n, float *out);
+void normalize_u8_chw_portable(const uint8_t *pixels, size_t n, uint8_t *out);
 
 #endif

@@ -7,6 +7,7 @@
 #include "preprocessd/codec/exif.h"
 #include "preprocessd/codec/format_name.h"
 #include "preprocessd/codec/jpeg.h"
+#include "preprocessd/codec/jpeg_markers.h"
 #include "preprocessd/codec/resize.h"
 #include "shared/base/mem.h"
 
@@ -125,5 +126,11 @@ int picture_prepare(struct picture_codec *codec, const void *bytes, size_t size,
 	codec->transform = transform;
 	codec->out = out;
 	codec->orientation = transform->exif == EXIF_APPLY ? exif_orientation_of(bytes, size) : EXIF_UPRIGHT;
-	return jpeg_decode(codec->jpeg, bytes, size, &sink, err);
+	if ((code = jpeg_decode(codec->jpeg, bytes, size, &sink, err)) != 0)
+		return code;
+	/* Pillow doesn't open a file with an illegible header. Where libjpeg reads
+	 * it without complaint we do; with data that is damaged as well, we don't. */
+	if (jpeg_warnings(codec->jpeg) > 0 && !jpeg_header_is_sound(bytes, size))
+		return err_set(err, ERR_FORMAT, "damaged JPEG: an illegible header and corrupt data");
+	return 0;
 }

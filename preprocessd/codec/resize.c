@@ -5,7 +5,7 @@
 #include "shared/base/mem.h"
 
 enum {
-	PLANS_KEPT = 8, /* pictures of one data set have few different sizes */
+	PLANS_KEPT = 32, /* pictures of one data set have few different sizes */
 	/* The ring has whole groups of rows and one to spare, so that a caller who
 	 * hands in such groups has each go through the horizontal pass at once. */
 	ROW_GROUP = 8,
@@ -14,7 +14,7 @@ enum {
 struct kept_plan {
 	struct resize_plan plan;
 	struct resize_packed packed;
-	int packed_channels; /* 0: not packed, only good for the vertical pass */
+	int channels; /* what it is packed for: 1 or 3 for the horizontal pass, 0 for the vertical one */
 	uint64_t last_used;
 };
 
@@ -80,7 +80,7 @@ static int reserve(uint8_t **bytes, size_t *capacity, size_t wanted, struct err 
 }
 
 /* The plan of an axis, from the kept ones or built in place of the one that
- * was not used for longest. channels: 0 for a plan of the vertical pass.
+ * was not used for longest. channels: as in struct kept_plan.
  * `other` is in use by this picture and stays. */
 static int plan_for(struct resize *resize, uint32_t source, bool flip, int channels, const struct kept_plan *other,
 		    const struct kept_plan **out, struct err *err)
@@ -92,7 +92,7 @@ static int plan_for(struct resize *resize, uint32_t source, bool flip, int chann
 		struct kept_plan *kept = &resize->kept[i];
 
 		if (kept->plan.source == source && kept->plan.target == resize->spec.size && kept->plan.flip == flip &&
-		    kept->packed_channels == channels) {
+		    kept->channels == channels) {
 			kept->last_used = ++resize->uses;
 			*out = kept;
 			return 0;
@@ -102,8 +102,8 @@ static int plan_for(struct resize *resize, uint32_t source, bool flip, int chann
 	}
 	if ((code = resize_plan_build(&oldest->plan, source, resize->spec.size, flip, err)) != 0)
 		return code;
-	oldest->packed_channels = channels;
-	if (channels != 0 && (code = resize->kernels->pack(&oldest->packed, &oldest->plan, channels, err)) != 0) {
+	oldest->channels = channels;
+	if ((code = resize->kernels->pack(&oldest->packed, &oldest->plan, channels, err)) != 0) {
 		oldest->plan.source = 0; /* matches no picture */
 		return code;
 	}
@@ -158,16 +158,19 @@ static void pass_horizontal(const struct resize *resize, const uint8_t *source, 
 /* Finished samples of output row (or, transposed, column) `at`. */
 static void deliver(const struct resize *resize, const uint8_t *samples, uint32_t at)
 {
-	const uint32_t size = resize->spec.size;
-	const size_t step = resize->spec.transpose ? (size_t)size * 3 : 3;
-	const size_t next = resize->spec.channels == 3 ? 3 : 1;
-	const size_t green = resize->spec.channels == 3 ? 1 : 0;
-	uint8_t *out = resize->out + (size_t)at * (resize->spec.transpose ? 3 : (size_t)size * 3);
+	const size_t size = resize->spec.size;
+	const size_t step = resize->spec.transpose ? size * 3 : 3;
+	uint8_t *out = resize->out + at * (resize->spec.transpose ? 3 : size * 3);
 
-	for (uint32_t i = 0; i < size; i++, out += step, samples += next) {
-		out[0] = samples[0];
-		out[1] = samples[green];
-		out[2] = samples[2 * green];
+	if (resize->spec.channels == 1) {
+		for (size_t i = 0; i < size; i++)
+			out[i * step] = out[i * step + 1] = out[i * step + 2] = samples[i];
+		return;
+	}
+	for (size_t i = 0; i < size; i++) {
+		out[i * step] = samples[3 * i];
+		out[i * step + 1] = samples[3 * i + 1];
+		out[i * step + 2] = samples[3 * i + 2];
 	}
 }
 
@@ -187,8 +190,7 @@ static void emit(struct resize *resize, uint32_t at)
 	if (plan->identity)
 		memcpy(target, resize->window[0], resize->row_bytes);
 	else
-		resize->kernels->vertical(resize->window, plan->weight + (size_t)at * (size_t)plan->taps_max,
-					  plan->count[at], resize->row_bytes, target);
+		resize->kernels->vertical(plan, &resize->rows->packed, at, resize->window, resize->row_bytes, target);
 	if (resize->spec.transpose) {
 		uint8_t *last = resize->line + resize->line_capacity / 2;
 

@@ -6,7 +6,9 @@
  * integers, so every version gives the same bits.
  *
  * A kernel may read up to RESIZE_SLACK_BYTES beyond the last sample of a
- * source row (never before the first); it writes exactly what it promises.
+ * source row (never before the first). The horizontal one may write as many
+ * beyond the last sample of an output row, the vertical one writes no more
+ * than the row.
  * Rows are interleaved samples of 1 or 3 channels.
  */
 #ifndef PREPROCESSD_CODEC_RESIZE_KERNELS_H
@@ -17,26 +19,33 @@
 
 #include "preprocessd/codec/resize_plan.h"
 
-enum { RESIZE_SLACK_BYTES = 128 };
+enum {
+	RESIZE_SLACK_BYTES = 128,
+	RESIZE_ROUNDING = 1 << (RESIZE_PRECISION_BITS - 1),
+};
 
 struct resize_packed; /* a plan rearranged for one kernel */
 
 struct resize_kernels {
 	const char *name; /* "portable", "avx2", "avx512" */
 
-	/* Rearranges the plan of the horizontal axis. *packed grows as needed. */
+	/* Rearranges a plan for one of the two functions below. channels: 1 or 3 for
+	 * the horizontal one, 0 for the vertical one. packed grows as needed. */
 	int (*pack)(struct resize_packed *packed, const struct resize_plan *plan, int channels, struct err *err);
 	/* rows source rows, each (plan->source, channels), to (plan->target, channels). */
 	void (*horizontal)(const struct resize_plan *plan, const struct resize_packed *packed, int channels,
 			   const uint8_t *source, size_t source_stride, int rows, uint8_t *out, size_t out_stride);
-	/* One output row from count source rows of `bytes` samples. */
-	void (*vertical)(const uint8_t *const *rows, const int32_t *weight, int count, size_t bytes, uint8_t *out);
+	/* Output row `at` from its plan->count[at] source rows of `bytes` samples. */
+	void (*vertical)(const struct resize_plan *plan, const struct resize_packed *packed, uint32_t at,
+			 const uint8_t *const *rows, size_t bytes, uint8_t *out);
 };
 
 struct resize_packed {
 	uint8_t *bytes; /* MEM_ALIGN_BYTES aligned */
 	size_t capacity;
-	int kind, groups, steps; /* each kernel's own */
+	int kind;     /* each version's own: which inner loop */
+	int steps;    /* records for each output, or group of outputs */
+	size_t table; /* where records begin in bytes */
 };
 
 extern const struct resize_kernels RESIZE_PORTABLE;

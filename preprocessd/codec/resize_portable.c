@@ -2,8 +2,6 @@
 
 #include "shared/base/mem.h"
 
-enum { ROUNDING = 1 << (RESIZE_PRECISION_BITS - 1) };
-
 static int pack_nothing(struct resize_packed *packed, const struct resize_plan *plan, int channels, struct err *err)
 {
 	(void)packed, (void)plan, (void)channels, (void)err;
@@ -18,7 +16,7 @@ static void horizontal_row(const struct resize_plan *plan, int channels, const u
 		const uint8_t *window = source + (ptrdiff_t)plan->first[i] * channels;
 
 		for (int c = 0; c < channels; c++) {
-			uint32_t sum = ROUNDING;
+			uint32_t sum = RESIZE_ROUNDING;
 
 			for (int32_t t = 0; t < plan->count[i]; t++)
 				sum += (uint32_t)weight[t] * window[t * channels + c];
@@ -35,12 +33,17 @@ static void horizontal(const struct resize_plan *plan, const struct resize_packe
 		horizontal_row(plan, channels, source + (size_t)y * source_stride, out + (size_t)y * out_stride);
 }
 
-static void vertical(const uint8_t *const *rows, const int32_t *weight, int count, size_t bytes, uint8_t *out)
+static void vertical(const struct resize_plan *plan, const struct resize_packed *packed, uint32_t at,
+		     const uint8_t *const *rows, size_t bytes, uint8_t *out)
 {
-	for (size_t x = 0; x < bytes; x++) {
-		uint32_t sum = ROUNDING;
+	const int32_t *weight = plan->weight + (size_t)at * (size_t)plan->taps_max;
+	const int32_t count = plan->count[at];
 
-		for (int t = 0; t < count; t++)
+	(void)packed;
+	for (size_t x = 0; x < bytes; x++) {
+		uint32_t sum = RESIZE_ROUNDING;
+
+		for (int32_t t = 0; t < count; t++)
 			sum += (uint32_t)weight[t] * rows[t][x];
 		out[x] = resize_round(sum);
 	}
@@ -63,7 +66,8 @@ int resize_packed_reserve(struct resize_packed *packed, size_t bytes, struct err
 {
 	if (bytes <= packed->capacity)
 		return 0;
-	resize_packed_free(packed);
+	mem_free(packed->bytes);
+	packed->capacity = 0;
 	if ((packed->bytes = mem_aligned(bytes)) == NULL)
 		return err_nomem(err, bytes);
 	packed->capacity = bytes;

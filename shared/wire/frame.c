@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "shared/base/mem.h"
+#include "shared/base/utf8.h"
 
 enum { FRAME_READ_BYTES = 4096 };
 
@@ -179,35 +180,13 @@ int wire_decode(const ProtobufCMessageDescriptor *type, struct arena *arena, con
 	return 0;
 }
 
-/* Length of the well-formed UTF-8 sequence at text, 0: ill-formed. */
-static size_t utf8_length(const uint8_t *text, size_t size)
-{
-	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
-	uint8_t lead = text[0];
-	size_t length = lead < 0x80 ? 1 : lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
-
-	if (length == 1)
-		return 1;
-	if (lead < 0xC2 || lead > 0xF4 || length > size)
-		return 0;
-	uint32_t point = lead & (0x7Fu >> length);
-	for (size_t i = 1; i < length; i++) {
-		if ((text[i] & 0xC0) != 0x80)
-			return 0;
-		point = point << 6 | (text[i] & 0x3Fu);
-	}
-	if (point < least[length] || point > 0x10FFFF || (point >= 0xD800 && point <= 0xDFFF))
-		return 0;
-	return length;
-}
-
 char *wire_text(char *out, size_t room, const char *text, size_t size)
 {
 	size_t used = 0;
 
 	CHECK(room > 0);
 	for (size_t i = 0; i < size && text[i] != '\0';) {
-		size_t length = utf8_length((const uint8_t *)text + i, size - i);
+		size_t length = utf8_char_bytes(text + i, size - i);
 		const char *from = length > 0 ? text + i : "\xEF\xBF\xBD";
 		size_t bytes = length > 0 ? length : 3;
 
@@ -215,7 +194,7 @@ char *wire_text(char *out, size_t room, const char *text, size_t size)
 			break;
 		memcpy(out + used, from, bytes);
 		used += bytes;
-		i += length > 0 ? length : 1;
+		i += length > 0 ? length : utf8_bad_bytes(text + i, size - i);
 	}
 	out[used] = '\0';
 	return out;

@@ -73,7 +73,7 @@ void arena_free(struct arena *arena);
 MUST_USE int wire_decode(const ProtobufCMessageDescriptor *type, struct arena *arena, const uint8_t *bytes, size_t size,
 			 ProtobufCMessage **out, struct err *err);
 
-/* Copies text as valid UTF-8 (a wrong byte becomes U+FFFD), cut to room bytes with its terminator. Returns out. */
+/* Copies text as valid UTF-8 (what is ill-formed becomes U+FFFD), cut to room bytes with its terminator. Returns out. */
 char *wire_text(char *out, size_t room, const char *text, size_t size);
 
 #endif

@@ -1,0 +1,155 @@
+#include "preprocessd/codec/normalize_x86.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vbmi")))
+
+enum {
+	GROUP = 64,           /* pixels per turn: three registers of interleaved bytes */
+	BLOCK = 32 * GROUP,   /* pixels per pass over the three channels: stays in the cache */
+};
+
+bool normalize_have_avx512(void)
+{
+	return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vbmi");
+}
+
+/* Where byte `position` of a channel's register comes from among the 192
+ * interleaved bytes of 64 pixels. In order: pixel = position. For floats the
+ * order is such that unpacking four byte planes leaves 16 pixels in a row in
+ * each of four registers: position 16*lane + 4*k + i holds pixel 16*k + 4*lane + i. */
+static uint8_t source_of(int position, int channel, bool for_floats)
+{
+	int lane = position / 16, k = position / 4 % 4, i = position % 4;
+	int pixel = for_floats ? 16 * k + 4 * lane + i : position;
+
+	return (uint8_t)(3 * pixel + channel);
+}
+
+/* Index registers that pick one channel out of three registers. */
+struct pick {
+	_Alignas(64) uint8_t low[GROUP];  /* into the first two registers */
+	_Alignas(64) uint8_t high[GROUP]; /* into the third, where that is set in `third` */
+	uint64_t third;
+};
+
+static void pick_init(struct pick *pick, int channel, bool for_floats)
+{
+	pick->third = 0;
+	for (int i = 0; i < GROUP; i++) {
+		uint8_t source = source_of(i, channel, for_floats);
+
+		pick->low[i] = source & 127;
+		pick->high[i] = source & 63;
+		if (source >= 128)
+			pick->third |= (uint64_t)1 << i;
+	}
+}
+
+AVX512 static inline __m512i pick_channel(const struct pick *pick, const uint8_t *pixels)
+{
+	__m512i a = _mm512_loadu_si512(pixels), b = _mm512_loadu_si512(pixels + 64), c = _mm512_loadu_si512(pixels + 128);
+	__m512i low = _mm512_permutex2var_epi8(a, _mm512_load_si512(pick->low), b);
+
+	return _mm512_mask_permutexvar_epi8(low, pick->third, _mm512_load_si512(pick->high), c);
+}
+
+/* 64 lookups in a table of 256 bytes that lies in four registers. */
+AVX512 static inline __m512i look_up(const __m512i table[4], __m512i index, __mmask64 upper_half)
+{
+	__m512i low = _mm512_permutex2var_epi8(table[0], index, table[1]);
+	__m512i high = _mm512_permutex2var_epi8(table[2], index, table[3]);
+
+	return _mm512_mask_blend_epi8(upper_half, low, high);
+}
+
+AVX512 static void channel_f32(const struct normalize_table *table, int channel, const struct pick *pick,
+			       const uint8_t *pixels, size_t groups, float *out)
+{
+	__m512i planes[4][4];
+
+	for (int b = 0; b < 4; b++) {
+		for (int q = 0; q < 4; q++)
+			planes[b][q] = _mm512_load_si512(table->plane[channel][b] + 64 * q);
+	}
+	for (; groups > 0; groups--, pixels += 3 * GROUP, out += GROUP) {
+		__m512i index = pick_channel(pick, pixels);
+		__mmask64 upper = _mm512_movepi8_mask(index);
+		__m512i b0 = look_up(planes[0], index, upper), b1 = look_up(planes[1], index, upper);
+		__m512i b2 = look_up(planes[2], index, upper), b3 = look_up(planes[3], index, upper);
+		__m512i low01 = _mm512_unpacklo_epi8(b0, b1), high01 = _mm512_unpackhi_epi8(b0, b1);
+		__m512i low23 = _mm512_unpacklo_epi8(b2, b3), high23 = _mm512_unpackhi_epi8(b2, b3);
+
+		_mm512_storeu_si512(out, _mm512_unpacklo_epi16(low01, low23));
+		_mm512_storeu_si512(out + 16, _mm512_unpackhi_epi16(low01, low23));
+		_mm512_storeu_si512(out + 32, _mm512_unpacklo_epi16(high01, high23));
+		_mm512_storeu_si512(out + 48, _mm512_unpackhi_epi16(high01, high23));
+	}
+}
+
+static void tail_f32(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t n, float *out)
+{
+	for (size_t i = from; i < n; i++) {
+		for (size_t c = 0; c < 3; c++)
+			out[c * n + i] = table->value[c][pixels[3 * i + c]];
+	}
+}
+
+void normalize_f32_chw_avx512(const struct normalize_table *table, const uint8_t *pixels, size_t n, float *out)
+{
+	struct pick pick[3];
+	size_t at = 0;
+
+	for (int c = 0; c < 3; c++)
+		pick_init(&pick[c], c, true);
+	while (n - at >= GROUP) {
+		size_t groups = (n - at < BLOCK ? n - at : BLOCK) / GROUP;
+
+		for (int c = 0; c < 3; c++)
+			channel_f32(table, c, &pick[c], pixels + 3 * at, groups, out + (size_t)c * n + at);
+		at += groups * GROUP;
+	}
+	tail_f32(table, pixels, at, n, out);
+}
+
+AVX512 void normalize_u8_chw_avx512(const uint8_t *pixels, size_t n, uint8_t *out)
+{
+	struct pick pick[3];
+	size_t at = 0;
+
+	for (int c = 0; c < 3; c++)
+		pick_init(&pick[c], c, false);
+	for (; n - at >= GROUP; at += GROUP) {
+		for (int c = 0; c < 3; c++)
+			_mm512_storeu_si512(out + (size_t)c * n + at, pick_channel(&pick[c], pixels + 3 * at));
+	}
+	for (; at < n; at++) {
+		for (size_t c = 0; c < 3; c++)
+			out[c * n + at] = pixels[3 * at + c];
+	}
+}
+
+#else
+
+#include "shared/base/check.h"
+
+bool normalize_have_avx512(void)
+{
+	return false;
+}
+
+void normalize_f32_chw_avx512(const struct normalize_table *table, const uint8_t *pixels, size_t n, float *out)
+{
+	(void)table, (void)pixels, (void)n, (void)out;
+	CHECK(!"not on this processor");
+}
+
+void normalize_u8_chw_avx512(const uint8_t *pixels, size_t n, uint8_t *out)
+{
+	(void)pixels, (void)n, (void)out;
+	CHECK(!"not on this processor");
+}
+
+#endif

@@ -1,0 +1,458 @@
+#include "preprocessd/pipeline/catalog.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "shared/base/mem.h"
+
+enum { NAMES_SHOWN_MAX = 20 };
+
+struct catalog {
+	pthread_mutex_t lock;
+	struct dataset_ref *datasets;
+	struct vocab_ref *vocabs;
+	uint64_t uses;
+};
+
+int catalog_open(struct catalog **out, struct err *err)
+{
+	struct catalog *catalog = mem_zalloc(sizeof(*catalog));
+
+	*out = NULL;
+	if (catalog == NULL)
+		return err_nomem(err, sizeof(*catalog));
+	pthread_mutex_init(&catalog->lock, NULL);
+	*out = catalog;
+	return 0;
+}
+
+/* --- names ---------------------------------------------------------------------- */
+
+struct names {
+	struct buf *out;
+	int count;
+};
+
+static int add_name(void *context, const uint8_t *name, size_t name_bytes, const void *payload, size_t size, struct err *err)
+{
+	struct names *names = context;
+
+	(void)payload;
+	(void)size;
+	names->count++;
+	if (names->count > NAMES_SHOWN_MAX)
+		return 0;
+	return buf_printf(names->out, err, "%s%.*s", names->count > 1 ? ", " : "", (int)name_bytes, (const char *)name);
+}
+
+int catalog_names(struct cache_reader *reader, enum cache_kind kind, struct buf *out, struct err *err)
+{
+	struct names names = { .out = out };
+	int code = cache_each(reader, kind, add_name, &names, err);
+
+	if (code == 0 && names.count > NAMES_SHOWN_MAX)
+		code = buf_printf(out, err, " and %d more", names.count - NAMES_SHOWN_MAX);
+	return code;
+}
+
+static int unknown(struct cache_reader *reader, enum cache_kind kind, const char *what, const char *name, const char *remedy,
+		   struct err *err)
+{
+	struct buf names = BUF_INIT;
+	int code = catalog_names(reader, kind, &names, err);
+
+	if (code == 0 && names.size == 0)
+		code = err_set(err, ERR_NOTFOUND, "there is no %s '%s', nor any other; %s", what, name, remedy);
+	else if (code == 0)
+		code = err_set(err, ERR_NOTFOUND, "there is no %s '%s'; known: %s (%s)", what, name, names.data, remedy);
+	buf_free(&names);
+	return code;
+}
+
+int catalog_record(struct cache_reader *reader, const char *name, Records__DatasetRecord **out, struct err *err)
+{
+	static const char remedy[] = "add one with prepctl add NAME";
+	struct buf bytes = BUF_INIT;
+	struct cache_key key;
+
+	*out = NULL;
+	if (cache_key_name(&key, CACHE_DATASET, name, err) != 0)
+		return unknown(reader, CACHE_DATASET, "data set", name, remedy, err);
+	int code = cache_read_copy(reader, &key, &bytes, err);
+	if (code == ERR_NOTFOUND)
+		code = unknown(reader, CACHE_DATASET, "data set", name, remedy, err);
+	else if (code == 0)
+		code = records_dataset_decode(out, name, bytes.data, bytes.size, err);
+	else
+		err_prefix(err, "data set %s", name);
+	buf_free(&bytes);
+	return code;
+}
+
+/* --- data sets -------------------------------------------------------------------- */
+
+static void free_dataset(struct dataset_ref *dataset)
+{
+	while (dataset->parts != NULL) {
+		struct part_ref *next = dataset->parts->next;
+
+		manifest_part_free(dataset->parts->part);
+		mem_free(dataset->parts->wrong_pictures);
+		mem_free(dataset->parts->split);
+		mem_free(dataset->parts);
+		dataset->parts = next;
+	}
+	manifest_free(dataset->manifest);
+	mem_free(dataset);
+}
+
+/* lock is held: frees what nobody uses, but for the CATALOG_IDLE_MAX used last */
+static void trim_datasets(struct catalog *catalog)
+{
+	for (;;) {
+		struct dataset_ref **oldest = NULL;
+		int idle = 0;
+
+		for (struct dataset_ref **at = &catalog->datasets; *at != NULL; at = &(*at)->next) {
+			if ((*at)->refs > 0)
+				continue;
+			idle++;
+			if (oldest == NULL || (*at)->replaced || (*at)->used < (*oldest)->used)
+				oldest = at;
+			if ((*oldest)->replaced)
+				break;
+		}
+		if (oldest == NULL || (idle <= CATALOG_IDLE_MAX && !(*oldest)->replaced))
+			return;
+		struct dataset_ref *gone = *oldest;
+		*oldest = gone->next;
+		free_dataset(gone);
+	}
+}
+
+/* lock is held */
+static struct dataset_ref *find_dataset(struct catalog *catalog, const struct hash *version)
+{
+	for (struct dataset_ref *d = catalog->datasets; d != NULL; d = d->next)
+		if (!d->replaced && hash_equal(&d->manifest->version, version)) {
+			d->refs++;
+			d->used = ++catalog->uses;
+			return d;
+		}
+	return NULL;
+}
+
+static int decode_manifest(void *context, const void *payload, size_t size, uint64_t checksum, struct err *err)
+{
+	(void)checksum;
+	return manifest_decode(context, payload, size, err);
+}
+
+static int load_manifest(struct cache_reader *reader, const char *name, const struct hash *version, struct manifest **out,
+			 struct err *err)
+{
+	struct cache_key key;
+
+	*out = NULL;
+	cache_key_hashes(&key, CACHE_MANIFEST, version, NULL);
+	int code = cache_read(reader, &key, true, decode_manifest, out, err);
+	if (code == ERR_NOTFOUND)
+		return err_set(err, ERR_CORRUPT, "data set %s: its manifest is not in the cache; add it again", name);
+	if (code != 0)
+		return err_prefix(err, "data set %s", name);
+	if (!hash_equal(&(*out)->version, version)) {
+		manifest_free(*out);
+		*out = NULL;
+		return err_set(err, ERR_CORRUPT, "data set %s: its manifest in the cache is of another version; add it again", name);
+	}
+	return 0;
+}
+
+int catalog_dataset(struct catalog *catalog, struct cache_reader *reader, const char *name,
+		    const Records__DatasetRecord *record, struct dataset_ref **out, struct err *err)
+{
+	struct manifest *manifest;
+	struct hash version;
+
+	memcpy(version.bytes, record->version.data, HASH_BYTES);
+	pthread_mutex_lock(&catalog->lock);
+	*out = find_dataset(catalog, &version);
+	pthread_mutex_unlock(&catalog->lock);
+	if (*out != NULL)
+		return 0;
+	/* Two may load the same one at the same moment; the second then finds the first's. */
+	int code = load_manifest(reader, name, &version, &manifest, err);
+	if (code != 0)
+		return code;
+	struct dataset_ref *dataset = mem_zalloc(sizeof(*dataset));
+	if (dataset == NULL) {
+		manifest_free(manifest);
+		return err_nomem(err, sizeof(*dataset));
+	}
+	dataset->manifest = manifest;
+	pthread_mutex_lock(&catalog->lock);
+	*out = find_dataset(catalog, &version);
+	if (*out == NULL) {
+		dataset->refs = 1;
+		dataset->used = ++catalog->uses;
+		dataset->next = catalog->datasets;
+		catalog->datasets = dataset;
+		*out = dataset;
+		dataset = NULL;
+	}
+	pthread_mutex_unlock(&catalog->lock);
+	if (dataset != NULL)
+		free_dataset(dataset);
+	return 0;
+}
+
+void catalog_dataset_unref(struct catalog *catalog, struct dataset_ref *dataset)
+{
+	if (dataset == NULL)
+		return;
+	pthread_mutex_lock(&catalog->lock);
+	CHECK(dataset->refs > 0);
+	dataset->refs--;
+	trim_datasets(catalog);
+	pthread_mutex_unlock(&catalog->lock);
+}
+
+void catalog_dataset_changed(struct catalog *catalog, const struct hash *version)
+{
+	pthread_mutex_lock(&catalog->lock);
+	for (struct dataset_ref *d = catalog->datasets; d != NULL; d = d->next)
+		if (hash_equal(&d->manifest->version, version))
+			d->replaced = true;
+	trim_datasets(catalog);
+	pthread_mutex_unlock(&catalog->lock);
+}
+
+static int open_part(struct dataset_ref *dataset, const char *split, struct part_ref **out, struct err *err)
+{
+	struct part_ref *part = mem_zalloc(sizeof(*part));
+	int code = 0;
+
+	*out = NULL;
+	if (part == NULL || (part->split = mem_strdup(split)) == NULL)
+		code = err_nomem(err, sizeof(*part));
+	if (code == 0)
+		code = manifest_part_open(&part->part, dataset->manifest, split, err);
+	if (code != 0) {
+		if (part != NULL)
+			mem_free(part->split);
+		mem_free(part);
+		return code;
+	}
+	*out = part;
+	return 0;
+}
+
+/* Under the lock, since a part is made once and then read by everybody: other
+ * clients that open a stream at this moment wait, running streams do not. */
+int catalog_part(struct catalog *catalog, struct dataset_ref *dataset, const char *split, bool with_pairs,
+		 const struct part_ref **out, struct err *err)
+{
+	struct part_ref *part;
+	int code = 0;
+
+	pthread_mutex_lock(&catalog->lock);
+	for (part = dataset->parts; part != NULL && strcmp(part->split, split) != 0;)
+		part = part->next;
+	if (part == NULL) {
+		code = open_part(dataset, split, &part, err);
+		if (code != 0)
+			goto out;
+		part->next = dataset->parts;
+		dataset->parts = part;
+	}
+	if (with_pairs && part->wrong_pictures == NULL) {
+		uint32_t *wrong = mem_array(part->part->caption_count, sizeof(*wrong));
+
+		code = wrong == NULL ? err_nomem(err, part->part->caption_count * sizeof(*wrong)) :
+				       manifest_eval_pairs(dataset->manifest, part->part, split, wrong, err);
+		if (code != 0) {
+			mem_free(wrong);
+			goto out;
+		}
+		part->wrong_pictures = wrong;
+	}
+	*out = part;
+out:
+	pthread_mutex_unlock(&catalog->lock);
+	return code;
+}
+
+/* --- vocabularies ------------------------------------------------------------------- */
+
+static void free_vocab(struct vocab_ref *vocab)
+{
+	vocab_free(vocab->vocab);
+	mem_free(vocab);
+}
+
+/* lock is held */
+static void trim_vocabs(struct catalog *catalog)
+{
+	for (;;) {
+		struct vocab_ref **oldest = NULL;
+		int idle = 0;
+
+		for (struct vocab_ref **at = &catalog->vocabs; *at != NULL; at = &(*at)->next) {
+			if ((*at)->refs > 0)
+				continue;
+			idle++;
+			if (oldest == NULL || (*at)->used < (*oldest)->used)
+				oldest = at;
+		}
+		if (idle <= CATALOG_IDLE_MAX)
+			return;
+		struct vocab_ref *gone = *oldest;
+		*oldest = gone->next;
+		free_vocab(gone);
+	}
+}
+
+/* lock is held */
+static struct vocab_ref *find_vocab(struct catalog *catalog, const struct hash *content)
+{
+	for (struct vocab_ref *v = catalog->vocabs; v != NULL; v = v->next)
+		if (hash_equal(&v->content, content)) {
+			v->refs++;
+			v->used = ++catalog->uses;
+			return v;
+		}
+	return NULL;
+}
+
+int catalog_vocab_parse(struct catalog *catalog, const char *name, const void *bytes, size_t size, struct vocab_ref **out,
+			struct err *err)
+{
+	struct hash content;
+	int code = 0;
+
+	hash_bytes(&content, bytes, size);
+	pthread_mutex_lock(&catalog->lock);
+	*out = find_vocab(catalog, &content);
+	if (*out != NULL)
+		goto out;
+	struct vocab_ref *vocab = mem_zalloc(sizeof(*vocab));
+	if (vocab == NULL) {
+		code = err_nomem(err, sizeof(*vocab));
+		goto out;
+	}
+	code = vocab_parse(&vocab->vocab, name, bytes, size, err);
+	if (code != 0) {
+		mem_free(vocab);
+		goto out;
+	}
+	vocab->content = content;
+	vocab_fingerprint(vocab->vocab, &vocab->fingerprint);
+	vocab->refs = 1;
+	vocab->used = ++catalog->uses;
+	vocab->next = catalog->vocabs;
+	catalog->vocabs = vocab;
+	*out = vocab;
+out:
+	pthread_mutex_unlock(&catalog->lock);
+	return code;
+}
+
+/* The name as given, with ".txt", or without it: people mean the same. */
+static int find_vocab_name(struct cache_reader *reader, const char *name, struct hash *content, struct err *err)
+{
+	char tries[3][MANIFEST_NAME_BYTES_MAX + 8];
+	size_t bytes = strlen(name);
+
+	if (bytes > 0 && bytes <= MANIFEST_NAME_BYTES_MAX) {
+		snprintf(tries[0], sizeof(tries[0]), "%s", name);
+		snprintf(tries[1], sizeof(tries[1]), "%s.txt", name);
+		snprintf(tries[2], sizeof(tries[2]), "%s", name);
+		if (bytes > 4 && strcmp(name + bytes - 4, ".txt") == 0)
+			tries[2][bytes - 4] = '\0';
+		for (int i = 0; i < 3; i++) {
+			struct buf found = BUF_INIT;
+			struct cache_key key;
+			int code = cache_key_name(&key, CACHE_VOCAB_NAME, tries[i], err);
+
+			if (code == 0)
+				code = cache_read_copy(reader, &key, &found, err);
+			if (code == 0 && found.size == HASH_BYTES)
+				memcpy(content->bytes, found.data, HASH_BYTES);
+			else if (code == 0)
+				code = err_set(err, ERR_CORRUPT, "vocabulary %s: its record in the cache is damaged; "
+					       "add it again with prepctl add --vocab", name);
+			buf_free(&found);
+			if (code == 0 || code == ERR_CORRUPT)
+				return code;
+		}
+	}
+	return unknown(reader, CACHE_VOCAB_NAME, "vocabulary", name, "register one with prepctl add --vocab FILE", err);
+}
+
+int catalog_vocab(struct catalog *catalog, struct cache_reader *reader, const char *name, struct vocab_ref **out,
+		  struct err *err)
+{
+	struct buf bytes = BUF_INIT;
+	struct cache_key key;
+	struct hash content;
+
+	*out = NULL;
+	int code = find_vocab_name(reader, name, &content, err);
+	if (code != 0)
+		return code;
+	pthread_mutex_lock(&catalog->lock);
+	*out = find_vocab(catalog, &content);
+	pthread_mutex_unlock(&catalog->lock);
+	if (*out != NULL)
+		return 0;
+	cache_key_hashes(&key, CACHE_VOCAB, &content, NULL);
+	code = cache_read_copy(reader, &key, &bytes, err);
+	if (code == ERR_NOTFOUND)
+		code = err_set(err, ERR_CORRUPT, "vocabulary %s: its words are not in the cache; add it again with prepctl add "
+			       "--vocab", name);
+	if (code == 0)
+		code = catalog_vocab_parse(catalog, name, bytes.data, bytes.size, out, err);
+	buf_free(&bytes);
+	return code;
+}
+
+void catalog_vocab_ref(struct catalog *catalog, struct vocab_ref *vocab)
+{
+	pthread_mutex_lock(&catalog->lock);
+	vocab->refs++;
+	pthread_mutex_unlock(&catalog->lock);
+}
+
+void catalog_vocab_unref(struct catalog *catalog, struct vocab_ref *vocab)
+{
+	if (vocab == NULL)
+		return;
+	pthread_mutex_lock(&catalog->lock);
+	CHECK(vocab->refs > 0);
+	vocab->refs--;
+	trim_vocabs(catalog);
+	pthread_mutex_unlock(&catalog->lock);
+}
+
+void catalog_close(struct catalog *catalog)
+{
+	if (catalog == NULL)
+		return;
+	while (catalog->datasets != NULL) {
+		struct dataset_ref *next = catalog->datasets->next;
+
+		CHECK(catalog->datasets->refs == 0);
+		free_dataset(catalog->datasets);
+		catalog->datasets = next;
+	}
+	while (catalog->vocabs != NULL) {
+		struct vocab_ref *next = catalog->vocabs->next;
+
+		CHECK(catalog->vocabs->refs == 0);
+		free_vocab(catalog->vocabs);
+		catalog->vocabs = next;
+	}
+	pthread_mutex_destroy(&catalog->lock);
+	mem_free(catalog);
+}

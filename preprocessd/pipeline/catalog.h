@@ -1,0 +1,74 @@
+/*
+ * catalog.h - data sets and vocabularies by name: records in the cache, and the
+ * decoded ones in memory while they are used and a while longer.
+ *
+ * Threads:   any; a thread reads the cache through the reader that it passes.
+ * Ownership: what catalog_*() gives is referenced, and given back with the unref.
+ * Limits:    CATALOG_IDLE_MAX of each that nobody uses stay in memory.
+ */
+#ifndef PREPROCESSD_PIPELINE_CATALOG_H
+#define PREPROCESSD_PIPELINE_CATALOG_H
+
+#include "preprocessd/codec/wordpiece.h"
+#include "preprocessd/dataset/manifest.h"
+#include "preprocessd/pipeline/records.h"
+#include "preprocessd/store/cache.h"
+
+enum { CATALOG_IDLE_MAX = 4 };
+
+struct vocab_ref {
+	struct vocab *vocab;
+	struct hash content;     /* SHA-256 of the file */
+	struct hash fingerprint;
+	int refs;                /* the rest is catalog.c's */
+	uint64_t used;
+	struct vocab_ref *next;
+};
+
+/* One split of a data set, with what evaluation needs. */
+struct part_ref {
+	char *split;
+	struct manifest_part *part;
+	uint32_t *wrong_pictures; /* (caption_count), NULL until an evaluation asked */
+	struct part_ref *next;
+};
+
+struct dataset_ref {
+	struct manifest *manifest;
+	struct part_ref *parts;
+	int refs;
+	uint64_t used;
+	bool replaced;           /* its sources are known to be elsewhere now */
+	struct dataset_ref *next;
+};
+
+struct catalog;
+MUST_USE int catalog_open(struct catalog **out, struct err *err);
+void catalog_close(struct catalog *catalog); /* NULL is fine */
+
+/* The record under this name; free with records__dataset_record__free_unpacked().
+ * ERR_NOTFOUND names the data sets that there are. */
+MUST_USE int catalog_record(struct cache_reader *reader, const char *name, Records__DatasetRecord **out, struct err *err);
+/* The manifest of a record. */
+MUST_USE int catalog_dataset(struct catalog *catalog, struct cache_reader *reader, const char *name,
+			     const Records__DatasetRecord *record, struct dataset_ref **out, struct err *err);
+void catalog_dataset_unref(struct catalog *catalog, struct dataset_ref *dataset);
+/* The version was registered anew, perhaps with other paths: load it from the cache next time. */
+void catalog_dataset_changed(struct catalog *catalog, const struct hash *version);
+/* A split of it, owned by the dataset_ref. ERR_NOTFOUND names the splits. */
+MUST_USE int catalog_part(struct catalog *catalog, struct dataset_ref *dataset, const char *split, bool with_pairs,
+			  const struct part_ref **out, struct err *err);
+
+/* By registered name, also without or with ".txt". ERR_NOTFOUND names those that there are. */
+MUST_USE int catalog_vocab(struct catalog *catalog, struct cache_reader *reader, const char *name, struct vocab_ref **out,
+			   struct err *err);
+/* From a file's bytes; nothing is registered. */
+MUST_USE int catalog_vocab_parse(struct catalog *catalog, const char *name, const void *bytes, size_t size,
+				 struct vocab_ref **out, struct err *err);
+void catalog_vocab_ref(struct catalog *catalog, struct vocab_ref *vocab);
+void catalog_vocab_unref(struct catalog *catalog, struct vocab_ref *vocab);
+
+/* "a, b and c" of the names registered under a kind (CACHE_DATASET, CACHE_VOCAB_NAME), at most 20; empty: none. */
+MUST_USE int catalog_names(struct cache_reader *reader, enum cache_kind kind, struct buf *out, struct err *err);
+
+#endif

@@ -1,0 +1,50 @@
+/*
+ * prepare.h - one picture or one caption: from the cache, or made now and put there.
+ *
+ * What is found damaged is made again from its source. Why a picture cannot be
+ * prepared is remembered in the cache, and it is not tried again under the same key.
+ *
+ * Threads:   on a worker.
+ * Ownership: use() sees the record's payload only while it runs (cache_visit in cache.h).
+ */
+#ifndef PREPROCESSD_PIPELINE_PREPARE_H
+#define PREPROCESSD_PIPELINE_PREPARE_H
+
+#include "preprocessd/pipeline/catalog.h"
+#include "preprocessd/pipeline/pool.h"
+
+struct picture_settings {
+	struct transform transform;
+	struct hash fingerprint; /* of transform */
+	size_t bytes;            /* of a record: size * size * 3 */
+};
+
+/* ERR_LIMIT: a size that is no picture size. */
+MUST_USE int picture_settings_init(struct picture_settings *out, uint32_t size, bool exif_apply, struct err *err);
+
+/* What became of a request, for counters and progress. */
+enum prepared { PREPARED_HIT, PREPARED_JOINED, PREPARED_MADE };
+
+/* The picture of this content, which path held when the data set was added.
+ * use may be NULL: then it is enough that the record is or will be there.
+ * ERR_NOTFOUND, ERR_MISMATCH: the source is gone or has changed. */
+MUST_USE int prepare_picture(struct worker *worker, const struct picture_settings *settings, const struct hash *content,
+			     const char *path, cache_visit use, void *context, enum prepared *how, struct err *err);
+/* Reads path, and prepares what is in it now. Errors have the path in front. */
+MUST_USE int prepare_file(struct worker *worker, const struct picture_settings *settings, const char *path,
+			  struct hash *content, enum prepared *how, struct err *err);
+/* Token ids (int32) of a caption. */
+MUST_USE int prepare_tokens(struct worker *worker, struct vocab_ref *vocab, const char *text, size_t bytes,
+			    cache_visit use, void *context, enum prepared *how, struct err *err);
+
+/* Where the picture in a file would be found, and whether it is. */
+struct prepare_explained {
+	struct hash content;
+	char settings[512];
+	bool found;
+	struct err failure; /* code 0: none is remembered */
+};
+MUST_USE int prepare_explain(struct worker *worker, const struct picture_settings *settings, const char *path,
+			     struct prepare_explained *out, struct err *err);
+
+#endif
