@@ -3,7 +3,7 @@
 
 #include "trainer/kernels/row_ops.h"
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(__clang__)
 #include <immintrin.h>
 #pragma GCC target("arch=x86-64-v3")
 #pragma GCC optimize("fp-contract=fast") /* FMA where it helps: these are held to tolerances, not bits */

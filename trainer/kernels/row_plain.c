@@ -10,7 +10,7 @@
 #include "trainer/kernels/row_body.h"
 
 static const struct row_ops *const versions[] = {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(__clang__)
 	&row_ops_avx512, &row_ops_avx2,
 #endif
 	&row_ops_plain,
@@ -18,7 +18,7 @@ static const struct row_ops *const versions[] = {
 
 static bool supported(const struct row_ops *ops)
 {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(__clang__)
 	__builtin_cpu_init();
 	if (ops == &row_ops_avx512)
 		return __builtin_cpu_supports("x86-64-v4");
