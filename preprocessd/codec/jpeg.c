@@ -11,7 +11,12 @@
 
 #include "shared/base/mem.h"
 
-enum { PIECE_BYTES = 65536 };
+enum {
+	PIECE_BYTES = 65536,
+	/* libjpeg-turbo writes rows that are aligned to 16 or 32 bytes past the
+	 * cache, where the resizer would wait for them: keep rows unaligned. */
+	ROW_OFFSET_BYTES = 8,
+};
 
 #define TEXT_OF(x) #x
 #define TEXT(x) TEXT_OF(x)
@@ -276,7 +281,8 @@ static int reserve_rows(struct jpeg *jpeg, struct err *err)
 	size_t wanted;
 
 	jpeg->stride = size_round_up((size_t)d->image_width * (size_t)d->num_components, MEM_ALIGN_BYTES);
-	CHECK(size_mul(jpeg->stride, JPEG_BATCH_ROWS, &wanted) && size_add(wanted, JPEG_SLACK_BYTES, &wanted));
+	CHECK(size_mul(jpeg->stride, JPEG_BATCH_ROWS, &wanted));
+	CHECK(size_add(wanted, ROW_OFFSET_BYTES + JPEG_SLACK_BYTES, &wanted));
 	if (wanted > jpeg->rows_capacity) {
 		mem_free(jpeg->rows);
 		jpeg->rows_capacity = 0;
@@ -287,7 +293,7 @@ static int reserve_rows(struct jpeg *jpeg, struct err *err)
 		jpeg->rows_capacity = wanted;
 	}
 	for (int y = 0; y < JPEG_BATCH_ROWS; y++)
-		jpeg->row[y] = jpeg->rows + (size_t)y * jpeg->stride;
+		jpeg->row[y] = jpeg->rows + ROW_OFFSET_BYTES + (size_t)y * jpeg->stride;
 	return 0;
 }
 
@@ -321,7 +327,7 @@ static void deliver(struct jpeg *jpeg, const struct jpeg_sink *sink, int count)
 		for (int y = 0; y < count; y++)
 			cmyk_to_rgb(jpeg->row[y], jpeg->decompress.output_width);
 	}
-	sink->rows(sink->context, jpeg->rows, jpeg->stride, count);
+	sink->rows(sink->context, jpeg->row[0], jpeg->stride, count);
 }
 
 static int read_header(struct jpeg *jpeg, const struct jpeg_sink *sink, struct err *err)

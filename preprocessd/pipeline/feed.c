@@ -178,6 +178,7 @@ static void feed_free(struct feed *feed)
 		close(feed->fd);
 	catalog_dataset_unref(feed->pipeline->catalog, feed->dataset);
 	catalog_vocab_unref(feed->pipeline->catalog, feed->vocab);
+	atomic_fetch_sub(&feed->pipeline->feeds, 1);
 	mem_free(feed->batches);
 	mem_free(feed->memory);
 	mem_free(feed);
@@ -196,6 +197,7 @@ int feed_open(struct feed **out, struct worker *worker, const struct feed_option
 		return err_nomem(err, sizeof(*feed));
 	feed->fd = -1;
 	feed->pipeline = worker->pipeline;
+	atomic_fetch_add(&feed->pipeline->feeds, 1);
 	feed->training = o->training;
 	feed->seed = o->seed;
 	feed->batch_size = o->batch_size;

@@ -5,12 +5,19 @@
  *            number of threads read, each through its own cache_reader.
  * Ownership: a record's bytes are seen only inside a visit callback or copied;
  *            no pointer into the map leaves store/. A visit must be short: copy
- *            or transform the bytes and return (a held reader makes the file grow).
+ *            or transform the bytes and return (a held reader makes the file grow),
+ *            and call nothing of the cache from inside.
  * Durability: when a put's callback says 0, the record survives power loss.
  * Growth:    the map grows by itself up to max_bytes; MAP_FULL and MAP_RESIZED
- *            are handled inside.
+ *            are handled inside. The file never shrinks; freed space is used again.
+ * Full disk: the puts of a batch that does not fit report ERR_FULL, each through
+ *            its callback; nothing older is lost and the cache goes on. A process
+ *            that sets RLIMIT_FSIZE must ignore SIGXFSZ.
+ * Order:     records are written in the order of their puts; a put is not seen
+ *            by readers before it is durable.
  * Limits:    key <= CACHE_KEY_BYTES_MAX, record <= CACHE_RECORD_BYTES_MAX,
- *            queued puts <= CACHE_QUEUE_BYTES_MAX (a put beyond it waits).
+ *            queued puts <= CACHE_QUEUE_BYTES_MAX (a put beyond it waits; one
+ *            larger than all of it waits until it is alone), CACHE_READERS_MAX.
  * Format:    schemas/cache.md.
  */
 #ifndef PREPROCESSD_STORE_CACHE_H
@@ -22,7 +29,14 @@
 #include "shared/base/buf.h"
 #include "shared/base/hash.h"
 
-enum { CACHE_KEY_BYTES_MAX = 80, CACHE_RECORD_BYTES_MAX = 1 << 30, CACHE_QUEUE_BYTES_MAX = 64 << 20 };
+enum {
+	CACHE_KEY_BYTES_MAX = 80,
+	CACHE_NAME_BYTES_MAX = 64,
+	CACHE_RECORD_BYTES_MAX = 1 << 30,
+	CACHE_QUEUE_BYTES_MAX = 64 << 20,
+	CACHE_READERS_MAX = 1024,
+	CACHE_LIMIT_BYTES_MIN = 1 << 20, /* of max_bytes */
+};
 
 enum cache_kind {
 	CACHE_PICTURE = 'P',  /* (content hash, transform fingerprint) -> uint8 (S, S, 3) */
@@ -48,6 +62,7 @@ struct cache;
 struct cache_options {
 	const char *path;    /* folder; must exist (paths_cache() makes it) */
 	uint64_t max_bytes;  /* 0: no limit but the disk */
+	uint64_t first_map_bytes; /* 0: 1 GiB; address space only, grows by itself (tests start small) */
 };
 
 /* Opens or creates. ERR_CORRUPT: not a cache of ours, or of another layout
@@ -60,8 +75,8 @@ struct cache_reader;
 MUST_USE int cache_reader_open(struct cache_reader **out, struct cache *cache, struct err *err);
 void cache_reader_close(struct cache_reader *reader); /* NULL is fine */
 
-/* Called inside a read transaction. payload is 64-byte aligned for records of
- * a page or more. A non-zero return ends cache_read with that code. */
+/* Called inside a read transaction. payload is 64-byte aligned; checksum is its
+ * XXH3-64. A non-zero return ends cache_read with that code. */
 typedef int (*cache_visit)(void *context, const void *payload, size_t size, uint64_t checksum, struct err *err);
 
 /* ERR_NOTFOUND: no such record (message left empty: it is no failure). ERR_CORRUPT: its
@@ -72,7 +87,8 @@ MUST_USE int cache_read_copy(struct cache_reader *reader, const struct cache_key
 bool cache_has(struct cache_reader *reader, const struct cache_key *key);
 
 /* Called on the writer thread when the record is durable (code 0) or was not
- * written. Exactly once for every put that returned 0. */
+ * written. Exactly once for every put that returned 0. Must not call cache_put,
+ * cache_delete, cache_apply, cache_flush or cache_close: they wait for this thread. */
 typedef void (*cache_done)(void *context, int code, const struct err *err);
 
 /* Copies the payload into the queue; blocks while the queue is full, so never
@@ -80,7 +96,8 @@ typedef void (*cache_done)(void *context, int code, const struct err *err);
 MUST_USE int cache_put(struct cache *cache, const struct cache_key *key, const void *payload, size_t size,
 		       cache_done done, void *context, struct err *err);
 MUST_USE int cache_delete(struct cache *cache, const struct cache_key *key, cache_done done, void *context, struct err *err);
-/* Returns once everything queued so far is durable; the first failure among it, if any. */
+/* Returns once everything queued so far is durable or has failed, callbacks included. Returns the
+ * first failure since the last flush, if any, once. */
 MUST_USE int cache_flush(struct cache *cache, struct err *err);
 /* Several records or none: all are written in one transaction, durable on return.
  * A NULL payload deletes. */
@@ -92,11 +109,22 @@ struct cache_change {
 MUST_USE int cache_apply(struct cache *cache, const struct cache_change *changes, int count, struct err *err);
 
 /* Calls visit for every record of a kind, in key order; name gets the key
- * without its kind byte (name_bytes of it). */
+ * without its kind byte (name_bytes of it). ERR_CORRUPT at a damaged record. The walk
+ * is cut into short transactions: what is written meanwhile may be seen or not. */
 typedef int (*cache_each_visit)(void *context, const uint8_t *name, size_t name_bytes, const void *payload, size_t size,
 				struct err *err);
 MUST_USE int cache_each(struct cache_reader *reader, enum cache_kind kind, cache_each_visit visit, void *context, struct err *err);
 
+/* Reads every record and checks its checksum; damaged is called for each that
+ * fails, outside of any transaction, with the reason. Counts may be NULL. */
+typedef void (*cache_damaged)(void *context, const struct cache_key *key, const struct err *reason);
+struct cache_check_counts {
+	uint64_t records, bytes, damaged;
+};
+MUST_USE int cache_check(struct cache_reader *reader, cache_damaged damaged, void *context,
+			 struct cache_check_counts *counts, struct err *err);
+
+/* used_bytes: pages that hold records; file_bytes less that is free for new ones. */
 struct cache_stats {
 	uint64_t records, file_bytes, used_bytes, map_bytes, puts, commits;
 };

@@ -1,0 +1,420 @@
+#include "preprocessd/store/cache.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "preprocessd/store/internal.h"
+#include "shared/base/fs.h"
+#include "shared/base/mem.h"
+
+enum {
+	WALK_CHUNK_RECORDS = 64, /* one read transaction of cache_each and cache_check */
+	BEGIN_ATTEMPTS = 8,
+};
+
+/* --- opening and closing --------------------------------------------------------- */
+
+static void init_locks(struct cache *cache)
+{
+	pthread_rwlockattr_t gate;
+	pthread_condattr_t monotonic;
+
+	/* A waiting writer goes first: readers come in an endless stream. */
+	pthread_rwlockattr_init(&gate);
+	pthread_rwlockattr_setkind_np(&gate, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&cache->gate, &gate);
+	pthread_rwlockattr_destroy(&gate);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&cache->work, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	pthread_cond_init(&cache->room, NULL);
+	pthread_cond_init(&cache->settled, NULL);
+	pthread_mutex_init(&cache->lock, NULL);
+	pthread_mutex_init(&cache->readers_lock, NULL);
+}
+
+static void destroy_locks(struct cache *cache)
+{
+	pthread_mutex_destroy(&cache->readers_lock);
+	pthread_mutex_destroy(&cache->lock);
+	pthread_cond_destroy(&cache->settled);
+	pthread_cond_destroy(&cache->room);
+	pthread_cond_destroy(&cache->work);
+	pthread_rwlock_destroy(&cache->gate);
+}
+
+int cache_open(struct cache **out, const struct cache_options *options, struct err *err)
+{
+	int code;
+	struct cache *cache;
+
+	*out = NULL;
+	if (options->max_bytes != 0 && options->max_bytes < CACHE_LIMIT_BYTES_MIN)
+		return err_set(err, ERR_LIMIT, "a cache limit of %llu bytes; --max-cache takes at least %d KiB",
+			       (unsigned long long)options->max_bytes, CACHE_LIMIT_BYTES_MIN >> 10);
+	if (!fs_is_dir(options->path))
+		return err_set(err, ERR_NOTFOUND, "the cache folder %s does not exist or is no folder", options->path);
+	if ((cache = mem_zalloc(sizeof(*cache))) == NULL)
+		return err_nomem(err, sizeof(*cache));
+	cache->lock_fd = -1;
+	cache->last = &cache->first;
+	cache->max_bytes = options->max_bytes;
+	init_locks(cache);
+	if ((cache->path = mem_strdup(options->path)) == NULL) {
+		code = err_nomem(err, strlen(options->path));
+		goto failed;
+	}
+	if ((code = env_lock(cache, err)) != 0 || (code = env_open(cache, options->first_map_bytes, err)) != 0 ||
+	    (code = writer_start(cache, err)) != 0)
+		goto failed;
+	*out = cache;
+	return 0;
+failed:
+	cache_close(cache);
+	return code;
+}
+
+void cache_close(struct cache *cache)
+{
+	if (cache == NULL)
+		return;
+	writer_stop(cache);
+	CHECK(cache->readers == NULL);
+	env_close(cache);
+	env_unlock(cache);
+	destroy_locks(cache);
+	mem_free(cache->path);
+	mem_free(cache);
+}
+
+/* --- readers ------------------------------------------------------------------------- */
+
+int cache_reader_open(struct cache_reader **out, struct cache *cache, struct err *err)
+{
+	struct cache_reader *reader = mem_zalloc(sizeof(*reader));
+
+	*out = NULL;
+	if (reader == NULL)
+		return err_nomem(err, sizeof(*reader));
+	reader->scratch_bytes = cache->page_bytes;
+	if ((reader->scratch = mem_aligned(reader->scratch_bytes)) == NULL) {
+		mem_free(reader);
+		return err_nomem(err, cache->page_bytes);
+	}
+	reader->cache = cache;
+	pthread_mutex_lock(&cache->readers_lock);
+	reader->next = cache->readers;
+	reader->back = &cache->readers;
+	if (reader->next != NULL)
+		reader->next->back = &reader->next;
+	cache->readers = reader;
+	pthread_mutex_unlock(&cache->readers_lock);
+	*out = reader;
+	return 0;
+}
+
+void cache_reader_close(struct cache_reader *reader)
+{
+	if (reader == NULL)
+		return;
+	struct cache *cache = reader->cache;
+
+	/* The gate keeps env_reopen() from touching the transaction meanwhile. */
+	pthread_rwlock_rdlock(&cache->gate);
+	mdb_txn_abort(reader->txn);
+	pthread_mutex_lock(&cache->readers_lock);
+	*reader->back = reader->next;
+	if (reader->next != NULL)
+		reader->next->back = reader->back;
+	pthread_mutex_unlock(&cache->readers_lock);
+	pthread_rwlock_unlock(&cache->gate);
+	mem_free(reader->scratch);
+	mem_free(reader);
+}
+
+/* One attempt, gate held shared. */
+static int begin(struct cache_reader *reader)
+{
+	struct cache *cache = reader->cache;
+	int dead;
+
+	if (cache->env == NULL)
+		return MDB_PANIC;
+	if (reader->txn != NULL)
+		return mdb_txn_renew(reader->txn);
+	int rc = mdb_txn_begin(cache->env, NULL, MDB_RDONLY, &reader->txn);
+	if (rc == MDB_READERS_FULL && mdb_reader_check(cache->env, &dead) == 0 && dead > 0)
+		rc = mdb_txn_begin(cache->env, NULL, MDB_RDONLY, &reader->txn);
+	if (rc != 0)
+		reader->txn = NULL;
+	return rc;
+}
+
+/* Afterwards a transaction is open and the gate held, or neither. */
+static int read_begin(struct cache_reader *reader, struct err *err)
+{
+	struct cache *cache = reader->cache;
+	int code = 0;
+
+	for (int attempt = 0; attempt < BEGIN_ATTEMPTS; attempt++) {
+		pthread_rwlock_rdlock(&cache->gate);
+		uint64_t generation = cache->generation;
+		int rc = begin(reader);
+		if (rc == 0)
+			return 0;
+		code = env_error(cache, rc, err);
+		pthread_rwlock_unlock(&cache->gate);
+		if (rc == MDB_MAP_RESIZED)
+			code = env_follow(cache, err);
+		else if (rc == MDB_PANIC)
+			code = env_reopen(cache, generation, err);
+		else
+			return code;
+		if (code != 0)
+			return code;
+	}
+	return err_set(err, ERR_IO, "the cache %s: gave up after %d attempts to read", cache->path, BEGIN_ATTEMPTS);
+}
+
+static void read_end(struct cache_reader *reader)
+{
+	mdb_txn_reset(reader->txn);
+	pthread_rwlock_unlock(&reader->cache->gate);
+}
+
+/* Checks a record and makes its payload aligned. */
+static int open_value(struct cache_reader *reader, const struct cache_key *key, const MDB_val *value, bool verify,
+		      struct record_header *header, const uint8_t **payload, struct err *err)
+{
+	int code = record_open(key, value->mv_data, value->mv_size, verify, header, payload, err);
+
+	if (code != 0 || (uintptr_t)*payload % MEM_ALIGN_BYTES == 0)
+		return code;
+	/* Small records lie inside a page of the tree at any even address. */
+	if (header->payload_bytes > reader->scratch_bytes) {
+		void *larger = mem_aligned(header->payload_bytes);
+
+		if (larger == NULL)
+			return err_nomem(err, header->payload_bytes);
+		mem_free(reader->scratch);
+		reader->scratch = larger;
+		reader->scratch_bytes = header->payload_bytes;
+	}
+	memcpy(reader->scratch, *payload, header->payload_bytes);
+	*payload = reader->scratch;
+	return 0;
+}
+
+static int not_found(struct err *err)
+{
+	if (err != NULL)
+		*err = (struct err){ .code = ERR_NOTFOUND };
+	return ERR_NOTFOUND;
+}
+
+int cache_read(struct cache_reader *reader, const struct cache_key *key, bool verify, cache_visit visit, void *context,
+	       struct err *err)
+{
+	MDB_val name = { key->size, (void *)key->bytes }, value;
+	struct record_header header;
+	const uint8_t *payload;
+	int rc, code = read_begin(reader, err);
+
+	if (code != 0)
+		return code;
+	rc = mdb_get(reader->txn, reader->cache->dbi, &name, &value);
+	if (rc == MDB_NOTFOUND)
+		code = not_found(err);
+	else if (rc != 0)
+		code = env_error(reader->cache, rc, err);
+	else if ((code = open_value(reader, key, &value, verify, &header, &payload, err)) == 0)
+		code = visit(context, payload, header.payload_bytes, header.payload_checksum, err);
+	read_end(reader);
+	return code;
+}
+
+static int visit_copy(void *context, const void *payload, size_t size, uint64_t checksum, struct err *err)
+{
+	(void)checksum;
+	return buf_add(context, payload, size, err);
+}
+
+int cache_read_copy(struct cache_reader *reader, const struct cache_key *key, struct buf *out, struct err *err)
+{
+	return cache_read(reader, key, true, visit_copy, out, err);
+}
+
+bool cache_has(struct cache_reader *reader, const struct cache_key *key)
+{
+	MDB_val name = { key->size, (void *)key->bytes }, value;
+
+	if (read_begin(reader, NULL) != 0)
+		return false;
+	int rc = mdb_get(reader->txn, reader->cache->dbi, &name, &value);
+	read_end(reader);
+	return rc == 0;
+}
+
+/* --- walking --------------------------------------------------------------------------- */
+
+/* Returns nonzero to stop. code: 0, or why the record is damaged (err says it). */
+typedef int (*walk_visit)(void *context, const struct cache_key *key, int code, const uint8_t *payload, size_t size,
+			  struct err *err);
+
+struct walk {
+	uint8_t kind;           /* 0: every record */
+	struct cache_key last;  /* size 0: nothing visited yet */
+	bool ended;
+};
+
+static int walk_first(const struct walk *walk, MDB_cursor *cursor, MDB_val *key, MDB_val *value)
+{
+	uint8_t lowest = walk->kind == 0 ? 1 : walk->kind; /* kind 0 is the cache's own record */
+	int rc;
+
+	*key = (MDB_val){ 1, &lowest };
+	if (walk->last.size > 0)
+		*key = (MDB_val){ walk->last.size, (void *)walk->last.bytes };
+	rc = mdb_cursor_get(cursor, key, value, MDB_SET_RANGE);
+	if (rc == 0 && walk->last.size == key->mv_size && memcmp(walk->last.bytes, key->mv_data, key->mv_size) == 0)
+		rc = mdb_cursor_get(cursor, key, value, MDB_NEXT);
+	return rc;
+}
+
+/* At most WALK_CHUNK_RECORDS of them, in one transaction. */
+static int walk_chunk(struct cache_reader *reader, struct walk *walk, walk_visit visit, void *context, struct err *err)
+{
+	MDB_cursor *cursor;
+	MDB_val name, value;
+	struct record_header header;
+	const uint8_t *payload = NULL;
+	int code = 0, rc = mdb_cursor_open(reader->txn, reader->cache->dbi, &cursor);
+
+	if (rc != 0)
+		return env_error(reader->cache, rc, err);
+	rc = walk_first(walk, cursor, &name, &value);
+	for (int i = 0; i < WALK_CHUNK_RECORDS && code == 0; i++) {
+		if (rc != 0 || name.mv_size > CACHE_KEY_BYTES_MAX || (walk->kind != 0 && *(uint8_t *)name.mv_data != walk->kind)) {
+			walk->ended = true;
+			break;
+		}
+		walk->last.size = (uint8_t)name.mv_size;
+		memcpy(walk->last.bytes, name.mv_data, name.mv_size);
+		code = open_value(reader, &walk->last, &value, true, &header, &payload, err);
+		code = visit(context, &walk->last, code, code == 0 ? payload : NULL, code == 0 ? header.payload_bytes : 0, err);
+		rc = mdb_cursor_get(cursor, &name, &value, MDB_NEXT);
+	}
+	mdb_cursor_close(cursor);
+	return code != 0 || rc == 0 || rc == MDB_NOTFOUND ? code : env_error(reader->cache, rc, err);
+}
+
+static int walk_all(struct cache_reader *reader, uint8_t kind, walk_visit visit, void *context, struct err *err)
+{
+	struct walk walk = { .kind = kind };
+	int code = 0;
+
+	while (code == 0 && !walk.ended) {
+		if ((code = read_begin(reader, err)) != 0)
+			break;
+		code = walk_chunk(reader, &walk, visit, context, err);
+		read_end(reader);
+	}
+	return code;
+}
+
+struct each {
+	cache_each_visit visit;
+	void *context;
+};
+
+static int visit_each(void *context, const struct cache_key *key, int code, const uint8_t *payload, size_t size,
+		      struct err *err)
+{
+	const struct each *each = context;
+
+	return code != 0 ? code : each->visit(each->context, key->bytes + 1, key->size - 1u, payload, size, err);
+}
+
+int cache_each(struct cache_reader *reader, enum cache_kind kind, cache_each_visit visit, void *context, struct err *err)
+{
+	struct each each = { visit, context };
+
+	return walk_all(reader, (uint8_t)kind, visit_each, &each, err);
+}
+
+/* --- checking everything ------------------------------------------------------------------ */
+
+enum { CHECK_STOPPED = 1 }; /* leaves the transaction to report a damaged record */
+
+struct check {
+	struct cache_check_counts counts;
+	struct cache_key damaged_key;
+	struct err reason;
+};
+
+static int visit_check(void *context, const struct cache_key *key, int code, const uint8_t *payload, size_t size,
+		       struct err *err)
+{
+	struct check *check = context;
+
+	(void)payload;
+	check->counts.records++;
+	check->counts.bytes += size;
+	if (code == 0)
+		return 0;
+	if (code != ERR_CORRUPT)
+		return code;
+	check->counts.damaged++;
+	check->damaged_key = *key;
+	check->reason = *err;
+	return CHECK_STOPPED;
+}
+
+int cache_check(struct cache_reader *reader, cache_damaged damaged, void *context, struct cache_check_counts *counts,
+		struct err *err)
+{
+	struct check check = { 0 };
+	struct walk walk = { 0 };
+	struct err local = { 0 };
+	int code = 0;
+
+	do {
+		if ((code = read_begin(reader, &local)) != 0)
+			break;
+		code = walk_chunk(reader, &walk, visit_check, &check, &local);
+		read_end(reader);
+		if (code == CHECK_STOPPED) {
+			damaged(context, &check.damaged_key, &check.reason);
+			code = 0;
+		}
+	} while (code == 0 && !walk.ended);
+	if (counts != NULL)
+		*counts = check.counts;
+	return code == 0 ? 0 : err_set(err, code, "%s", local.message);
+}
+
+/* --- figures -------------------------------------------------------------------------------- */
+
+void cache_stats(struct cache *cache, struct cache_stats *out)
+{
+	MDB_stat pages;
+	struct stat file;
+	mdb_filehandle_t fd;
+
+	*out = (struct cache_stats){
+		.puts = atomic_load_explicit(&cache->puts, memory_order_relaxed),
+		.commits = atomic_load_explicit(&cache->commits, memory_order_relaxed),
+	};
+	pthread_rwlock_rdlock(&cache->gate);
+	if (cache->env != NULL && mdb_env_stat(cache->env, &pages) == 0) {
+		out->map_bytes = cache->map_bytes;
+		out->records = pages.ms_entries > 0 ? pages.ms_entries - 1 : 0; /* without the cache's own */
+		out->used_bytes = (uint64_t)(pages.ms_branch_pages + pages.ms_leaf_pages + pages.ms_overflow_pages) * pages.ms_psize;
+		if (mdb_env_get_fd(cache->env, &fd) == 0 && fstat(fd, &file) == 0)
+			out->file_bytes = (uint64_t)file.st_size;
+	}
+	pthread_rwlock_unlock(&cache->gate);
+}
