@@ -20,7 +20,8 @@ static const char words[] =
 	"cafe\n!\n[\n]\ncls\n\xE4\xB8\xAD\n"      /* 10 to 15: ! [ ] cls U+4E2D */
 	"\xE1\x84\x80\n##\xE1\x85\xA1\n##\xE1\x86\xA8\n" /* 16 to 18: the letters of U+AC01 */
 	"##\xF0\x9D\x85\xA5\n##\xE3\x80\xAE\n"    /* 19, 20: U+1D165 (class 216), U+302E (224) */
-	"\xCF\x83\n##\xCF\x83\n;\ni\n";           /* 21 to 24: sigma, a Greek question mark, i */
+	"\xCF\x83\n##\xCF\x83\n;\ni\n"             /* 21 to 24: sigma, a Greek question mark, i */
+	"##\xE3\x80\xAF\n";                       /* 25: U+302F (224) */
 
 struct fixture {
 	struct vocab *vocab;
@@ -126,6 +127,8 @@ static void marks_are_reordered(void **state)
 	expect(state, "a\xE3\x80\xAE\xF0\x9D\x85\xA5", "4 19 20");
 	expect(state, "a\xE3\x80\xAE\xCC\x81\xF0\x9D\x85\xA5", "4 19 20");
 	expect(state, "a\xE3\x80\xAE\xE2\x80\x8B\xF0\x9D\x85\xA5", "4 19 20");
+	/* Equal classes keep their order. */
+	expect(state, "a\xE3\x80\xAF\xE3\x80\xAE\xF0\x9D\x85\xA5\xE3\x80\xAE", "4 19 25 20 20");
 	/* U+034F is stripped and a starter. */
 	expect(state, "a\xE3\x80\xAE\xCD\x8F\xF0\x9D\x85\xA5", "4 20 19");
 	expect(state, "a\xE3\x80\xAE\xF0\x9D\x85\xA5\xE3\x80\xAE\xF0\x9D\x85\xA5", "4 19 19 20 20");
