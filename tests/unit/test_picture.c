@@ -259,6 +259,9 @@ static void test_what_follows_does_not_matter(void **state)
 	memset(longer + file.size, 0xFF, 100000);
 	accept(longer, file.size + 100000, out);
 	assert_memory_equal(out, want, OUT_BYTES);
+	/* Unless it stands where the end marker should. */
+	longer[file.size - 1] = 0xF0;
+	refuse(longer, file.size + 100000, ERR_FORMAT, "damaged JPEG");
 	free(longer);
 	free(file.bytes);
 }
