@@ -315,6 +315,29 @@ static void test_kinds_that_do_not_decode(void **state)
 	free(file.bytes);
 }
 
+/* Arithmetic decoding can't stop at the end of a piece of the file and go on
+ * with the next, and Pillow hands out pieces of 64 KiB. */
+static void test_long_arithmetic(void **state)
+{
+	struct recipe recipe = COLOR;
+	struct file file;
+	uint8_t out[OUT_BYTES];
+
+	(void)state;
+	recipe.arithmetic = true;
+	recipe.width = recipe.height = 200;
+	recipe.quality = 100;
+	file = encode(&recipe);
+	assert_in_range(file.size, 1000, 65536);
+	accept(file.bytes, file.size, out);
+	free(file.bytes);
+	recipe.width = recipe.height = 2000;
+	file = encode(&recipe);
+	assert_true(file.size > 65536);
+	refuse(file.bytes, file.size, ERR_UNSUPPORTED, "arithmetic-coded JPEG of more than 64 KiB");
+	free(file.bytes);
+}
+
 /* A file without tables is refused also when the one before it had them. */
 static void test_tables_do_not_leak(void **state)
 {
@@ -513,6 +536,7 @@ int main(void)
 		cmocka_unit_test(test_what_follows_does_not_matter),
 		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_kinds_that_do_not_decode),
+		cmocka_unit_test(test_long_arithmetic),
 		cmocka_unit_test(test_tables_do_not_leak),
 		cmocka_unit_test(test_illegible_header),
 		cmocka_unit_test(test_work_limit),
