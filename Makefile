@@ -225,6 +225,11 @@ $(B)/obj/trainer/%.o: trainer/%.c $(STAMP) | $(GEN_H) $(DEPS_OK)
 	$(call say,CC $<)
 	$(Q)$(CC) $(CFLAGS_ALL) $(CFLAGS_TRAINER) -MMD -MP -c $< -o $@
 
+$(B)/obj/tools/bench/%.o: tools/bench/%.c $(STAMP) | $(GEN_H) $(DEPS_OK)
+	@mkdir -p $(@D)
+	$(call say,CC $<)
+	$(Q)$(CC) $(CFLAGS_ALL) $(CFLAGS_TRAINER) -MMD -MP -c $< -o $@
+
 $(B)/obj/%.o: %.c $(STAMP) | $(GEN_H) $(DEPS_OK)
 	@mkdir -p $(@D)
 	$(call say,CC $<)
