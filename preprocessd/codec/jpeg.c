@@ -43,6 +43,7 @@ struct jpeg {
 	struct jpeg_progress_mgr progress;
 	struct source source;
 	jmp_buf failed;
+	uint64_t block_visits_max;
 	bool over_limit; /* why `failed` was taken, if not for libjpeg */
 
 	uint8_t *rows; /* (JPEG_BATCH_ROWS, stride) */
@@ -78,7 +79,7 @@ static void on_progress(j_common_ptr common)
 	j_decompress_ptr d = &jpeg->decompress;
 	uint64_t blocks = ((uint64_t)d->image_width / DCTSIZE + 1) * ((uint64_t)d->image_height / DCTSIZE + 1);
 
-	if (blocks * (uint64_t)d->input_scan_number > JPEG_BLOCK_VISITS_MAX) {
+	if (blocks * (uint64_t)d->input_scan_number > jpeg->block_visits_max) {
 		jpeg->over_limit = true;
 		longjmp(jpeg->failed, 1);
 	}
@@ -198,7 +199,7 @@ static int refused(struct jpeg *jpeg, struct err *err)
 	const int code = code_of(message);
 
 	if (jpeg->over_limit)
-		return err_set(err, ERR_LIMIT, "a progressive JPEG with %d and more scans of %u x %u pixels: too much work",
+		return err_set(err, ERR_LIMIT, "a JPEG with %d or more scans of %u x %u pixels, which is more work than a picture is worth: save it anew",
 			       jpeg->decompress.input_scan_number, jpeg->decompress.image_width,
 			       jpeg->decompress.image_height);
 	switch (message) {
@@ -232,8 +233,14 @@ int jpeg_open(struct jpeg **out, struct err *err)
 	*out = NULL;
 	if (jpeg == NULL)
 		return err_nomem(err, sizeof(*jpeg));
+	jpeg->block_visits_max = JPEG_BLOCK_VISITS_MAX;
 	*out = jpeg;
 	return 0;
+}
+
+void jpeg_limit_work(struct jpeg *jpeg, uint64_t block_visits_max)
+{
+	jpeg->block_visits_max = block_visits_max;
 }
 
 void jpeg_close(struct jpeg *jpeg)

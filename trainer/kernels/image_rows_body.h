@@ -216,11 +216,15 @@ static inline void pool_tap(const float *restrict x, const float *restrict mean,
 			    const float *restrict bias, size_t n, int tap, float *restrict best, int32_t *restrict winner)
 {
 	for (size_t c = 0; c < n; c++) {
-		float value = rows_relu((x[c] - mean[c]) * scale[c] + bias[c]);
-		int wins = (value > best[c]) | (value != value); /* a NaN wins, as in PyTorch */
+		float value = rows_relu((x[c] - mean[c]) * scale[c] + bias[c]), old = best[c], now;
+		int32_t who = winner[c];
 
-		best[c] = wins ? value : best[c];
-		winner[c] = wins ? tap : winner[c];
+		who = value > old ? tap : who;
+		now = value > old ? value : old;
+		who = value != value ? tap : who; /* a NaN wins, as in PyTorch */
+		now = value != value ? value : now;
+		best[c] = now;
+		winner[c] = who;
 	}
 }
 
