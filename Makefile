@@ -181,7 +181,7 @@ fuzz-run: $(FUZZERS)
 benches: $(BENCHES)
 
 bench: ## measure pipeline and training step beside their peers; writes build/bench.md
-	@$(SUBMAKE) -s MODE=release all benches
+	@$(SUBMAKE) -s MODE=release all benches build/release/demo/make_demo_data build/release/tools/train_vocab
 	@$(PYTHON) tools/bench/run.py --out build/bench.md
 
 install: all ## copy the programs and documents below PREFIX (/usr/local)
