@@ -304,6 +304,30 @@ static void test_normalize(void **state)
 	}
 }
 
+/* A picture's worth, aligned: large outputs are written another way. */
+static void test_normalize_whole_picture(void **state)
+{
+	enum { N = 224 * 224 };
+	_Alignas(64) static uint8_t pixels[3 * N], u8_want[3 * N], u8_got[3 * N];
+	_Alignas(64) static float want[3 * N], got[3 * N + 1];
+	struct normalize_table table;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(pixels); i++)
+		pixels[i] = (uint8_t)(i * 2654435761u >> 13);
+	normalize_table_init(&table, NORMALIZE_IMAGENET_MEAN, NORMALIZE_IMAGENET_STD);
+	normalize_f32_chw_portable(&table, pixels, N, want);
+	normalize_u8_chw_portable(pixels, N, u8_want);
+	for (size_t offset = 0; offset < 2; offset++) {
+		normalize_f32_chw(&table, pixels, N, got + offset);
+		assert_memory_equal(got + offset, want, sizeof(want));
+		normalize_u8_chw(pixels, N - offset, u8_got);
+		assert_memory_equal(u8_got, u8_want, N - 3);
+	}
+	normalize_u8_chw(pixels, N, u8_got);
+	assert_memory_equal(u8_got, u8_want, sizeof(u8_want));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -311,6 +335,7 @@ int main(void)
 		cmocka_unit_test(test_avx2),		cmocka_unit_test(test_avx512),
 		cmocka_unit_test(test_horizontal_reductions), cmocka_unit_test(test_plans_are_kept_apart),
 		cmocka_unit_test(test_normalize),
+		cmocka_unit_test(test_normalize_whole_picture),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

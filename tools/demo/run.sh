@@ -106,12 +106,11 @@ run "$bin/prepctl" add demo --socket "$socket" --format csv --images "$work/data
 	--captions "train=$work/data/train.csv" --captions "val=$work/data/val.csv" --columns image,caption,label \
 	--vocab "$work/data/demo-vocab.txt" --size 64 || fail "prepctl add failed"
 
+mkdir "$work/runs"
 for arm in $arms; do
 	say "training with --reg $arm"
-	begun=$(now)
 	# shellcheck disable=SC2086
-	run "$bin/trainer" --data demo --reg "$arm" $options --socket "$socket" --out "$work/run-$arm" || fail "trainer --reg $arm failed"
-	since "$begun" >"$work/run-$arm/demo-seconds"
+	run "$bin/trainer" --data demo --reg "$arm" $options --socket "$socket" --out "$work/runs/$arm" || fail "trainer --reg $arm failed"
 done
 
 say "stopping preprocessd"
@@ -119,32 +118,9 @@ kill -TERM $daemon
 wait $daemon || fail "preprocessd did not end cleanly (exit code $?)"
 daemon=''
 
-# "accuracy loss pairs" of the last validation in a metrics file.
-validation()
-{
-	awk '/"split": *"val"/ { last = $0 }
-	     function value(key) { return match(last, "\"" key "\": *[-+0-9.eE]+") ? substr(last, RSTART + length(key) + 3, RLENGTH - length(key) - 3) + 0 : "nan" }
-	     END { print value("accuracy"), value("loss"), value("pairs") }' "$1/metrics.jsonl"
-}
-
-# Mean accuracy over the training steps of the last epoch.
-training()
-{
-	awk 'function value(key) { return match($0, "\"" key "\": *[-+0-9.eE]+") ? substr($0, RSTART + length(key) + 3, RLENGTH - length(key) - 3) + 0 : 0 }
-	     /"split": *"train"/ { e = value("epoch"); if (e != epoch) { sum = n = 0; epoch = e } sum += value("accuracy"); n++ }
-	     END { print n ? sum / n : "nan" }' "$1/metrics.jsonl"
-}
-
 say "what the runs gave, after $epochs epochs of $pictures pictures each"
-printf '\n%-12s %12s %10s %14s %9s %14s\n' arm 'val accuracy' 'val loss' 'train accuracy' seconds 'cost of none'
-base=''
-for arm in $arms; do
-	read -r accuracy loss pairs < <(validation "$work/run-$arm")
-	seconds=$(cat "$work/run-$arm/demo-seconds")
-	[ -n "$base" ] || base=$seconds
-	printf '%-12s %12.3f %10.3f %14.3f %9.1f %13.2fx\n' "$arm" "$accuracy" "$loss" "$(training "$work/run-$arm")" "$seconds" \
-		"$(awk -v a="$seconds" -v b="$base" 'BEGIN { print a / b }')"
-done
-awk -v a="$accuracy" -v n="$pairs" -v s="$(since "$started")" 'BEGIN {
-	printf "\nChance is 0.500. %d validation pairs, half of them true: one standard error is about %.3f, so smaller\n", n, sqrt(a * (1 - a) / n)
-	printf "differences between arms mean nothing in a single run. The whole demo took %d:%02d.\n", int(s / 60), int(s) % 60 }'
+echo
+(cd "$work/runs" && "$root/tools/report-table" $arms) || fail "no table"
+awk -v s="$(since "$started")" 'BEGIN {
+	printf "Chance is 0.500. Differences of less than two standard errors mean nothing in a single run.\n"
+	printf "The whole demo took %d:%02d.\n", int(s / 60), int(s) % 60 }'
