@@ -24,7 +24,7 @@ CC := clang
 endif
 
 PKGS_SHARED := libcrypto libprotobuf-c
-PKGS_DAEMON := libuv lmdb libjpeg libutf8proc
+PKGS_DAEMON := libuv lmdb libjpeg
 pkg_cflags = $(shell pkg-config --cflags $(1) 2>/dev/null)
 pkg_libs = $(shell pkg-config --libs $(1) 2>/dev/null)
 
