@@ -13,6 +13,7 @@ int pipeline_open(struct pipeline **out, const struct pipeline_options *options,
 	*out = NULL;
 	if (pipeline == NULL)
 		return err_nomem(err, sizeof(*pipeline));
+	pthread_mutex_init(&pipeline->put_lock, NULL);
 	pipeline->cache = options->cache;
 	pipeline->post = options->post;
 	pipeline->post_context = options->post_context;
@@ -37,5 +38,6 @@ void pipeline_close(struct pipeline *pipeline)
 		(void)!cache_flush(pipeline->cache, &err);
 	catalog_close(pipeline->catalog);
 	flights_close(pipeline->flights);
+	pthread_mutex_destroy(&pipeline->put_lock);
 	mem_free(pipeline);
 }

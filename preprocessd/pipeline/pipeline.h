@@ -14,6 +14,7 @@
 #ifndef PREPROCESSD_PIPELINE_PIPELINE_H
 #define PREPROCESSD_PIPELINE_PIPELINE_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 
@@ -62,7 +63,11 @@ struct pipeline {
 	struct counters counters;
 	completion_post post;
 	void *post_context;
-	_Atomic uint64_t put_failed_ns; /* when a failing cache was last complained about */
+	_Atomic int feeds;              /* open ones; zero again after the last one freed itself */
+	_Atomic uint64_t put_failures;  /* records that could not be kept */
+	_Atomic uint64_t put_failed_ns; /* when that was last complained about */
+	pthread_mutex_t put_lock;
+	struct err put_err;             /* the last one's reason */
 };
 
 MUST_USE int pipeline_open(struct pipeline **out, const struct pipeline_options *options, struct err *err);

@@ -74,6 +74,10 @@ static void put_done(void *context, int code, const struct err *err)
 	if (code != 0) {
 		uint64_t now = clock_ns(), last = counter_get(&pipeline->put_failed_ns);
 
+		pthread_mutex_lock(&pipeline->put_lock);
+		pipeline->put_err = *err;
+		pthread_mutex_unlock(&pipeline->put_lock);
+		counter_add(&pipeline->put_failures, 1);
 		if (last == 0 || now - last > PUT_COMPLAINT_NS) {
 			atomic_store(&pipeline->put_failed_ns, now);
 			log_error("cannot keep prepared data in the cache: %s", err->message);
@@ -295,6 +299,27 @@ int prepare_file(struct worker *worker, const struct picture_settings *settings,
 		return code;
 	hash_bytes(content, worker->file.data, worker->file.size);
 	return get_picture(worker, &make, NULL, NULL, how, err);
+}
+
+int prepare_explain(struct worker *worker, const struct picture_settings *settings, const char *path,
+		    struct prepare_explained *out, struct err *err)
+{
+	struct cache_key key;
+	struct buf record = BUF_INIT;
+	int code = read_source(worker, path, err);
+
+	if (code != 0)
+		return code;
+	*out = (struct prepare_explained){ .found = false };
+	hash_bytes(&out->content, worker->file.data, worker->file.size);
+	transform_describe(&settings->transform, out->settings, sizeof(out->settings));
+	cache_key_hashes(&key, CACHE_PICTURE, &out->content, &settings->fingerprint);
+	out->found = cache_has(worker->reader, &key);
+	cache_key_hashes(&key, CACHE_FAILURE, &out->content, &settings->fingerprint);
+	if (cache_read_copy(worker->reader, &key, &record, NULL) == 0)
+		records_failure_decode(record.data, record.size, &out->failure);
+	buf_free(&record);
+	return 0;
 }
 
 /* --- captions --------------------------------------------------------------------- */

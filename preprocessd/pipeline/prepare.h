@@ -37,4 +37,14 @@ MUST_USE int prepare_file(struct worker *worker, const struct picture_settings *
 MUST_USE int prepare_tokens(struct worker *worker, struct vocab_ref *vocab, const char *text, size_t bytes,
 			    cache_visit use, void *context, enum prepared *how, struct err *err);
 
+/* Where the picture in a file would be found, and whether it is. */
+struct prepare_explained {
+	struct hash content;
+	char settings[512];
+	bool found;
+	struct err failure; /* code 0: none is remembered */
+};
+MUST_USE int prepare_explain(struct worker *worker, const struct picture_settings *settings, const char *path,
+			     struct prepare_explained *out, struct err *err);
+
 #endif

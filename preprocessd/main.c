@@ -1,0 +1,215 @@
+/* main.c - preprocessd: options, then server.h until it is told to stop. */
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "preprocessd/pipeline/pipeline.h"
+#include "preprocessd/serve/server.h"
+#include "shared/base/args.h"
+#include "shared/base/fs.h"
+#include "shared/base/log.h"
+#include "shared/base/mem.h"
+#include "shared/base/paths.h"
+
+enum { CONFIG_BYTES_MAX = 1 << 16, ARGV_MAX = 256 };
+
+struct settings {
+	const char *cache, *socket, *config, *log_level;
+	int64_t workers;
+	uint64_t max_cache;
+	bool version;
+};
+
+static const char usage[] =
+	"preprocessd [--cache DIR] [--socket PATH] [--workers N] [--max-cache SIZE] [--config FILE]";
+static const char description[] =
+	"Decodes, resizes and tokenizes each picture and caption once, keeps the result in a cache,\n"
+	"and serves prepared batches to any number of experiments. Runs in the foreground:\n"
+	"\n"
+	"    preprocessd &\n"
+	"    prepctl add flowers --format csv --images photos/ --captions captions.csv --vocab vocab.txt\n"
+	"    trainer --data flowers --reg adv\n"
+	"\n"
+	"SIGTERM (or prepctl shutdown) finishes what clients wait for and ends it.";
+
+static int parse(struct settings *settings, int argc, char *const argv[], struct args_result *result, struct err *err,
+		 bool help)
+{
+	const struct args_option options[] = {
+		{ .name = "cache", .kind = ARGS_TEXT, .value = &settings->cache, .metavar = "DIR",
+		  .help = "Where prepared data is kept. Default: $PREPROCESSD_CACHE, else preprocessd in $XDG_CACHE_HOME or ~/.cache." },
+		{ .name = "socket", .kind = ARGS_TEXT, .value = &settings->socket, .metavar = "PATH",
+		  .help = "Where clients connect. Default: $PREPROCESSD_SOCKET, else preprocessd/preprocessd.sock in "
+			  "$XDG_RUNTIME_DIR." },
+		{ .name = "workers", .kind = ARGS_INT, .value = &settings->workers, .metavar = "N", .min = 1,
+		  .max = PIPELINE_WORKERS_MAX, .help = "Threads that decode, resize, tokenize and assemble. Default: one for each core." },
+		{ .name = "max-cache", .kind = ARGS_SIZE, .value = &settings->max_cache, .metavar = "SIZE",
+		  .help = "How large the cache may grow, such as 50G. Default: no limit but the disk." },
+		{ .name = "config", .kind = ARGS_TEXT, .value = &settings->config, .metavar = "FILE",
+		  .help = "Read options from a file with a line NAME = VALUE for each; the command line has precedence." },
+		{ .name = "log-level", .kind = ARGS_TEXT, .value = &settings->log_level, .metavar = "LEVEL",
+		  .help = "error, warn, info or debug. Default: info." },
+		{ .name = "version", .kind = ARGS_FLAG, .value = &settings->version, .help = "Print the version and end." },
+	};
+	const struct args_spec spec = {
+		.usage = usage, .description = description, .options = options, .option_count = (int)ARRAY_LEN(options),
+	};
+
+	if (help) {
+		args_print_help(&spec);
+		return 0;
+	}
+	return args_parse(&spec, argc, argv, result, err);
+}
+
+static char *trim(char *text)
+{
+	while (*text == ' ' || *text == '\t')
+		text++;
+	char *end = text + strlen(text);
+	while (end > text && strchr(" \t\r\n", end[-1]) != NULL)
+		*--end = '\0';
+	return text;
+}
+
+/* One "--name=value" for each line. Format: schemas/config.md. */
+static int config_line(const char *path, int number, char *line, char **out, struct err *err)
+{
+	static const char *const names[] = { "cache", "socket", "workers", "max-cache", "log-level" };
+	char *equals = strchr(line, '=');
+
+	*out = NULL;
+	line = trim(line);
+	if (line[0] == '\0' || line[0] == '#')
+		return 0;
+	if (equals == NULL)
+		return err_set(err, ERR_USAGE, "%s:%d: expected NAME = VALUE, got '%s'", path, number, line);
+	*equals = '\0';
+	char *name = trim(line), *value = trim(equals + 1);
+	size_t known = 0;
+	while (known < ARRAY_LEN(names) && strcmp(names[known], name) != 0)
+		known++;
+	if (known == ARRAY_LEN(names))
+		return err_set(err, ERR_USAGE, "%s:%d: there is no option '%s'; known: cache, socket, workers, max-cache, log-level",
+			       path, number, name);
+	size_t bytes = strlen(name) + strlen(value) + 4;
+	*out = mem_alloc(bytes);
+	if (*out == NULL)
+		return err_nomem(err, bytes);
+	snprintf(*out, bytes, "--%s=%s", name, value);
+	return 0;
+}
+
+static int config_read(const char *path, char **out, int room, int *count, struct err *err)
+{
+	struct buf text = BUF_INIT;
+	char *rest, *line;
+	int number = 0;
+	int code = fs_read(path, CONFIG_BYTES_MAX, &text, err);
+
+	*count = 0;
+	if (code != 0)
+		err_prefix(err, "--config");
+	rest = text.data;
+	while (code == 0 && rest != NULL && (line = strsep(&rest, "\n")) != NULL) {
+		char *option;
+
+		code = config_line(path, ++number, line, &option, err);
+		if (code != 0 || option == NULL)
+			continue;
+		out[(*count)++] = option;
+		if (*count == room)
+			code = err_set(err, ERR_LIMIT, "%s: more than %d options", path, room - 1);
+	}
+	buf_free(&text);
+	return code;
+}
+
+/* The file's options first, the command line's after them: the last one counts. */
+static int parse_all(struct settings *settings, int argc, char *argv[], struct args_result *result, struct err *err)
+{
+	char *all[ARGV_MAX];
+	int count = 0, from_file = 0;
+	int code = parse(settings, argc, argv, result, err, false);
+
+	if (code != 0 || result->help || settings->config == NULL)
+		return code;
+	code = config_read(settings->config, all, ARGV_MAX / 2, &from_file, err);
+	if (code == 0 && from_file + argc > ARGV_MAX)
+		code = err_set(err, ERR_LIMIT, "more than %d options", ARGV_MAX);
+	if (code == 0) {
+		for (count = 0; count < argc; count++)
+			all[from_file + count] = argv[count];
+		code = parse(settings, from_file + argc, all, result, err, false);
+		if (code != 0)
+			err_prefix(err, "%s or the command line", settings->config);
+	}
+	/* The settings point into these strings until the program ends. */
+	return code;
+}
+
+static int level_of(const char *name, enum log_level *out, struct err *err)
+{
+	static const char *const names[] = { "error", "warn", "info", "debug" };
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		if (strcmp(names[i], name) == 0) {
+			*out = (enum log_level)i;
+			return 0;
+		}
+	return err_set(err, ERR_USAGE, "--log-level: expected error, warn, info or debug, got '%s'", name);
+}
+
+static int core_count(void)
+{
+	cpu_set_t set;
+	int count = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+
+	return count < 1 ? 1 : count > PIPELINE_WORKERS_MAX ? PIPELINE_WORKERS_MAX : count;
+}
+
+static int serve(const struct settings *settings, struct err *err)
+{
+	struct server_options options = { .max_cache_bytes = settings->max_cache };
+	char *socket = NULL, *cache = NULL;
+	int code = paths_socket(&socket, settings->socket, true, err);
+
+	if (code == 0)
+		code = paths_cache(&cache, settings->cache, true, err);
+	if (code == 0) {
+		options.socket = socket;
+		options.cache = cache;
+		options.workers = settings->workers > 0 ? (int)settings->workers : core_count();
+		code = server_run(&options, err);
+	}
+	mem_free(socket);
+	mem_free(cache);
+	return code;
+}
+
+int main(int argc, char *argv[])
+{
+	struct settings settings = { .log_level = "info" };
+	struct args_result result;
+	enum log_level level = LOG_INFO;
+	struct err err = { 0 };
+
+	log_setup("preprocessd", LOG_INFO, 0);
+	int code = parse_all(&settings, argc - 1, argv + 1, &result, &err);
+	if (code == 0 && result.help)
+		return parse(&settings, 0, NULL, NULL, NULL, true);
+	if (code == 0)
+		code = level_of(settings.log_level, &level, &err);
+	if (code == 0 && settings.version) {
+		printf("%s\n", SERVER_PROGRAM);
+		return 0;
+	}
+	if (code == 0) {
+		log_setup("preprocessd", level, 1);
+		code = serve(&settings, &err);
+	}
+	if (code != 0)
+		log_error("%s%s", err.message, code == ERR_USAGE ? " (preprocessd --help lists the options)" : "");
+	return err_exit_code(code);
+}

@@ -1,0 +1,650 @@
+#include "preprocessd/pipeline/add.h"
+
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "preprocessd/pipeline/catalog.h"
+#include "preprocessd/pipeline/describe.h"
+#include "preprocessd/pipeline/pool.h"
+#include "preprocessd/pipeline/prepare.h"
+#include "preprocessd/pipeline/records.h"
+#include "shared/base/clock.h"
+#include "shared/base/fs.h"
+#include "shared/base/mem.h"
+#include "shared/wire/frame.h"
+
+enum { CAPTIONS_A_TURN = 64, CHANGES_MAX = 5 };
+
+struct add_runner {
+	struct pool_job job;
+	struct add *add;
+};
+
+struct add {
+	struct pipeline *pipeline;
+	const Wire__AddDataset *request;
+	uint64_t request_id;
+	struct completion *done;
+	pthread_t thread;
+	_Atomic bool cancelled;
+	_Atomic int phase; /* Wire__Progress__Phase */
+	_Atomic uint64_t done_count, total, failed, decoded, tokenized;
+	/* the workers' share of a phase */
+	struct add_runner runners[PIPELINE_WORKERS_MAX];
+	_Atomic uint32_t next;
+	pthread_mutex_t lock;
+	pthread_cond_t finished;
+	int running;    /* under lock */
+	int code;       /* under lock while workers run: what ends the whole add */
+	struct err err;
+	/* the add's own thread */
+	struct cache_reader *reader;
+	struct picture_settings settings;
+	struct listing *listing;
+	struct manifest *manifest;
+	struct vocab_ref *vocab;
+	struct buf vocab_bytes;
+	char vocab_name[MANIFEST_NAME_BYTES_MAX + 1];
+	Records__DatasetRecord *before; /* under the same name; NULL: none */
+	uint64_t put_failures_before;
+	bool unchanged;
+	uint64_t failure_count;
+	double start_s, seconds;
+	struct buf reply; /* one frame */
+};
+
+static bool is_cancelled(struct add *add)
+{
+	return atomic_load_explicit(&add->cancelled, memory_order_relaxed);
+}
+
+static int cancelled_error(struct add *add, struct err *err)
+{
+	return err_set(err, ERR_CANCELLED, "adding %s was cancelled; what was prepared stays in the cache, and adding it again goes "
+		       "on from there", add->request->name);
+}
+
+static void set_phase(struct add *add, Wire__Progress__Phase phase, uint64_t total)
+{
+	atomic_store(&add->done_count, 0);
+	atomic_store(&add->total, total);
+	atomic_store(&add->phase, (int)phase);
+}
+
+/* --- what workers do -------------------------------------------------------------------- */
+
+/* Something that is not about one picture: the add ends. */
+static void stop_all(struct add *add, const struct err *err)
+{
+	pthread_mutex_lock(&add->lock);
+	if (add->code == 0) {
+		add->code = err->code;
+		add->err = *err;
+	}
+	pthread_mutex_unlock(&add->lock);
+	atomic_store(&add->cancelled, true);
+}
+
+static void runner_ends(struct add *add)
+{
+	pthread_mutex_lock(&add->lock);
+	if (--add->running == 0)
+		pthread_cond_signal(&add->finished);
+	pthread_mutex_unlock(&add->lock);
+}
+
+/* Is it the picture's fault? What is not (no memory, no descriptors, a
+ * damaged cache) must not leave samples out of a data set. */
+static bool blames_picture(int code, const char *path)
+{
+	switch (code) {
+	case ERR_FORMAT:
+	case ERR_UNSUPPORTED:
+	case ERR_LIMIT:
+	case ERR_NOTFOUND:
+		return true;
+	case ERR_IO:
+		return access(path, R_OK) != 0;
+	default:
+		return false;
+	}
+}
+
+static void picture_failed(struct add *add, uint32_t i, const char *path, struct err *err)
+{
+	size_t bytes = strlen(path);
+	struct err trouble;
+
+	if (!blames_picture(err->code, path)) {
+		stop_all(add, err);
+		return;
+	}
+	/* The list names the source beside the reason. */
+	if (strncmp(err->message, path, bytes) == 0 && strncmp(err->message + bytes, ": ", 2) == 0)
+		memmove(err->message, err->message + bytes + 2, strlen(err->message + bytes + 2) + 1);
+	if (listing_set_failure(add->listing, i, err) != 0) {
+		err_nomem(&trouble, sizeof(*err));
+		stop_all(add, &trouble);
+		return;
+	}
+	atomic_fetch_add(&add->failed, 1);
+}
+
+static void add_picture(struct worker *worker, struct add *add, uint32_t i)
+{
+	const char *path = listing_picture_path(add->listing, i);
+	struct hash content;
+	enum prepared how;
+	struct err err;
+
+	if (prepare_file(worker, &add->settings, path, &content, &how, &err) == 0) {
+		listing_set_hash(add->listing, i, &content);
+		if (how == PREPARED_MADE)
+			atomic_fetch_add(&add->decoded, 1);
+	} else {
+		picture_failed(add, i, path, &err);
+	}
+	atomic_fetch_add(&add->done_count, 1);
+}
+
+static void run_picture(struct worker *worker, struct pool_job *job)
+{
+	struct add *add = ((struct add_runner *)(void *)job)->add;
+	uint32_t i = atomic_fetch_add(&add->next, 1);
+
+	if (i >= listing_picture_count(add->listing) || is_cancelled(add)) {
+		runner_ends(add);
+		return;
+	}
+	add_picture(worker, add, i);
+	pool_submit(worker->pool, job, POOL_WARM);
+}
+
+static void run_captions(struct worker *worker, struct pool_job *job)
+{
+	struct add *add = ((struct add_runner *)(void *)job)->add;
+	const struct manifest *manifest = add->manifest;
+	uint32_t first = atomic_fetch_add(&add->next, CAPTIONS_A_TURN);
+	struct err err;
+
+	if (first >= manifest->caption_count || is_cancelled(add)) {
+		runner_ends(add);
+		return;
+	}
+	for (uint32_t i = first; i < first + CAPTIONS_A_TURN && i < manifest->caption_count; i++) {
+		const uint64_t *at = manifest->caption_at + i;
+		enum prepared how;
+
+		if (prepare_tokens(worker, add->vocab, manifest->caption_text + at[0], at[1] - at[0], NULL, NULL, &how,
+				   &err) != 0) {
+			err_prefix(&err, "caption %u", i);
+			stop_all(add, &err);
+			break;
+		}
+		if (how == PREPARED_MADE)
+			atomic_fetch_add(&add->tokenized, 1);
+		atomic_fetch_add(&add->done_count, 1);
+	}
+	pool_submit(worker->pool, job, POOL_WARM);
+}
+
+static int run_phase(struct add *add, void (*run)(struct worker *, struct pool_job *), struct err *err)
+{
+	int workers = pool_workers(add->pipeline->pool);
+
+	atomic_store(&add->next, 0);
+	add->running = workers;
+	for (int i = 0; i < workers; i++) {
+		add->runners[i].add = add;
+		add->runners[i].job.run = run;
+		pool_submit(add->pipeline->pool, &add->runners[i].job, POOL_WARM);
+	}
+	pthread_mutex_lock(&add->lock);
+	while (add->running > 0)
+		pthread_cond_wait(&add->finished, &add->lock);
+	pthread_mutex_unlock(&add->lock);
+	if (add->code != 0) {
+		*err = add->err;
+		return add->code;
+	}
+	return is_cancelled(add) ? cancelled_error(add, err) : 0;
+}
+
+/* --- the steps of an add ------------------------------------------------------------------- */
+
+/* A text list from the bytes of a message; freed by one mem_free. */
+static int copy_texts(const ProtobufCBinaryData *items, size_t count, char ***out, struct err *err)
+{
+	size_t bytes = count * sizeof(char *);
+
+	for (size_t i = 0; i < count; i++)
+		bytes += items[i].len + 1;
+	char **list = mem_alloc(bytes);
+	*out = list;
+	if (list == NULL)
+		return err_nomem(err, bytes);
+	char *at = (char *)(list + count);
+	for (size_t i = 0; i < count; i++) {
+		list[i] = at;
+		if (items[i].len > 0)
+			memcpy(at, items[i].data, items[i].len);
+		at[items[i].len] = '\0';
+		at += items[i].len + 1;
+	}
+	return 0;
+}
+
+static int read_vocab(struct add *add, struct err *err)
+{
+	char **path;
+	struct hash content;
+	struct buf found = BUF_INIT;
+	struct cache_key key;
+	int code;
+
+	if (add->request->vocab_path.len == 0)
+		return 0;
+	if ((code = copy_texts(&add->request->vocab_path, 1, &path, err)) != 0)
+		return code;
+	const char *slash = strrchr(path[0], '/');
+	const char *name = slash != NULL ? slash + 1 : path[0];
+	code = cache_key_name(&key, CACHE_VOCAB_NAME, name, err);
+	if (code != 0) {
+		err_prefix(err, "%s: a vocabulary has its file's name; rename the file", path[0]);
+		goto out;
+	}
+	memcpy(add->vocab_name, name, strlen(name) + 1);
+	if ((code = fs_read(path[0], VOCAB_FILE_BYTES_MAX, &add->vocab_bytes, err)) != 0 ||
+	    (code = catalog_vocab_parse(add->pipeline->catalog, path[0], add->vocab_bytes.data, add->vocab_bytes.size,
+					&add->vocab, err)) != 0)
+		goto out;
+	code = cache_read_copy(add->reader, &key, &found, err);
+	content = add->vocab->content;
+	if (code == 0 && (found.size != HASH_BYTES || memcmp(found.data, content.bytes, HASH_BYTES) != 0))
+		code = err_set(err, ERR_EXISTS, "%s: a vocabulary named %s with another content is registered already; give the file "
+			       "another name", path[0], name);
+	else if (code == ERR_NOTFOUND)
+		code = 0;
+out:
+	buf_free(&found);
+	mem_free(path);
+	return code;
+}
+
+static int read_listing(struct add *add, struct err *err)
+{
+	const Wire__AddDataset *request = add->request;
+	char **images = NULL, **captions = NULL;
+	int code = listing_open(&add->listing, err);
+
+	if (code == 0)
+		code = copy_texts(request->images, request->n_images, &images, err);
+	if (code == 0)
+		code = copy_texts(request->captions, request->n_captions, &captions, err);
+	if (code == 0) {
+		struct reader_options options = {
+			.format = request->format, .images = (const char *const *)images, .image_count = (int)request->n_images,
+			.captions = (const char *const *)captions, .caption_count = (int)request->n_captions,
+			.columns = request->columns[0] != '\0' ? request->columns : NULL,
+			.split_ratio = request->split_ratio[0] != '\0' ? request->split_ratio : NULL,
+			.split_seed = request->split_seed, .skip_bad = request->skip_bad,
+		};
+
+		code = listing_read(add->listing, &options, err);
+	}
+	mem_free(images);
+	mem_free(captions);
+	return code;
+}
+
+static int prepare_pictures(struct add *add, struct err *err)
+{
+	uint32_t total = listing_picture_count(add->listing);
+
+	set_phase(add, WIRE__PROGRESS__PHASE__PICTURES, total);
+	int code = run_phase(add, run_picture, err);
+	if (code != 0)
+		return code;
+	add->failure_count = listing_failure_count(add->listing);
+	if (!add->request->skip_bad && add->failure_count > 0)
+		return err_set(err, ERR_FORMAT, "%llu of %u pictures of %s cannot be used, so nothing was registered; mend or remove "
+			       "them, or leave them out with --on-bad skip", (unsigned long long)add->failure_count, total,
+			       add->request->name);
+	return 0;
+}
+
+static int check_name(struct add *add, struct err *err)
+{
+	char was[HASH_HEX_BYTES], is[HASH_HEX_BYTES];
+	struct hash version;
+	struct cache_key key;
+	struct buf bytes = BUF_INIT;
+	int code = cache_key_name(&key, CACHE_DATASET, add->request->name, err);
+
+	if (code == 0)
+		code = cache_read_copy(add->reader, &key, &bytes, err);
+	/* A record that is damaged or of another layout gives way to the new one. */
+	if (code == ERR_NOTFOUND || code == ERR_CORRUPT) {
+		code = 0;
+		goto out;
+	}
+	if (code != 0 || records_dataset_decode(&add->before, add->request->name, bytes.data, bytes.size, NULL) != 0)
+		goto out;
+	memcpy(version.bytes, add->before->version.data, HASH_BYTES);
+	add->unchanged = hash_equal(&version, &add->manifest->version);
+	if (!add->unchanged && !add->request->replace) {
+		hash_to_hex(&version, was);
+		hash_to_hex(&add->manifest->version, is);
+		code = err_set(err, ERR_EXISTS, "there is a data set %s already, with other data (version %.12s with %llu pictures, this is "
+			       "%.12s with %u); choose another name, or add --replace", add->request->name, was,
+			       (unsigned long long)add->before->pictures, is, add->manifest->picture_count);
+	}
+out:
+	buf_free(&bytes);
+	return code;
+}
+
+static int make_manifest(struct add *add, struct err *err)
+{
+	int code = listing_finish(add->listing, &add->manifest, err);
+
+	if (code != 0)
+		return err_prefix(err, "data set %s", add->request->name);
+	add->failure_count = listing_failure_count(add->listing);
+	return check_name(add, err);
+}
+
+/* Later `add`s without --vocab keep the vocabulary that there was. */
+static int default_vocab(struct add *add, struct err *err)
+{
+	if (add->vocab != NULL || add->before == NULL || add->before->vocab_name[0] == '\0' ||
+	    strlen(add->before->vocab_name) > MANIFEST_NAME_BYTES_MAX)
+		return 0;
+	memcpy(add->vocab_name, add->before->vocab_name, strlen(add->before->vocab_name) + 1);
+	return catalog_vocab(add->pipeline->catalog, add->reader, add->vocab_name, &add->vocab, err);
+}
+
+static int prepare_captions(struct add *add, struct err *err)
+{
+	int code = default_vocab(add, err);
+
+	if (code != 0 || add->vocab == NULL)
+		return code;
+	set_phase(add, WIRE__PROGRESS__PHASE__CAPTIONS, add->manifest->caption_count);
+	return run_phase(add, run_captions, err);
+}
+
+static void fill_record(struct add *add, Records__DatasetRecord *record)
+{
+	const Wire__AddDataset *request = add->request;
+
+	record->layout = RECORDS_LAYOUT;
+	record->version = (ProtobufCBinaryData){ HASH_BYTES, add->manifest->version.bytes };
+	record->added_unix_s = add->unchanged ? add->before->added_unix_s : (int64_t)time(NULL);
+	record->pictures = add->manifest->picture_count;
+	record->captions = add->manifest->caption_count;
+	record->failures = add->failure_count;
+	record->vocab_name = add->vocab_name;
+	record->format = request->format;
+	record->n_images = request->n_images;
+	record->images = request->images;
+	record->n_caption_files = request->n_captions;
+	record->caption_files = request->captions;
+	record->columns = request->columns;
+	record->split_ratio = request->split_ratio;
+	record->split_seed = request->split_seed;
+	record->skip_bad = request->skip_bad;
+	record->image_size = add->settings.transform.size;
+	record->exif_apply = add->settings.transform.exif == EXIF_APPLY;
+}
+
+struct commit {
+	struct cache_change changes[CHANGES_MAX];
+	int count;
+	struct buf manifest, failures, record;
+	struct hash failures_at;
+};
+
+static struct cache_change *next_change(struct commit *commit, const void *payload, size_t size)
+{
+	struct cache_change *change = &commit->changes[commit->count++];
+
+	CHECK(commit->count <= CHANGES_MAX);
+	change->payload = payload;
+	change->size = size;
+	return change;
+}
+
+static int fill_commit(struct add *add, struct commit *commit, struct err *err)
+{
+	Records__DatasetRecord record = RECORDS__DATASET_RECORD__INIT;
+	int code = manifest_encode(add->manifest, &commit->manifest, err);
+
+	if (code != 0)
+		return code;
+	fill_record(add, &record);
+	cache_key_hashes(&next_change(commit, commit->manifest.data, commit->manifest.size)->key, CACHE_MANIFEST,
+			 &add->manifest->version, NULL);
+	if (add->failure_count > 0) {
+		if ((code = records_failures_encode(add->listing, &commit->failures, err)) != 0)
+			return code;
+		hash_bytes(&commit->failures_at, commit->failures.data, commit->failures.size);
+		record.failure_list = (ProtobufCBinaryData){ HASH_BYTES, commit->failures_at.bytes };
+		cache_key_hashes(&next_change(commit, commit->failures.data, commit->failures.size)->key, CACHE_FAILURE,
+				 &commit->failures_at, NULL);
+	}
+	if (add->vocab_bytes.size > 0) {
+		cache_key_hashes(&next_change(commit, add->vocab_bytes.data, add->vocab_bytes.size)->key, CACHE_VOCAB,
+				 &add->vocab->content, NULL);
+		code = cache_key_name(&next_change(commit, add->vocab->content.bytes, HASH_BYTES)->key, CACHE_VOCAB_NAME,
+				      add->vocab_name, err);
+	}
+	if (code == 0)
+		code = records_dataset_encode(&record, &commit->record, err);
+	if (code == 0)
+		code = cache_key_name(&next_change(commit, commit->record.data, commit->record.size)->key, CACHE_DATASET,
+				      add->request->name, err);
+	return code;
+}
+
+static int commit_all(struct add *add, struct err *err)
+{
+	struct pipeline *pipeline = add->pipeline;
+	struct commit commit = { .manifest = BUF_INIT, .failures = BUF_INIT, .record = BUF_INIT };
+
+	set_phase(add, WIRE__PROGRESS__PHASE__COMMITTING, 0);
+	int code = cache_flush(pipeline->cache, err);
+	if (code == 0 && counter_get(&pipeline->put_failures) != add->put_failures_before) {
+		pthread_mutex_lock(&pipeline->put_lock);
+		*err = pipeline->put_err;
+		code = err->code;
+		pthread_mutex_unlock(&pipeline->put_lock);
+	}
+	if (code == 0)
+		code = fill_commit(add, &commit, err);
+	if (code == 0)
+		code = cache_apply(pipeline->cache, commit.changes, commit.count, err);
+	if (code != 0)
+		err_prefix(err, "data set %s was not registered; what was prepared stays in the cache", add->request->name);
+	else
+		catalog_dataset_changed(pipeline->catalog, &add->manifest->version);
+	buf_free(&commit.manifest);
+	buf_free(&commit.failures);
+	buf_free(&commit.record);
+	return code;
+}
+
+static int run_add(struct add *add, struct err *err)
+{
+	const Wire__Transform *transform = add->request->transform;
+	struct cache_key key;
+	int code = cache_key_name(&key, CACHE_DATASET, add->request->name, err);
+
+	if (code != 0)
+		return err_prefix(err, "data set '%s'", add->request->name);
+	if (transform == NULL)
+		return err_set(err, ERR_PROTOCOL, "AddDataset without a transform");
+	if ((code = picture_settings_init(&add->settings, transform->size, transform->exif_apply, err)) != 0 ||
+	    (code = cache_reader_open(&add->reader, add->pipeline->cache, err)) != 0)
+		return code;
+	int (*const steps[])(struct add *, struct err *) = {
+		read_vocab, read_listing, prepare_pictures, make_manifest, prepare_captions, commit_all,
+	};
+	for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
+		code = steps[i](add, err);
+		if (code == 0 && is_cancelled(add) && i + 1 < ARRAY_LEN(steps))
+			code = cancelled_error(add, err);
+		if (code != 0)
+			return code;
+	}
+	return 0;
+}
+
+/* --- the reply ------------------------------------------------------------------------------- */
+
+static int reply_added(void *context, Wire__DatasetDetail *detail, struct err *err)
+{
+	struct add *add = context;
+	Wire__AddReply added = WIRE__ADD_REPLY__INIT;
+	Wire__Reply reply = WIRE__REPLY__INIT;
+
+	added.detail = detail;
+	added.unchanged = add->unchanged;
+	added.decoded = atomic_load(&add->decoded);
+	added.tokenized = atomic_load(&add->tokenized);
+	added.seconds = add->seconds;
+	reply.id = add->request_id;
+	reply.body_case = WIRE__REPLY__BODY_ADDED;
+	reply.added = &added;
+	return frame_append(&add->reply, &reply.base, err);
+}
+
+static int reply_failed(struct add *add, struct err *err)
+{
+	Wire__Error error = WIRE__ERROR__INIT;
+	Wire__Reply reply = WIRE__REPLY__INIT;
+	Wire__Failure failures[WIRE_FAILURES_SHOWN], *pointers[WIRE_FAILURES_SHOWN];
+	char reasons[WIRE_FAILURES_SHOWN][ERR_MESSAGE_BYTES];
+	char message[ERR_MESSAGE_BYTES];
+	uint32_t count = add->failure_count < WIRE_FAILURES_SHOWN ? (uint32_t)add->failure_count : WIRE_FAILURES_SHOWN;
+
+	for (uint32_t i = 0; i < count; i++) {
+		struct listing_failure failure = listing_failure_at(add->listing, i);
+
+		wire__failure__init(&failures[i]);
+		failures[i].source = (ProtobufCBinaryData){ strlen(failure.source), (uint8_t *)(uintptr_t)failure.source };
+		failures[i].reason = wire_text(reasons[i], sizeof(reasons[i]), failure.reason, strlen(failure.reason));
+		pointers[i] = &failures[i];
+	}
+	error.code = (Wire__ErrorCode)-add->code;
+	error.message = wire_text(message, sizeof(message), add->err.message, strlen(add->err.message));
+	error.n_failures = count;
+	error.failures = pointers;
+	error.failure_count = add->failure_count;
+	reply.id = add->request_id;
+	reply.body_case = WIRE__REPLY__BODY_ERROR;
+	reply.error = &error;
+	return frame_append(&add->reply, &reply.base, err);
+}
+
+/* Here and not on the loop: a manifest may have to be read for it. */
+static void make_reply(struct add *add)
+{
+	struct err err;
+
+	if (add->code == 0)
+		add->code = describe_dataset(add->pipeline->catalog, add->reader, add->request->name, reply_added, add,
+					     &add->err);
+	if (add->code != 0 && reply_failed(add, &err) != 0)
+		buf_free(&add->reply);
+}
+
+static void *add_main(void *context)
+{
+	struct add *add = context;
+	struct err err;
+	int code = run_add(add, &err);
+
+	if (code != 0) {
+		add->code = code;
+		add->err = err;
+	}
+	add->seconds = clock_seconds() - add->start_s;
+	make_reply(add);
+	cache_reader_close(add->reader);
+	add->pipeline->post(add->pipeline->post_context, add->done);
+	return NULL;
+}
+
+/* --- from outside ---------------------------------------------------------------------------- */
+
+int add_start(struct add **out, struct pipeline *pipeline, uint64_t request_id, const Wire__AddDataset *request,
+	      struct completion *done, struct err *err)
+{
+	struct add *add = mem_zalloc(sizeof(*add));
+
+	*out = NULL;
+	if (add == NULL)
+		return err_nomem(err, sizeof(*add));
+	add->pipeline = pipeline;
+	add->request = request;
+	add->request_id = request_id;
+	add->done = done;
+	add->start_s = clock_seconds();
+	add->put_failures_before = counter_get(&pipeline->put_failures);
+	pthread_mutex_init(&add->lock, NULL);
+	pthread_cond_init(&add->finished, NULL);
+	int reason = pthread_create(&add->thread, NULL, add_main, add);
+	if (reason != 0) {
+		pthread_cond_destroy(&add->finished);
+		pthread_mutex_destroy(&add->lock);
+		mem_free(add);
+		return err_errno(err, reason, "cannot start a thread for adding %s", request->name);
+	}
+	pthread_setname_np(add->thread, "add");
+	*out = add;
+	return 0;
+}
+
+void add_cancel(struct add *add)
+{
+	atomic_store(&add->cancelled, true);
+}
+
+void add_progress(struct add *add, Wire__Progress *out)
+{
+	out->phase = (Wire__Progress__Phase)atomic_load(&add->phase);
+	out->total = atomic_load(&add->total);
+	out->done = atomic_load(&add->done_count);
+	out->failed = atomic_load(&add->failed);
+}
+
+int add_result(const struct add *add, struct err *err)
+{
+	if (add->code != 0)
+		*err = add->err;
+	return add->code;
+}
+
+const struct buf *add_reply(const struct add *add)
+{
+	return add->reply.size > 0 ? &add->reply : NULL;
+}
+
+void add_free(struct add *add)
+{
+	if (add == NULL)
+		return;
+	pthread_join(add->thread, NULL);
+	if (add->before != NULL)
+		records__dataset_record__free_unpacked(add->before, NULL);
+	catalog_vocab_unref(add->pipeline->catalog, add->vocab);
+	buf_free(&add->vocab_bytes);
+	manifest_free(add->manifest);
+	listing_free(add->listing);
+	buf_free(&add->reply);
+	pthread_cond_destroy(&add->finished);
+	pthread_mutex_destroy(&add->lock);
+	mem_free(add);
+}

@@ -1,0 +1,219 @@
+#include "preprocessd/serve/server.h"
+
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "preprocessd/serve/internal.h"
+#include "shared/base/clock.h"
+#include "shared/base/log.h"
+
+/* --- from other threads ------------------------------------------------------------------ */
+
+static void post(void *context, struct completion *completion)
+{
+	struct server *server = context;
+
+	uv_mutex_lock(&server->completions_lock);
+	completion->next = NULL;
+	*server->completions_last = completion;
+	server->completions_last = &completion->next;
+	uv_mutex_unlock(&server->completions_lock);
+	uv_async_send(&server->wakeup);
+}
+
+static void take_completions(struct server *server)
+{
+	uv_mutex_lock(&server->completions_lock);
+	struct completion *completion = server->completions;
+	server->completions = NULL;
+	server->completions_last = &server->completions;
+	uv_mutex_unlock(&server->completions_lock);
+	while (completion != NULL) {
+		struct completion *next = completion->next; /* run() may free it */
+
+		completion->run(completion);
+		completion = next;
+	}
+}
+
+static void on_wakeup(uv_async_t *async)
+{
+	struct server *server = async->data;
+
+	take_completions(server);
+	server_check_drained(server);
+}
+
+/* --- stopping ------------------------------------------------------------------------------- */
+
+void server_check_drained(struct server *server)
+{
+	/* A closed feed may still have a worker reading ahead, which posts when it stops. */
+	if (!server->draining || server->drained || server->connections != NULL ||
+	    atomic_load(&server->pipeline->feeds) > 0)
+		return;
+	server->drained = true;
+	uv_close((uv_handle_t *)&server->wakeup, NULL);
+	uv_close((uv_handle_t *)&server->sigterm, NULL);
+	uv_close((uv_handle_t *)&server->sigint, NULL);
+	uv_close((uv_handle_t *)&server->drain_timer, NULL);
+}
+
+/* Whoever has not taken the last replies by now will not. */
+static void drain_late(uv_timer_t *timer)
+{
+	struct server *server = timer->data;
+	struct connection *next;
+
+	for (struct connection *c = server->connections; c != NULL; c = next) {
+		next = c->next;
+		if (!connection_busy(c))
+			connection_close(c);
+	}
+}
+
+void server_drain(struct server *server, const char *why)
+{
+	struct connection *next;
+
+	if (server->draining)
+		return;
+	server->draining = true;
+	log_info("stopping (%s): finishing what clients wait for", why);
+	uv_close((uv_handle_t *)&server->listener, NULL);
+	socket_stop(server->lock);
+	for (struct connection *c = server->connections; c != NULL; c = next) {
+		next = c->next;
+		if (c->control != NULL && c->control->add != NULL)
+			add_cancel(c->control->add);
+		connection_settle(c);
+	}
+	uv_timer_start(&server->drain_timer, drain_late, DRAIN_MS, DRAIN_MS);
+	server_check_drained(server);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+	struct server *server = handle->data;
+
+	if (server->draining) {
+		log_warn("stopping at once, on a second signal");
+		signal(number, SIG_DFL);
+		raise(number);
+	}
+	server_drain(server, number == SIGINT ? "interrupted" : "SIGTERM");
+}
+
+/* --- starting --------------------------------------------------------------------------------- */
+
+static void on_connection(uv_stream_t *stream, int status)
+{
+	struct server *server = stream->data;
+
+	if (status != 0)
+		log_warn("cannot take a new client: %s", uv_strerror(status));
+	else
+		connection_accept(server);
+}
+
+static int uv_error(struct err *err, int status, const char *what)
+{
+	return err_set(err, ERR_IO, "%s: %s", what, uv_strerror(status));
+}
+
+static int init_loop(struct server *server, struct err *err)
+{
+	int status = uv_loop_init(&server->loop);
+
+	if (status != 0)
+		return uv_error(err, status, "cannot start the event loop");
+	server->completions_last = &server->completions;
+	CHECK(uv_mutex_init(&server->completions_lock) == 0);
+	if ((status = uv_async_init(&server->loop, &server->wakeup, on_wakeup)) != 0 ||
+	    (status = uv_signal_init(&server->loop, &server->sigterm)) != 0 ||
+	    (status = uv_signal_init(&server->loop, &server->sigint)) != 0 ||
+	    (status = uv_timer_init(&server->loop, &server->drain_timer)) != 0 ||
+	    (status = uv_pipe_init(&server->loop, &server->listener, 0)) != 0)
+		return uv_error(err, status, "cannot start the event loop");
+	server->wakeup.data = server->sigterm.data = server->sigint.data = server->drain_timer.data =
+		server->listener.data = server;
+	if ((status = uv_signal_start(&server->sigterm, on_signal, SIGTERM)) != 0 ||
+	    (status = uv_signal_start(&server->sigint, on_signal, SIGINT)) != 0)
+		return uv_error(err, status, "cannot watch for signals");
+	return 0;
+}
+
+static int start_listening(struct server *server, struct err *err)
+{
+	int fd, status;
+	int code = socket_listen(server->lock, &fd, err);
+
+	if (code != 0)
+		return code;
+	if ((status = uv_pipe_open(&server->listener, fd)) != 0) {
+		close(fd);
+		return uv_error(err, status, server->options->socket);
+	}
+	status = uv_listen((uv_stream_t *)&server->listener, SERVER_CLIENTS_MAX, on_connection);
+	return status != 0 ? uv_error(err, status, server->options->socket) : 0;
+}
+
+static int open_all(struct server *server, struct err *err)
+{
+	const struct server_options *options = server->options;
+	struct cache_options cache = { .path = options->cache, .max_bytes = options->max_cache_bytes };
+	struct pipeline_options pipeline = { .workers = options->workers, .post = post, .post_context = server };
+	int code = cache_open(&server->cache, &cache, err);
+
+	if (code != 0)
+		return code;
+	pipeline.cache = server->cache;
+	if ((code = pipeline_open(&server->pipeline, &pipeline, err)) != 0)
+		return code;
+	return start_listening(server, err);
+}
+
+static void close_handle(uv_handle_t *handle, void *context)
+{
+	(void)context;
+	if (!uv_is_closing(handle))
+		uv_close(handle, NULL);
+}
+
+static int serve(struct server *server, struct err *err)
+{
+	const struct server_options *options = server->options;
+	int code = init_loop(server, err);
+
+	if (code != 0)
+		return code;
+	code = open_all(server, err);
+	if (code == 0) {
+		log_info("ready: socket %s, cache %s, %d worker%s", options->socket, options->cache, options->workers,
+			 options->workers == 1 ? "" : "s");
+		uv_run(&server->loop, UV_RUN_DEFAULT);
+	}
+	uv_walk(&server->loop, close_handle, NULL);
+	uv_run(&server->loop, UV_RUN_DEFAULT);
+	pipeline_close(server->pipeline);
+	cache_close(server->cache);
+	CHECK(uv_loop_close(&server->loop) == 0);
+	uv_mutex_destroy(&server->completions_lock);
+	return code;
+}
+
+int server_run(const struct server_options *options, struct err *err)
+{
+	struct server server = { .options = options, .start_s = clock_seconds() };
+	int code;
+
+	signal(SIGPIPE, SIG_IGN);
+	if ((code = socket_lock_open(&server.lock, options->socket, err)) != 0)
+		return code;
+	code = serve(&server, err);
+	socket_lock_close(server.lock);
+	if (code == 0)
+		log_info("stopped");
+	return code;
+}

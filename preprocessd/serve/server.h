@@ -1,0 +1,32 @@
+/*
+ * server.h - the daemon: one event loop, its clients, and the pipeline behind it.
+ *
+ * Threads:   server_run() is the loop thread. Nothing on it waits for a disk,
+ *            a decoder or a client; that is the workers' (pipeline.h).
+ * Limits:    SERVER_CLIENTS_MAX connections; shared/wire/frame.h.
+ * Format:    schemas/wire.proto.
+ */
+#ifndef PREPROCESSD_SERVE_SERVER_H
+#define PREPROCESSD_SERVE_SERVER_H
+
+#include <stdint.h>
+
+#include "shared/base/err.h"
+
+enum { SERVER_CLIENTS_MAX = 256 };
+
+#define SERVER_PROGRAM "preprocessd 1.0"
+
+struct server_options {
+	const char *socket;
+	const char *cache; /* folder; exists */
+	uint64_t max_cache_bytes; /* 0: no limit but the disk */
+	int workers;
+};
+
+/* Serves until SIGTERM, SIGINT or a Shutdown request; then finishes what
+ * clients wait for, commits and returns 0. A second signal ends the process at
+ * once (nothing acknowledged is lost). ERR_BUSY: a live daemon has the socket or the cache. */
+MUST_USE int server_run(const struct server_options *options, struct err *err);
+
+#endif

@@ -1,0 +1,190 @@
+#include "preprocessd/serve/socket.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "shared/base/mem.h"
+#include "shared/base/paths.h"
+
+enum { LOCK_TEXT_BYTES = 64, BACKLOG = 128, WAIT_MS = 50, WAIT_TRIES = 200 };
+
+struct socket_lock {
+	int fd;
+	bool bound;
+	char *path;
+	char *lock_path;
+};
+
+/* "PID" or "PID stopping". */
+static void write_lock(struct socket_lock *lock, const char *state)
+{
+	char text[LOCK_TEXT_BYTES];
+	int bytes = snprintf(text, sizeof(text), "%d%s\n", (int)getpid(), state);
+
+	/* It is only for messages: a full disk must not keep a daemon from starting. */
+	if (ftruncate(lock->fd, 0) != 0 || pwrite(lock->fd, text, (size_t)bytes, 0) != bytes)
+		return;
+}
+
+static void read_lock(int fd, int *pid, bool *stopping)
+{
+	char text[LOCK_TEXT_BYTES] = "";
+	ssize_t got = pread(fd, text, sizeof(text) - 1, 0);
+
+	text[got > 0 ? got : 0] = '\0';
+	*pid = (int)strtol(text, NULL, 10);
+	*stopping = strstr(text, "stopping") != NULL;
+}
+
+/* 0: locked. 1: somebody else has it. The file may have been removed by its
+ * last owner between open and lock: then a new one is made. */
+static int try_lock(struct socket_lock *lock, struct err *err)
+{
+	struct stat ours, there;
+
+	for (;;) {
+		lock->fd = open(lock->lock_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (lock->fd < 0)
+			return err_errno(err, errno, "cannot make the lock file %s", lock->lock_path);
+		if (flock(lock->fd, LOCK_EX | LOCK_NB) != 0) {
+			if (errno == EWOULDBLOCK)
+				return 1;
+			return err_errno(err, errno, "cannot lock %s", lock->lock_path);
+		}
+		if (fstat(lock->fd, &ours) == 0 && stat(lock->lock_path, &there) == 0 && ours.st_ino == there.st_ino &&
+		    ours.st_dev == there.st_dev)
+			return 0;
+		close(lock->fd);
+		lock->fd = -1;
+	}
+}
+
+static int take_lock(struct socket_lock *lock, struct err *err)
+{
+	int pid = 0;
+	bool stopping = false;
+
+	for (int tries = 0; tries < WAIT_TRIES; tries++) {
+		int code = try_lock(lock, err);
+
+		if (code <= 0)
+			return code;
+		read_lock(lock->fd, &pid, &stopping);
+		close(lock->fd);
+		lock->fd = -1;
+		if (!stopping)
+			break;
+		nanosleep(&(struct timespec){ .tv_nsec = WAIT_MS * 1000000L }, NULL);
+	}
+	return err_set(err, ERR_BUSY, "another preprocessd (pid %d) serves %s; stop it with prepctl --socket %s shutdown, or choose "
+		       "another --socket", pid, lock->path, lock->path);
+}
+
+int socket_lock_open(struct socket_lock **out, const char *path, struct err *err)
+{
+	struct socket_lock *lock = mem_zalloc(sizeof(*lock));
+	size_t bytes = strlen(path) + sizeof(".lock");
+	int code = 0;
+
+	*out = NULL;
+	if (lock == NULL)
+		return err_nomem(err, sizeof(*lock));
+	lock->fd = -1;
+	lock->path = mem_strdup(path);
+	lock->lock_path = mem_alloc(bytes);
+	if (lock->path == NULL || lock->lock_path == NULL) {
+		code = err_nomem(err, bytes);
+		goto out;
+	}
+	snprintf(lock->lock_path, bytes, "%s.lock", path);
+	code = take_lock(lock, err);
+	if (code == 0)
+		write_lock(lock, "");
+out:
+	if (code != 0) {
+		mem_free(lock->path);
+		mem_free(lock->lock_path);
+		mem_free(lock);
+		return code;
+	}
+	*out = lock;
+	return 0;
+}
+
+/* We hold the lock, so a socket that lies there is nobody's. */
+static int remove_stale(const char *path, struct err *err)
+{
+	struct stat info;
+
+	if (lstat(path, &info) != 0)
+		return errno == ENOENT ? 0 : err_errno(err, errno, "%s", path);
+	if (!S_ISSOCK(info.st_mode))
+		return err_set(err, ERR_EXISTS, "%s: there is a file of this name that is no socket; remove it or choose another "
+			       "--socket", path);
+	if (unlink(path) != 0)
+		return err_errno(err, errno, "cannot remove the socket that an earlier daemon left at %s", path);
+	return 0;
+}
+
+int socket_listen(struct socket_lock *lock, int *out_fd, struct err *err)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	size_t bytes = strlen(lock->path);
+	int code, fd;
+
+	if (bytes > PATHS_SOCKET_BYTES_MAX)
+		return err_set(err, ERR_LIMIT, "%s: a socket path of %zu bytes, the system allows %d; choose a shorter --socket",
+			       lock->path, bytes, PATHS_SOCKET_BYTES_MAX);
+	if ((code = remove_stale(lock->path, err)) != 0)
+		return code;
+	memcpy(address.sun_path, lock->path, bytes);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return err_errno(err, errno, "cannot make a socket");
+	mode_t mask = umask(0177); /* so that it never exists with another mode than 0600 */
+	int bound = bind(fd, (struct sockaddr *)&address, sizeof(address));
+	int reason = errno;
+	umask(mask);
+	if (bound != 0) {
+		code = err_errno(err, reason, "cannot make the socket %s", lock->path);
+	} else {
+		lock->bound = true;
+		if (listen(fd, BACKLOG) != 0)
+			code = err_errno(err, errno, "cannot listen on %s", lock->path);
+	}
+	if (code != 0) {
+		close(fd);
+		return code;
+	}
+	*out_fd = fd;
+	return 0;
+}
+
+void socket_stop(struct socket_lock *lock)
+{
+	if (lock->bound)
+		unlink(lock->path);
+	lock->bound = false;
+	write_lock(lock, " stopping");
+}
+
+void socket_lock_close(struct socket_lock *lock)
+{
+	if (lock == NULL)
+		return;
+	socket_stop(lock);
+	unlink(lock->lock_path);
+	close(lock->fd);
+	mem_free(lock->path);
+	mem_free(lock->lock_path);
+	mem_free(lock);
+}
