@@ -24,7 +24,7 @@ CC := clang
 endif
 
 PKGS_SHARED := libcrypto libprotobuf-c
-PKGS_DAEMON := libuv lmdb libjpeg libutf8proc
+PKGS_DAEMON := libuv lmdb libjpeg
 pkg_cflags = $(shell pkg-config --cflags $(1) 2>/dev/null)
 pkg_libs = $(shell pkg-config --libs $(1) 2>/dev/null)
 
@@ -73,6 +73,7 @@ SRC_test_support := $(wildcard tests/support/*.c)
 PROTO := $(wildcard schemas/*.proto)
 GEN_C := $(PROTO:schemas/%.proto=$(B)/gen/%.pb-c.c)
 GEN_H := $(GEN_C:.c=.h)
+LIB_test := $(if $(SRC_test_support),$(B)/libtest.a)
 obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
 OBJ_shared := $(call obj,$(SRC_shared)) $(GEN_C:$(B)/gen/%.c=$(B)/obj/gen/%.o)
 OBJ_preprocessd := $(call obj,$(SRC_preprocessd))
@@ -180,7 +181,7 @@ fuzz-run: $(FUZZERS)
 benches: $(BENCHES)
 
 bench: ## measure pipeline and training step beside their peers; writes build/bench.md
-	@$(SUBMAKE) -s MODE=release all benches
+	@$(SUBMAKE) -s MODE=release all benches build/release/demo/make_demo_data build/release/tools/train_vocab
 	@$(PYTHON) tools/bench/run.py --out build/bench.md
 
 install: all ## copy the programs and documents below PREFIX (/usr/local)
@@ -224,6 +225,11 @@ $(B)/obj/trainer/%.o: trainer/%.c $(STAMP) | $(GEN_H) $(DEPS_OK)
 	$(call say,CC $<)
 	$(Q)$(CC) $(CFLAGS_ALL) $(CFLAGS_TRAINER) -MMD -MP -c $< -o $@
 
+$(B)/obj/tools/bench/%.o: tools/bench/%.c $(STAMP) | $(GEN_H) $(DEPS_OK)
+	@mkdir -p $(@D)
+	$(call say,CC $<)
+	$(Q)$(CC) $(CFLAGS_ALL) $(CFLAGS_TRAINER) -MMD -MP -c $< -o $@
+
 $(B)/obj/%.o: %.c $(STAMP) | $(GEN_H) $(DEPS_OK)
 	@mkdir -p $(@D)
 	$(call say,CC $<)
@@ -238,6 +244,7 @@ endef
 $(eval $(call archive,$(LIB_shared),$(OBJ_shared)))
 $(eval $(call archive,$(LIB_preprocessd),$(OBJ_preprocessd)))
 $(eval $(call archive,$(LIB_trainer),$(OBJ_trainer)))
+$(if $(LIB_test),$(eval $(call archive,$(LIB_test),$(call obj,$(SRC_test_support)))))
 
 $(B)/bin/preprocessd: $(B)/obj/preprocessd/main.o $(LIB_preprocessd) $(LIB_shared)
 	@mkdir -p $(@D)
@@ -254,12 +261,12 @@ $(B)/bin/trainer: $(B)/obj/trainer/main.o $(LIB_trainer) $(LIB_shared)
 	$(call say,LINK $@)
 	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_TRAINER) $(LIBS_SHARED) -o $@
 
-$(B)/tests/%: $(B)/obj/tests/unit/%.o $(call obj,$(SRC_test_support)) $(LIB_preprocessd) $(LIB_trainer) $(LIB_shared)
+$(B)/tests/%: $(B)/obj/tests/unit/%.o $(LIB_test) $(LIB_preprocessd) $(LIB_trainer) $(LIB_shared)
 	@mkdir -p $(@D)
 	$(call say,LINK $@)
 	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_DAEMON) $(LIBS_TRAINER) $(LIBS_SHARED) -lcmocka -o $@
 
-$(B)/bin/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(LIB_preprocessd) $(LIB_trainer) $(LIB_shared)
+$(B)/bin/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(LIB_test) $(LIB_preprocessd) $(LIB_trainer) $(LIB_shared)
 	@mkdir -p $(@D)
 	$(call say,LINK $@)
 	$(Q)$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer $^ $(LIBS_DAEMON) $(LIBS_TRAINER) $(LIBS_SHARED) -o $@

@@ -11,7 +11,12 @@
 
 #include "shared/base/mem.h"
 
-enum { PIECE_BYTES = 65536 };
+enum {
+	PIECE_BYTES = 65536,
+	/* libjpeg-turbo writes rows that are aligned to 16 or 32 bytes past the
+	 * cache, where the resizer would wait for them: keep rows unaligned. */
+	ROW_OFFSET_BYTES = 8,
+};
 
 #define TEXT_OF(x) #x
 #define TEXT(x) TEXT_OF(x)
@@ -38,6 +43,7 @@ struct jpeg {
 	struct jpeg_progress_mgr progress;
 	struct source source;
 	jmp_buf failed;
+	uint64_t block_visits_max;
 	bool over_limit; /* why `failed` was taken, if not for libjpeg */
 
 	uint8_t *rows; /* (JPEG_BATCH_ROWS, stride) */
@@ -73,7 +79,7 @@ static void on_progress(j_common_ptr common)
 	j_decompress_ptr d = &jpeg->decompress;
 	uint64_t blocks = ((uint64_t)d->image_width / DCTSIZE + 1) * ((uint64_t)d->image_height / DCTSIZE + 1);
 
-	if (blocks * (uint64_t)d->input_scan_number > JPEG_BLOCK_VISITS_MAX) {
+	if (blocks * (uint64_t)d->input_scan_number > jpeg->block_visits_max) {
 		jpeg->over_limit = true;
 		longjmp(jpeg->failed, 1);
 	}
@@ -193,9 +199,9 @@ static int refused(struct jpeg *jpeg, struct err *err)
 	const int code = code_of(message);
 
 	if (jpeg->over_limit)
-		return err_set(err, ERR_LIMIT, "a progressive JPEG with %d and more scans of %u x %u pixels: too much work",
-			       jpeg->decompress.input_scan_number, jpeg->decompress.image_width,
-			       jpeg->decompress.image_height);
+		return err_set(err, ERR_LIMIT, "a JPEG with %d or more scans of %u x %u pixels, which is more work than a "
+			       "picture is worth: save it anew", jpeg->decompress.input_scan_number,
+			       jpeg->decompress.image_width, jpeg->decompress.image_height);
 	switch (message) {
 	case JERR_BAD_PRECISION:
 		return err_set(err, code, "a JPEG with %d bits a sample; only 8 are supported: convert it", detail);
@@ -227,8 +233,14 @@ int jpeg_open(struct jpeg **out, struct err *err)
 	*out = NULL;
 	if (jpeg == NULL)
 		return err_nomem(err, sizeof(*jpeg));
+	jpeg->block_visits_max = JPEG_BLOCK_VISITS_MAX;
 	*out = jpeg;
 	return 0;
+}
+
+void jpeg_limit_work(struct jpeg *jpeg, uint64_t block_visits_max)
+{
+	jpeg->block_visits_max = block_visits_max;
 }
 
 void jpeg_close(struct jpeg *jpeg)
@@ -276,7 +288,8 @@ static int reserve_rows(struct jpeg *jpeg, struct err *err)
 	size_t wanted;
 
 	jpeg->stride = size_round_up((size_t)d->image_width * (size_t)d->num_components, MEM_ALIGN_BYTES);
-	CHECK(size_mul(jpeg->stride, JPEG_BATCH_ROWS, &wanted) && size_add(wanted, JPEG_SLACK_BYTES, &wanted));
+	CHECK(size_mul(jpeg->stride, JPEG_BATCH_ROWS, &wanted));
+	CHECK(size_add(wanted, ROW_OFFSET_BYTES + JPEG_SLACK_BYTES, &wanted));
 	if (wanted > jpeg->rows_capacity) {
 		mem_free(jpeg->rows);
 		jpeg->rows_capacity = 0;
@@ -287,7 +300,7 @@ static int reserve_rows(struct jpeg *jpeg, struct err *err)
 		jpeg->rows_capacity = wanted;
 	}
 	for (int y = 0; y < JPEG_BATCH_ROWS; y++)
-		jpeg->row[y] = jpeg->rows + (size_t)y * jpeg->stride;
+		jpeg->row[y] = jpeg->rows + ROW_OFFSET_BYTES + (size_t)y * jpeg->stride;
 	return 0;
 }
 
@@ -321,7 +334,7 @@ static void deliver(struct jpeg *jpeg, const struct jpeg_sink *sink, int count)
 		for (int y = 0; y < count; y++)
 			cmyk_to_rgb(jpeg->row[y], jpeg->decompress.output_width);
 	}
-	sink->rows(sink->context, jpeg->rows, jpeg->stride, count);
+	sink->rows(sink->context, jpeg->row[0], jpeg->stride, count);
 }
 
 static int read_header(struct jpeg *jpeg, const struct jpeg_sink *sink, struct err *err)
@@ -372,8 +385,6 @@ int jpeg_decode(struct jpeg *jpeg, const void *bytes, size_t size, const struct 
 	int code;
 
 	jpeg->over_limit = false;
-	/* Tables of one picture must not serve the next: a new struct each time. */
-	memset(d, 0, sizeof(*d));
 	d->err = jpeg_std_error(&jpeg->errors);
 	jpeg->errors.error_exit = on_error;
 	jpeg->errors.emit_message = on_message;
@@ -384,6 +395,7 @@ int jpeg_decode(struct jpeg *jpeg, const void *bytes, size_t size, const struct 
 		code = refused(jpeg, err);
 		goto out;
 	}
+	/* A new one each time: the tables of one picture must not serve the next. */
 	jpeg_create_decompress(d);
 	jpeg->progress = (struct jpeg_progress_mgr){ .progress_monitor = on_progress };
 	d->progress = &jpeg->progress;

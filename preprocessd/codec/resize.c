@@ -5,7 +5,7 @@
 #include "shared/base/mem.h"
 
 enum {
-	PLANS_KEPT = 8, /* pictures of one data set have few different sizes */
+	PLANS_KEPT = 32, /* pictures of one data set have few different sizes */
 	/* The ring has whole groups of rows and one to spare, so that a caller who
 	 * hands in such groups has each go through the horizontal pass at once. */
 	ROW_GROUP = 8,
@@ -158,16 +158,19 @@ static void pass_horizontal(const struct resize *resize, const uint8_t *source, 
 /* Finished samples of output row (or, transposed, column) `at`. */
 static void deliver(const struct resize *resize, const uint8_t *samples, uint32_t at)
 {
-	const uint32_t size = resize->spec.size;
-	const size_t step = resize->spec.transpose ? (size_t)size * 3 : 3;
-	const size_t next = resize->spec.channels == 3 ? 3 : 1;
-	const size_t green = resize->spec.channels == 3 ? 1 : 0;
-	uint8_t *out = resize->out + (size_t)at * (resize->spec.transpose ? 3 : (size_t)size * 3);
+	const size_t size = resize->spec.size;
+	const size_t step = resize->spec.transpose ? size * 3 : 3;
+	uint8_t *out = resize->out + at * (resize->spec.transpose ? 3 : size * 3);
 
-	for (uint32_t i = 0; i < size; i++, out += step, samples += next) {
-		out[0] = samples[0];
-		out[1] = samples[green];
-		out[2] = samples[2 * green];
+	if (resize->spec.channels == 1) {
+		for (size_t i = 0; i < size; i++)
+			out[i * step] = out[i * step + 1] = out[i * step + 2] = samples[i];
+		return;
+	}
+	for (size_t i = 0; i < size; i++) {
+		out[i * step] = samples[3 * i];
+		out[i * step + 1] = samples[3 * i + 1];
+		out[i * step + 2] = samples[3 * i + 2];
 	}
 }
 

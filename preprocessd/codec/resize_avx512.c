@@ -74,102 +74,89 @@ static size_t vectors_of(const struct resize_plan *plan, int channels)
 
 /* ---- horizontal, tables ---- */
 
-/* Byte offset of tap t of output sample j, or -1 where there is none. */
-static int32_t sample_at(const struct resize_plan *plan, int channels, size_t j, int t)
+/* Pixels whose samples are in vector v: *from to *to, the last one included. */
+static void vector_pixels(const struct resize_plan *plan, int channels, size_t v, uint32_t *from, uint32_t *to)
 {
-	size_t pixel = j / (size_t)channels;
+	size_t last = (v * LANES + LANES - 1) / (size_t)channels;
 
-	if (pixel >= plan->target || t >= plan->count[pixel])
-		return -1;
-	return (plan->first[pixel] + t) * channels + (int32_t)(j % (size_t)channels);
+	*from = (uint32_t)(v * LANES / (size_t)channels);
+	*to = last < plan->target ? (uint32_t)last : plan->target - 1;
 }
 
-/* The bytes that step `step` of vector v looks at: from *low, *span many. */
-static void step_range(const struct resize_plan *plan, int channels, size_t v, int step, int32_t *low, int32_t *span)
+/* The source pixels that a step looks at begin at first + 4 * step, where
+ * first is the least of the vector's windows (they move one way only). */
+static int32_t least_first(const struct resize_plan *plan, uint32_t from, uint32_t to)
 {
-	int32_t high = -1;
-
-	*low = INT32_MAX;
-	for (size_t lane = 0; lane < LANES; lane++) {
-		for (int t = 0; t < QUAD; t++) {
-			int32_t at = sample_at(plan, channels, v * LANES + lane, QUAD * step + t);
-
-			if (at >= 0 && at < *low)
-				*low = at;
-			if (at > high)
-				high = at;
-		}
-	}
-	if (high < 0)
-		*low = 0; /* no output here has so many taps */
-	*span = high - *low + 1;
+	return plan->first[from] < plan->first[to] ? plan->first[from] : plan->first[to];
 }
 
 static enum kind choose_kind(const struct resize_plan *plan, int channels)
 {
-	const int steps = quads_max(plan);
 	int32_t widest = 0;
 
-	/* Stronger reductions are beyond WIDE for certain: spare us the search. */
-	if (plan->source / plan->target >= 2 * VECTOR / 4)
-		return KIND_LONG;
 	for (size_t v = 0; v < vectors_of(plan, channels); v++) {
-		for (int step = 0; step < steps; step++) {
-			int32_t low, span;
+		uint32_t from, to;
 
-			step_range(plan, channels, v, step, &low, &span);
-			if (span > widest)
-				widest = span;
-		}
+		vector_pixels(plan, channels, v, &from, &to);
+		int32_t apart = plan->first[from] - plan->first[to];
+
+		apart = (apart < 0 ? -apart : apart) + QUAD;
+		if (apart > widest)
+			widest = apart;
 	}
+	widest *= channels;
 	return widest <= VECTOR ? KIND_SHORT : widest <= 2 * VECTOR ? KIND_WIDE : KIND_LONG;
 }
 
-static void fill_step(const struct resize_plan *plan, int channels, size_t v, int number, int32_t *base, struct step *step)
+/* All steps of one vector. */
+static void fill_steps(const struct resize_plan *plan, int channels, size_t v, int steps, int32_t *base, struct step *step)
 {
-	int32_t low, span;
+	uint32_t pixel, to;
+	int channel = (int)(v * LANES % (size_t)channels);
 
-	step_range(plan, channels, v, number, &low, &span);
-	*base = low;
-	memset(step, 0, sizeof(*step));
-	for (size_t lane = 0; lane < LANES; lane++) {
-		size_t j = v * LANES + lane, pixel = j / (size_t)channels;
+	vector_pixels(plan, channels, v, &pixel, &to);
+	const int32_t low = least_first(plan, pixel, to);
 
-		if (pixel >= plan->target)
-			break;
-		struct quad parts = quad_of(plan, (uint32_t)pixel, number);
+	memset(step, 0, (size_t)steps * sizeof(*step));
+	memset(base, 0, (size_t)steps * sizeof(*base));
+	for (size_t lane = 0; lane < LANES && pixel <= to; lane++) {
+		const int32_t start = (plan->first[pixel] - low) * channels + channel;
 
-		memcpy(step->a + QUAD * lane, parts.a, QUAD);
-		memcpy(step->b + QUAD * lane, parts.b, QUAD);
-		memcpy(step->c + QUAD * lane, parts.c, QUAD);
-		for (int t = 0; t < QUAD; t++) {
-			int32_t at = sample_at(plan, channels, j, QUAD * number + t);
+		for (int s = 0; QUAD * s < plan->count[pixel]; s++) {
+			const struct quad parts = quad_of(plan, pixel, s);
 
-			step->index[QUAD * lane + (size_t)t] = at < 0 ? 0 : (uint8_t)(at - low);
+			base[s] = (low + QUAD * s) * channels;
+			memcpy(step[s].a + QUAD * lane, parts.a, QUAD);
+			memcpy(step[s].b + QUAD * lane, parts.b, QUAD);
+			memcpy(step[s].c + QUAD * lane, parts.c, QUAD);
+			for (int t = 0; t < QUAD; t++)
+				step[s].index[QUAD * lane + (size_t)t] = (uint8_t)(start + t * channels);
+		}
+		if (++channel == channels) {
+			channel = 0;
+			pixel++;
 		}
 	}
 }
 
-/* (vectors, steps) offsets, then as many struct step. */
+/* (vectors, steps) offsets, then as many struct step. A step that no window of
+ * its vector reaches has weights of zero and offset 0. */
 static int pack_grouped(struct resize_packed *packed, const struct resize_plan *plan, int channels, struct err *err)
 {
 	const size_t vectors = vectors_of(plan, channels);
-	size_t count, bytes;
+	size_t count;
 	int code;
 
 	packed->steps = quads_max(plan);
 	count = vectors * (size_t)packed->steps;
 	packed->table = size_round_up(count * sizeof(int32_t), MEM_ALIGN_BYTES);
-	bytes = packed->table + count * sizeof(struct step);
-	if ((code = resize_packed_reserve(packed, bytes, err)) != 0)
+	if ((code = resize_packed_reserve(packed, packed->table + count * sizeof(struct step), err)) != 0)
 		return code;
 	int32_t *base = (int32_t *)(void *)packed->bytes;
 	struct step *step = (struct step *)(void *)(packed->bytes + packed->table);
 
-	for (size_t v = 0; v < vectors; v++) {
-		for (int s = 0; s < packed->steps; s++)
-			fill_step(plan, channels, v, s, base++, step++);
-	}
+	for (size_t v = 0; v < vectors; v++, base += packed->steps, step += packed->steps)
+		fill_steps(plan, channels, v, packed->steps, base, step);
 	return 0;
 }
 
@@ -222,11 +209,18 @@ TARGET_INLINE struct sums sums_start(void)
 	return (struct sums){ _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512() };
 }
 
+/* GCC 12 copies the accumulator of _mm512_dpbusd_epi32 before and after each
+ * use in a loop; this way it stays in its register. */
+TARGET_INLINE void dot(__m512i *sum, __m512i samples, __m512i weights)
+{
+	__asm__("vpdpbusd %2, %1, %0" : "+v"(*sum) : "v"(samples), "v"(weights));
+}
+
 TARGET_INLINE void sums_add(struct sums *sums, __m512i samples, __m512i a, __m512i b, __m512i c)
 {
-	sums->a = _mm512_dpbusd_epi32(sums->a, samples, a);
-	sums->b = _mm512_dpbusd_epi32(sums->b, samples, b);
-	sums->c = _mm512_dpbusd_epi32(sums->c, samples, c);
+	dot(&sums->a, samples, a);
+	dot(&sums->b, samples, b);
+	dot(&sums->c, samples, c);
 }
 
 TARGET_INLINE __m512i sums_total(struct sums sums)
@@ -239,6 +233,29 @@ TARGET_INLINE __m512i sums_total(struct sums sums)
 TARGET_INLINE __m512i rounded(__m512i total)
 {
 	return _mm512_srli_epi32(_mm512_add_epi32(total, _mm512_set1_epi32(RESIZE_ROUNDING)), RESIZE_PRECISION_BITS);
+}
+
+/* 16 output samples of each row. Narrowing conversions with a memory operand
+ * are slow on some processors, so four rows are packed together instead. */
+TARGET_INLINE void store_group(const struct sums *sums, int rows, uint8_t *out, size_t out_stride)
+{
+	if (rows != ROWS) {
+		for (int r = 0; r < rows; r++) {
+			__m128i bytes = _mm512_cvtusepi32_epi8(rounded(sums_total(sums[r])));
+
+			_mm_storeu_si128((__m128i *)(void *)(out + (size_t)r * out_stride), bytes);
+		}
+		return;
+	}
+	const __m512i by_row = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+	__m512i rows01 = _mm512_packus_epi32(rounded(sums_total(sums[0])), rounded(sums_total(sums[1])));
+	__m512i rows23 = _mm512_packus_epi32(rounded(sums_total(sums[2])), rounded(sums_total(sums[3])));
+	__m512i bytes = _mm512_permutexvar_epi32(by_row, _mm512_packus_epi16(rows01, rows23));
+
+	_mm_storeu_si128((__m128i *)(void *)out, _mm512_castsi512_si128(bytes));
+	_mm_storeu_si128((__m128i *)(void *)(out + out_stride), _mm512_extracti32x4_epi32(bytes, 1));
+	_mm_storeu_si128((__m128i *)(void *)(out + 2 * out_stride), _mm512_extracti32x4_epi32(bytes, 2));
+	_mm_storeu_si128((__m128i *)(void *)(out + 3 * out_stride), _mm512_extracti32x4_epi32(bytes, 3));
 }
 
 /* rows and wide are constants where this is called. */
@@ -271,11 +288,7 @@ TARGET_INLINE void grouped_rows(const struct resize_plan *plan, const struct res
 				sums_add(&sums[r], bytes, a, b, c);
 			}
 		}
-		__mmask16 some = samples - at >= LANES ? 0xFFFF : (__mmask16)((1u << (samples - at)) - 1);
-
-		for (int r = 0; r < rows; r++)
-			_mm_mask_storeu_epi8(out + (size_t)r * out_stride + at, some,
-					     _mm512_cvtusepi32_epi8(rounded(sums_total(sums[r]))));
+		store_group(sums, rows, out + at, out_stride);
 	}
 }
 
@@ -286,7 +299,8 @@ TARGET_INLINE void store_pixel(__m512i total, uint8_t *out)
 	__m128i quarter = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
 	__m512i value = rounded(_mm512_castsi128_si512(quarter));
 
-	_mm_mask_storeu_epi8(out, 0x7, _mm512_cvtusepi32_epi8(value));
+	/* The fourth byte is beyond the pixel: the next one's, or slack. */
+	_mm_storeu_si32(out, _mm512_cvtusepi32_epi8(value));
 }
 
 TARGET_INLINE void long_rows_rgb(const struct resize_plan *plan, const struct resize_packed *packed, const uint8_t *source,

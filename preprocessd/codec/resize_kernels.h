@@ -6,7 +6,9 @@
  * integers, so every version gives the same bits.
  *
  * A kernel may read up to RESIZE_SLACK_BYTES beyond the last sample of a
- * source row (never before the first); it writes exactly what it promises.
+ * source row (never before the first). The horizontal one may write as many
+ * beyond the last sample of an output row, the vertical one writes no more
+ * than the row.
  * Rows are interleaved samples of 1 or 3 channels.
  */
 #ifndef PREPROCESSD_CODEC_RESIZE_KERNELS_H

@@ -175,8 +175,9 @@ int vocab_parse(struct vocab **out, const char *name, const void *bytes, size_t 
 	if ((code = read_lines(words, &count, &vocab->size, name, bytes, size, err)) != 0)
 		goto out;
 	count = sort_and_keep_last(words, count);
-	if ((code = trie_build(&vocab->trie, words, count, err)) != 0 || (code = find_specials(vocab, name, err)) != 0 ||
-	    (code = bert_chars_open(&vocab->chars, err)) != 0)
+	if ((code = trie_build(&vocab->trie, words, count, err)) != 0 ||
+	    (code = wordtable_build(&vocab->whole, words, count, err)) != 0 ||
+	    (code = find_specials(vocab, name, err)) != 0 || (code = bert_chars_open(&vocab->chars, err)) != 0)
 		goto out;
 	make_fingerprint(vocab, bytes, size);
 	*out = vocab;
@@ -192,6 +193,7 @@ void vocab_free(struct vocab *vocab)
 	if (vocab == NULL)
 		return;
 	trie_free(&vocab->trie);
+	wordtable_free(&vocab->whole);
 	bert_chars_close(vocab->chars);
 	mem_free(vocab);
 }

@@ -8,6 +8,7 @@
 #include "preprocessd/codec/bert_chars.h"
 #include "preprocessd/codec/trie.h"
 #include "preprocessd/codec/wordpiece.h"
+#include "preprocessd/codec/wordtable.h"
 
 enum {
 	/* Raised whenever the same text could give other ids than before: it is
@@ -18,7 +19,8 @@ enum {
 };
 
 struct vocab {
-	struct trie trie;
+	struct trie trie;       /* every word */
+	struct wordtable whole; /* the short ones again */
 	int32_t continuing; /* the node that "##" leads to, or TRIE_NONE */
 	int32_t size;
 	int32_t unk, cls, sep, pad;

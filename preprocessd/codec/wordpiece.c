@@ -23,11 +23,14 @@ struct waiting {
 struct wordpiece {
 	const struct vocab *vocab;
 	int32_t *ids;
-	size_t count, capacity;
+	size_t count, capacity; /* of ids */
+	/* The text with its ASCII letters lowered, and WORDTABLE_READ_BYTES of
+	 * zeros behind it: that ends every scan and may be read by every load. */
+	uint8_t *text;
 	/* The word being built, in UTF-8. chars goes on counting when the word
 	 * has become too long to matter; bytes stop at WORD_CHARS_MAX letters. */
 	size_t chars, bytes;
-	uint8_t word[WORD_BYTES_MAX];
+	uint8_t word[WORD_BYTES_MAX + WORDTABLE_READ_BYTES];
 	struct waiting run[WORD_CHARS_MAX];
 	int run_count;
 };
@@ -35,8 +38,8 @@ struct wordpiece {
 /* Shorthands for the table below. */
 enum { L = BERT_KEEP, D = BERT_DROP, S = BERT_SPACE, A = BERT_ALONE, M = BERT_MAPPED };
 
-/* ASCII without a look into the tables; capital letters count as letters
- * because `folded` lowers them. M: look into the tables. */
+/* ASCII without a look into the tables; capital letters do not occur, see
+ * fold_text(). M: look into the tables. */
 static const uint8_t byte_class[256] = {
 	D, D, D, D, D, D, D, D, D, S, S, D, D, S, D, D, D, D, D, D, D, D, D, D, D, D, D, D, D, D, D, D,
 	S, A, A, A, A, A, A, A, A, A, A, A, A, A, A, A, L, L, L, L, L, L, L, L, L, L, A, A, A, A, A, A,
@@ -48,13 +51,6 @@ static const uint8_t byte_class[256] = {
 	M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M,
 };
 
-/* Capital ASCII letters lowered, every other byte itself. Cheaper as
- * arithmetic than as a table: it is off the path from unit to unit. */
-static inline uint8_t folded(uint8_t byte)
-{
-	return (uint8_t)(byte | ((uint8_t)(byte - 'A') < 26) << 5);
-}
-
 static inline void add_id(struct wordpiece *wp, int32_t id)
 {
 	CHECK(wp->count < wp->capacity);
@@ -63,7 +59,7 @@ static inline void add_id(struct wordpiece *wp, int32_t id)
 
 /* Greedy, longest piece first; a rest that no piece fits makes the whole word
  * [UNK]. Pieces end between characters because both sides are UTF-8. */
-static void add_word(struct wordpiece *wp, const uint8_t *word, size_t bytes)
+static void add_pieces(struct wordpiece *wp, const uint8_t *word, size_t bytes)
 {
 	const struct vocab *vocab = wp->vocab;
 	const struct trie_unit *units = vocab->trie.units;
@@ -75,7 +71,7 @@ static void add_word(struct wordpiece *wp, const uint8_t *word, size_t bytes)
 		size_t id_end = at;
 
 		for (size_t i = at; i < bytes; i++) {
-			int32_t child = units[node].base + folded(word[i]);
+			int32_t child = units[node].base + word[i];
 
 			if (units[child].check != node)
 				break;
@@ -95,6 +91,17 @@ static void add_word(struct wordpiece *wp, const uint8_t *word, size_t bytes)
 		wp->count = before;
 		add_id(wp, vocab->unk);
 	}
+}
+
+/* word: WORDTABLE_READ_BYTES readable bytes at least. */
+static inline void add_word(struct wordpiece *wp, const uint8_t *word, size_t bytes)
+{
+	int32_t id = bytes <= WORDTABLE_BYTES_MAX ? wordtable_find(&wp->vocab->whole, word, bytes) : TRIE_NONE;
+
+	if (id != TRIE_NONE)
+		add_id(wp, id);
+	else
+		add_pieces(wp, word, bytes);
 }
 
 static void put_letter(struct wordpiece *wp, uint32_t code)
@@ -150,7 +157,7 @@ static void add_letter(struct wordpiece *wp, uint32_t code)
 
 static void add_alone(struct wordpiece *wp, uint32_t code)
 {
-	uint8_t bytes[UTF8_BYTES_MAX];
+	uint8_t bytes[WORDTABLE_READ_BYTES] = { 0 };
 
 	end_word(wp);
 	add_word(wp, bytes, utf8_encode(bytes, code));
@@ -207,7 +214,7 @@ static void add_ascii_letters(struct wordpiece *wp, const uint8_t *p, const uint
 {
 	if (!ends || wp->chars > 0 || wp->run_count > 0) {
 		for (; p < q; p++)
-			add_letter(wp, folded(*p));
+			add_letter(wp, *p);
 		return;
 	}
 	if (q - p > WORD_CHARS_MAX)
@@ -224,7 +231,7 @@ static void add_text(struct wordpiece *wp, const uint8_t *p, const uint8_t *end)
 
 		switch (byte_class[*p]) {
 		case L:
-			while (q < end && byte_class[*q] == L)
+			while (byte_class[*q] == L)
 				q++;
 			add_ascii_letters(wp, p, q, q == end || byte_class[*q] == S || byte_class[*q] == A);
 			break;
@@ -248,11 +255,12 @@ static void add_text(struct wordpiece *wp, const uint8_t *p, const uint8_t *end)
 	end_word(wp);
 }
 
-static int reserve_ids(struct wordpiece *wp, size_t needed, struct err *err)
+/* Room for the text and for its ids. */
+static int reserve(struct wordpiece *wp, size_t needed, struct err *err)
 {
-	size_t capacity = wp->capacity;
+	size_t capacity = wp->capacity == 0 ? FIRST_IDS : wp->capacity;
 
-	if (needed <= capacity)
+	if (needed <= wp->capacity)
 		return 0;
 	while (capacity < needed)
 		capacity *= 2;
@@ -260,8 +268,19 @@ static int reserve_ids(struct wordpiece *wp, size_t needed, struct err *err)
 	if (ids == NULL)
 		return err_nomem(err, capacity * sizeof(*ids));
 	wp->ids = ids;
+	uint8_t *text = mem_realloc_array(wp->text, capacity + WORDTABLE_READ_BYTES, 1);
+	if (text == NULL)
+		return err_nomem(err, capacity);
+	wp->text = text;
 	wp->capacity = capacity;
 	return 0;
+}
+
+static void fold_text(uint8_t *restrict out, const uint8_t *restrict text, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i++)
+		out[i] = (uint8_t)(text[i] | ((uint8_t)(text[i] - 'A') < 26) << 5);
+	memset(out + bytes, 0, WORDTABLE_READ_BYTES);
 }
 
 int wordpiece_open(struct wordpiece **out, const struct vocab *vocab, struct err *err)
@@ -272,14 +291,12 @@ int wordpiece_open(struct wordpiece **out, const struct vocab *vocab, struct err
 	if (wp == NULL)
 		return err_nomem(err, sizeof(*wp));
 	wp->vocab = vocab;
-	wp->capacity = FIRST_IDS;
-	wp->ids = mem_array(FIRST_IDS, sizeof(*wp->ids));
-	if (wp->ids == NULL) {
+	int code = reserve(wp, FIRST_IDS, err);
+	if (code == 0)
+		*out = wp;
+	else
 		wordpiece_close(wp);
-		return err_nomem(err, FIRST_IDS * sizeof(*wp->ids));
-	}
-	*out = wp;
-	return 0;
+	return code;
 }
 
 void wordpiece_close(struct wordpiece *wp)
@@ -287,6 +304,7 @@ void wordpiece_close(struct wordpiece *wp)
 	if (wp == NULL)
 		return;
 	mem_free(wp->ids);
+	mem_free(wp->text);
 	mem_free(wp);
 }
 
@@ -297,12 +315,12 @@ int wordpiece_encode(struct wordpiece *wp, const char *text, size_t bytes, const
 
 	if (bytes > WORDPIECE_TEXT_BYTES_MAX)
 		return err_set(err, ERR_LIMIT, "the text has %zu bytes, the limit is %d", bytes, WORDPIECE_TEXT_BYTES_MAX);
-	if ((code = reserve_ids(wp, bytes + SPECIALS, err)) != 0)
+	if ((code = reserve(wp, bytes + SPECIALS, err)) != 0)
 		return code;
 	wp->count = 0;
 	add_id(wp, wp->vocab->cls);
-	if (bytes > 0)
-		add_text(wp, (const uint8_t *)text, (const uint8_t *)text + bytes);
+	fold_text(wp->text, (const uint8_t *)text, bytes);
+	add_text(wp, wp->text, wp->text + bytes);
 	add_id(wp, wp->vocab->sep);
 	*ids = wp->ids;
 	*count = wp->count;

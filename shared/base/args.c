@@ -144,8 +144,9 @@ static const char *nearest_name(const struct args_spec *spec, const char *name)
 		if (i < spec->option_count && spec->options[i].kind == ARGS_SECTION)
 			continue;
 		int distance = edit_distance(name, known);
-		/* An abbreviation is as near as one wrong letter. */
-		if (length >= 2 && distance > 1 && strncmp(name, known, length) == 0)
+		/* One that begins like the other is as near as one wrong letter. */
+		size_t shorter = length < strlen(known) ? length : strlen(known);
+		if (shorter >= 2 && distance > 1 && strncmp(name, known, shorter) == 0)
 			distance = 1;
 		if (distance <= best_distance && (best == NULL || distance < best_distance)) {
 			best = known;

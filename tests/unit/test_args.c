@@ -102,6 +102,7 @@ static void names_what_is_wrong(void **state)
 	(void)state;
 	refuses("--sokcet x", "unknown option --sokcet (did you mean --socket?)");
 	refuses("--sock=x", "unknown option --sock (did you mean --socket?)");
+	refuses("--socketpath x", "unknown option --socketpath (did you mean --socket?)");
 	refuses("-socket x", "unknown option -socket (did you mean --socket?)");
 	refuses("--colour", "unknown option --colour; --help lists the options");
 	refuses("-q", "unknown option -q; --help lists the options");

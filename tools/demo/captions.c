@@ -10,8 +10,14 @@
 static const char *const OPENINGS[] = {
 	"", "", "", "a picture of ", "this photo shows ", "look: ", "we can see ", "in this image there is ", "someone painted ",
 };
-static const char *const ENDINGS[] = {
-	"", "", "", "", "", " in the afternoon light", ", seen from the front", " as usual", ", nothing else", " in the room",
+static const char *const PERSONS[SCENE_PERSONS] = {
+	"anna", "ben", "clara", "david", "emma", "felix", "greta", "henry", "ida", "jonas", "karla", "leo", "mara", "nils", "olga", "paul",
+	"rosa", "simon", "tessa", "ugo", "vera", "walter", "xenia", "yann", "zoe", "amir", "bella", "carlo", "dora", "edgar", "fiona", "gustav",
+};
+static const char *const PLACES[SCENE_PLACES] = {
+	"oslo", "paris", "rome", "vienna", "prague", "berlin", "madrid", "lisbon", "dublin", "athens", "warsaw", "zurich", "geneva", "porto",
+	"milan", "naples", "turin", "lyon", "nantes", "bergen", "malmo", "turku", "riga", "tallinn", "vilnius", "krakow", "brno", "graz", "linz",
+	"basel", "bern", "ghent",
 };
 
 static const char *pick(struct draw *draw, const char *const *list, size_t count)
@@ -137,8 +143,10 @@ void caption_write(const struct scene *scene, struct draw *draw, char out[CAPTIO
 		describe_several(out, scene, draw);
 	if (draw_unit(draw) < 0.3f)
 		add(out, " on a %s background", GROUND_NAMES[scene->ground]);
-	else
-		add(out, "%s", pick(draw, ENDINGS, sizeof(ENDINGS) / sizeof(*ENDINGS)));
+	if (draw_unit(draw) < 0.5f)
+		add(out, ", %s %s", draw_unit(draw) < 0.5f ? "by" : "taken by", PERSONS[scene->person]);
+	if (draw_unit(draw) < 0.5f)
+		add(out, " in %s", PLACES[scene->place]);
 	if (draw_unit(draw) < 0.4f) {
 		if (out[0] >= 'a' && out[0] <= 'z')
 			out[0] = (char)(out[0] - 'a' + 'A');

@@ -2,8 +2,9 @@
  * captions.h - sentences about a scene, in several phrasings, all of them true.
  *
  * Not every sentence says everything: like people's captions they differ in
- * what they mention (size, place, background, number), and carry words that
- * mean nothing for the picture.
+ * what they mention (size, place, background, number). Many also say who took
+ * the picture and where, which nobody can see in it: a model that learns that
+ * by heart gets better on the pictures it knows and worse on others.
  */
 #ifndef TOOLS_DEMO_CAPTIONS_H
 #define TOOLS_DEMO_CAPTIONS_H

@@ -116,6 +116,8 @@ void scene_draw(struct scene *out, struct draw *draw)
 	if (out->height > SCENE_SIDE_MAX)
 		out->height = SCENE_SIDE_MAX;
 	draw_ground(out, draw);
+	out->person = draw_below(draw, SCENE_PERSONS);
+	out->place = draw_below(draw, SCENE_PLACES);
 	for (int i = 0; i < wanted; i++) {
 		struct scene_object *object = &out->objects[out->object_count];
 

@@ -22,6 +22,8 @@ enum scene_shape { SHAPE_CIRCLE, SHAPE_SQUARE, SHAPE_TRIANGLE, SHAPE_STAR, SHAPE
 enum scene_color { COLOR_RED, COLOR_GREEN, COLOR_BLUE, COLOR_YELLOW, COLOR_PURPLE, COLOR_ORANGE, COLOR_WHITE, COLOR_BLACK, COLOR_COUNT };
 enum scene_ground { GROUND_PLAIN, GROUND_SHADED, GROUND_STRIPED, GROUND_CHECKED, GROUND_ROUGH, GROUND_COUNT };
 
+enum { SCENE_PERSONS = 32, SCENE_PLACES = 32 };
+
 extern const char *const SHAPE_NAMES[SHAPE_COUNT];
 extern const char *const COLOR_NAMES[COLOR_COUNT];
 extern const char *const GROUND_NAMES[GROUND_COUNT];
@@ -55,6 +57,7 @@ struct scene {
 	float ground_scale, ground_angle;
 	float noise;                    /* of each pixel, in 0..255 */
 	uint32_t texture_seed;
+	uint32_t person, place;         /* who took it and where: said in captions, not to be seen */
 };
 
 void scene_draw(struct scene *out, struct draw *draw);

@@ -39,9 +39,9 @@ struct weights_report {
 void weights_report_free(struct weights_report *report);
 
 /* Reads values into params. A tensor of another shape is ERR_MISMATCH that
- * names it and both shapes; one that is missing keeps its value and is
- * reported. `unused` parameters, counters and running statistics never count
- * as missing from foreign files that lack them all. report may be NULL. */
+ * names it and both shapes, and so is a file with no tensor of the kind; one
+ * that is missing keeps its value and is reported. The pooler, counters and a
+ * replaced fc never count as missing. report is filled on success and may be NULL. */
 MUST_USE int weights_load(struct params *params, const char *path, enum weights_kind kind, struct weights_report *report,
 			  struct err *err);
 

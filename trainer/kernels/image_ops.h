@@ -21,7 +21,8 @@
  *            outlive them. Tensors are the caller's, 64-byte aligned.
  * Limits:    IMAGE_CHANNELS_MAX, CONV_KERNEL_MAX, CONV_SIZE_MAX, CONV_PICTURES_MAX.
  *            All memory is had by the _open functions; only the first convolution of a new number of
- *            pictures may plan (and allocate), and works slower where that fails.
+ *            pictures, or of a pass that was not planned ahead, may allocate, and works slower where
+ *            that fails.
  */
 #ifndef TRAINER_KERNELS_IMAGE_OPS_H
 #define TRAINER_KERNELS_IMAGE_OPS_H
@@ -51,6 +52,14 @@ static inline int conv_out_size(int in, int kernel, int stride, int pad)
 	return (in + 2 * pad - kernel) / stride + 1;
 }
 
+/* Passes that conv_open plans ahead; the others are planned when they are first asked for. */
+enum conv_passes {
+	CONV_FORWARD = 1,
+	CONV_DATA = 2,     /* backward_data, overwriting */
+	CONV_DATA_ADD = 4, /* backward_data, adding */
+	CONV_WEIGHTS = 8,
+};
+
 struct image_engine; /* threads and scratch memory */
 struct conv;         /* one convolution, planned */
 struct bn;           /* one batch norm: statistics of the last forward pass, sums in progress */
@@ -62,10 +71,10 @@ struct image_ops {
 	void (*engine_close)(struct image_engine *engine); /* NULL is fine */
 	size_t (*engine_bytes)(const struct image_engine *engine);
 
-	/* Plans calls of up to pictures_max. Convolutions of different slots can be
+	/* Plans calls of up to pictures_max, the given passes (bits of enum conv_passes) ahead. Convolutions of different slots can be
 	 * in use at the same time; one of the same slot takes its memory over. */
 	int (*conv_open)(struct conv **out, struct image_engine *engine, const struct conv_shape *shape, int slot,
-			 int pictures_max, struct err *err);
+			 int pictures_max, unsigned passes, struct err *err);
 	void (*conv_close)(struct conv *conv); /* NULL is fine */
 	/* To be called when the weights (O,I,k,k) may have changed; they are borrowed until the next call. */
 	void (*conv_begin)(struct conv *conv, const float *weights);

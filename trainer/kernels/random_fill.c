@@ -4,7 +4,7 @@
 
 /* One body, compiled for three instruction sets and chosen when the program
  * starts; without contraction to FMA all three give the same bits. */
-#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+#if defined(__x86_64__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__)
 #define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define CLONES

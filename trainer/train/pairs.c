@@ -82,7 +82,7 @@ static uint32_t wrong_captions(struct pairs *pairs, const struct batch *batch, u
 	return count;
 }
 
-void pairs_match(struct pairs *pairs, const struct batch *batch, int negatives, uint64_t seed, uint64_t step)
+void pairs_match(struct pairs *pairs, const struct batch *batch, int negatives, uint64_t seed, uint64_t step, uint32_t first)
 {
 	struct rng_key key = rng_key(seed, RNG_NEGATIVES);
 
@@ -99,8 +99,7 @@ void pairs_match(struct pairs *pairs, const struct batch *batch, int negatives, 
 			uint32_t pick = k;
 
 			if (take < left) {
-				struct rng_block r = rng_philox(key, (uint32_t)step, (uint32_t)(step >> 32),
-								(uint32_t)(batch->first_position + i), k);
+				struct rng_block r = rng_philox(key, (uint32_t)step, (uint32_t)(step >> 32), first + i, k);
 
 				pick = k + (uint32_t)rng_below(r.v[0], r.v[1], left - k);
 			}

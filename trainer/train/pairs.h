@@ -8,8 +8,8 @@
  * picture of a sample with captions of other samples of the same batch, never
  * with a caption of the same picture, and never with one whose tokens are the
  * same as the positive's (the same sentence would be right for it). K of those
- * are drawn without repetition for each picture, by (seed, step, position of
- * the sample), or all are taken. The positives weigh 1/2 in the loss together,
+ * are drawn without repetition for each picture, by (seed, optimizer step, place
+ * of the sample in that step's batch), or all are taken. The positives weigh 1/2 in the loss together,
  * and so do the negatives, whatever their numbers, so that always saying yes
  * or no gives the loss ln 2 and the accuracy 1/2. Where a batch allows no
  * negative at all the positives weigh 1.
@@ -41,8 +41,9 @@ size_t pairs_most(enum model_task task, int batch_size, int negatives);
 MUST_USE int pairs_open(struct pairs **out, enum model_task task, int batch_size, int negatives, struct err *err);
 void pairs_close(struct pairs *pairs); /* NULL is fine */
 
-/* For a training batch; row i of t is caption i, row image_index[i] of v its picture. */
-void pairs_match(struct pairs *pairs, const struct batch *batch, int negatives, uint64_t seed, uint64_t step);
+/* For a training batch; row i of t is caption i, row image_index[i] of v its
+ * picture. first: place of sample 0 in the optimizer step's batch. */
+void pairs_match(struct pairs *pairs, const struct batch *batch, int negatives, uint64_t seed, uint64_t step, uint32_t first);
 void pairs_classify(struct pairs *pairs, const struct batch *batch);
 
 /* Balanced accuracy: half the share of positives that are right, half that of

@@ -1,0 +1,174 @@
+/*
+ * How fast a client gets prepared batches from a running daemon, beside one
+ * memcpy of the same bytes in the same run. Started by bench_pipeline.py:
+ *
+ *     bench_stream --socket PATH --data NAME [--split S] [--batch-size N] [--seconds X] [--dtype f32|u8]
+ *
+ * Prints one JSON object. The consumer touches nothing but the batch's first
+ * and last pixel: this measures delivery, not what a client does with it.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "shared/base/args.h"
+#include "shared/base/clock.h"
+#include "shared/base/mem.h"
+#include "shared/base/paths.h"
+#include "shared/client/client.h"
+
+struct bench {
+	const char *socket, *data, *split, *dtype;
+	int64_t batch_size, image_size;
+	double seconds;
+};
+
+struct measured {
+	double first_s, seconds;
+	uint64_t pictures, bytes, batches;
+};
+
+static size_t pixel_bytes(const struct bench *bench, const struct batch *batch)
+{
+	size_t side = (size_t)bench->image_size;
+
+	return (size_t)batch->image_count * 3 * side * side * (strcmp(bench->dtype, "u8") == 0 ? 1 : 4);
+}
+
+static int read_batches(const struct bench *bench, struct stream *stream, double opened, struct measured *out, struct err *err)
+{
+	double until = 0.0, started = 0.0;
+	volatile unsigned char touched;
+	int rc = 0;
+
+	*out = (struct measured){ 0 };
+	while (rc == 0) {
+		struct batch batch;
+		bool got;
+
+		rc = stream_next(stream, &batch, &got, err);
+		if (rc != 0 || !got)
+			break;
+		const unsigned char *pixels = batch.pixels;
+		double now = clock_seconds();
+
+		touched = pixels[0];
+		touched = pixels[pixel_bytes(bench, &batch) - 1];
+		(void)touched;
+		if (started == 0.0) {
+			/* The first batch is the latency; the rate counts from here. */
+			out->first_s = now - opened;
+			started = now;
+			until = now + bench->seconds;
+		} else {
+			out->pictures += batch.count;
+			out->bytes += pixel_bytes(bench, &batch);
+			out->batches++;
+		}
+		stream_release(stream, &batch);
+		if (now > until && out->batches > 0)
+			break;
+	}
+	out->seconds = clock_seconds() - started;
+	return rc;
+}
+
+/* Bytes a second of copying one batch's worth, over and over, among as many buffers as a stream has slots. */
+static double memcpy_rate(size_t bytes)
+{
+	enum { BUFFERS = 4, ROUNDS = 24 };
+	unsigned char *from[BUFFERS] = { NULL }, *to = mem_aligned(bytes);
+	double started, rate = 0.0;
+
+	for (int i = 0; i < BUFFERS; i++) {
+		from[i] = mem_aligned(bytes);
+		if (from[i] == NULL || to == NULL)
+			goto out;
+		memset(from[i], i + 1, bytes);
+	}
+	memset(to, 0, bytes);
+	started = clock_seconds();
+	for (int i = 0; i < ROUNDS; i++) {
+		memcpy(to, from[i % BUFFERS], bytes);
+		__asm__ volatile("" : : "r"(to) : "memory");
+	}
+	rate = (double)bytes * ROUNDS / (clock_seconds() - started);
+out:
+	for (int i = 0; i < BUFFERS; i++)
+		mem_free(from[i]);
+	mem_free(to);
+	return rate;
+}
+
+static int measure(const struct bench *bench, struct err *err)
+{
+	struct stream_options options;
+	struct stream *stream = NULL;
+	struct measured measured;
+	char *socket = NULL;
+	int rc = paths_socket(&socket, bench->socket, false, err);
+
+	if (rc != 0)
+		return rc;
+	stream_options_init(&options);
+	options.socket = socket;
+	options.client_name = "bench_stream";
+	options.dataset = bench->data;
+	options.split = bench->split;
+	options.training = true;
+	options.batch_size = (uint32_t)bench->batch_size;
+	options.image_size = (uint32_t)bench->image_size;
+	options.dtype = strcmp(bench->dtype, "u8") == 0 ? PIXEL_U8 : PIXEL_F32;
+	double opened = clock_seconds();
+
+	rc = stream_open(&stream, &options, err);
+	if (rc == 0)
+		rc = stream_seek(stream, 0, 0, err);
+	if (rc == 0)
+		rc = read_batches(bench, stream, opened, &measured, err);
+	if (rc == 0) {
+		double copied = memcpy_rate((size_t)(measured.bytes / measured.batches));
+
+		printf("{\"first_batch_s\": %.6f, \"pictures_per_s\": %.1f, \"bytes_per_s\": %.0f, \"memcpy_bytes_per_s\": %.0f}\n",
+		       measured.first_s, (double)measured.pictures / measured.seconds, (double)measured.bytes / measured.seconds, copied);
+	}
+	stream_close(stream);
+	mem_free(socket);
+	return rc;
+}
+
+int main(int argc, char *argv[])
+{
+	struct bench bench = { .split = "train", .dtype = "f32", .batch_size = 64, .image_size = 224, .seconds = 3.0 };
+	const struct args_option options[] = {
+		{ .name = "socket", .kind = ARGS_TEXT, .value = &bench.socket, .metavar = "PATH", .help = "The daemon's socket." },
+		{ .name = "data", .kind = ARGS_TEXT, .value = &bench.data, .metavar = "NAME", .help = "Data set." },
+		{ .name = "split", .kind = ARGS_TEXT, .value = &bench.split, .metavar = "S", .help = "Split (default train)." },
+		{ .name = "dtype", .kind = ARGS_TEXT, .value = &bench.dtype, .metavar = "T", .help = "f32 (default) or u8." },
+		{ .name = "batch-size", .kind = ARGS_INT, .value = &bench.batch_size, .metavar = "N", .min = 1, .max = 4096,
+		  .help = "Samples a batch (default 64)." },
+		{ .name = "size", .kind = ARGS_INT, .value = &bench.image_size, .metavar = "N", .min = 1, .max = 2048,
+		  .help = "Pixels a side (default 224)." },
+		{ .name = "seconds", .kind = ARGS_REAL, .value = &bench.seconds, .metavar = "X", .help = "How long (default 3)." },
+	};
+	const struct args_spec spec = {
+		.usage = "bench_stream --data NAME [--socket PATH] [options]",
+		.description = "Reads training batches as fast as they come and prints the rates.",
+		.options = options,
+		.option_count = ARRAY_LEN(options),
+	};
+	struct args_result result;
+	struct err err = { 0 };
+	int rc = args_parse(&spec, argc - 1, argv + 1, &result, &err);
+
+	if (rc == 0 && result.help) {
+		args_print_help(&spec);
+		return 0;
+	}
+	if (rc == 0 && bench.data == NULL)
+		rc = err_set(&err, ERR_USAGE, "--data is missing: name a data set (prepctl datasets lists them)");
+	if (rc == 0)
+		rc = measure(&bench, &err);
+	if (rc != 0)
+		fprintf(stderr, "bench_stream: %s\n", err.message);
+	return err_exit_code(rc);
+}

@@ -1,0 +1,51 @@
+"""What the benches share: a table of results, a daemon of one's own, test data.
+
+Every figure stands beside a limit or a peer measured in the same run: figures
+of different days, machines and loads do not compare.
+"""
+import os
+import pathlib
+import statistics
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+BUILD = ROOT / "build" / "release"
+SHARED_DATA = pathlib.Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data"))
+REPEATS = int(os.environ.get("BENCH_REPEATS", "3"))
+
+
+class Table:
+    """Rows of (what, figure, unit, peer's name, peer's figure)."""
+
+    def __init__(self, title):
+        self.title = title
+        self.rows = []
+
+    def add(self, what, figure, unit, peer="", peer_figure=None):
+        self.rows.append((what, figure, unit, peer, peer_figure))
+        ratio = f", {figure / peer_figure:.2f} of {peer}'s {peer_figure:,.1f}" if peer_figure else ""
+        print(f"  {what}: {figure:,.1f} {unit}{ratio}", flush=True)
+
+    def markdown(self):
+        lines = [f"### {self.title}", "", "| what | here | unit | beside | its figure | ratio |", "|---|---:|---|---|---:|---:|"]
+        for what, figure, unit, peer, peer_figure in self.rows:
+            beside = f"{peer_figure:,.1f}" if peer_figure else ""
+            ratio = f"{figure / peer_figure:.2f}" if peer_figure else ""
+            lines.append(f"| {what} | {figure:,.1f} | {unit} | {peer} | {beside} | {ratio} |")
+        return "\n".join(lines) + "\n"
+
+
+def median_of(function, repeats=REPEATS):
+    return statistics.median(function() for _ in range(repeats))
+
+
+def seconds_of(function):
+    started = time.monotonic()
+    function()
+    return time.monotonic() - started
+
+
+def note(text):
+    print(f"  ({text})", flush=True)

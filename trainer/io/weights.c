@@ -1,0 +1,344 @@
+#include "trainer/io/weights.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "shared/base/mem.h"
+#include "trainer/kernels/vector_ops.h"
+
+enum {
+	NAME_BYTES = 512,             /* of a name in a file, mapped; longer ones are not ours */
+	SHAPE_BYTES = 128,
+	PIECE_ELEMENTS = 1 << 16,     /* converted at a time when values are checked */
+	MISSING_SHOWN_MAX = 3,
+};
+
+static bool starts_with(const char *text, const char *prefix)
+{
+	return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+static bool ends_with(const char *text, const char *suffix)
+{
+	size_t n = strlen(text), m = strlen(suffix);
+
+	return n >= m && strcmp(text + n - m, suffix) == 0;
+}
+
+static const char *without_prefix(const char *text, const char *prefix)
+{
+	return starts_with(text, prefix) ? text + strlen(prefix) : text;
+}
+
+void weights_report_free(struct weights_report *report)
+{
+	buf_free(&report->missing_names);
+	buf_free(&report->unexpected_names);
+	buf_free(&report->skipped_names);
+}
+
+/* ---- names ---- */
+
+/* Old files call LayerNorm's parameters gamma and beta. */
+static void modern_norm_names(char *name)
+{
+	char *end = name + strlen(name);
+
+	if (ends_with(name, "LayerNorm.gamma"))
+		memcpy(end - strlen("gamma"), "weight", sizeof("weight"));
+	else if (ends_with(name, "LayerNorm.beta"))
+		memcpy(end - strlen("beta"), "bias", sizeof("bias"));
+}
+
+/* A file's name under the script's name; false when it is too long to be one. */
+static bool map_name(char out[NAME_BYTES], const char *name, enum weights_kind kind)
+{
+	const char *prefix = "";
+
+	if (strlen(name) + 32 > NAME_BYTES)
+		return false;
+	if (kind == WEIGHTS_IMAGE) {
+		prefix = "image_encoder.";
+		name = without_prefix(name, prefix);
+	} else if (kind == WEIGHTS_TEXT) {
+		prefix = "text_encoder.";
+		name = without_prefix(without_prefix(name, prefix), "bert.");
+	}
+	snprintf(out, NAME_BYTES, "%s%s", prefix, name);
+	modern_norm_names(out);
+	return true;
+}
+
+/* Left out on purpose: constants, and heads that the script replaces. */
+static bool is_skipped(const char *mapped, enum weights_kind kind)
+{
+	static const char *const heads[] = { "text_encoder.cls.", "text_encoder.classifier.", "text_encoder.qa_outputs." };
+
+	if (ends_with(mapped, "embeddings.position_ids"))
+		return true;
+	for (size_t i = 0; kind == WEIGHTS_TEXT && i < ARRAY_LEN(heads); i++) {
+		if (starts_with(mapped, heads[i]))
+			return true;
+	}
+	return false;
+}
+
+static bool is_replaced_head(const struct param *param, enum weights_kind kind)
+{
+	return kind == WEIGHTS_IMAGE && starts_with(param->name, "image_encoder.fc.");
+}
+
+static bool belongs(const struct param *param, enum weights_kind kind)
+{
+	return kind == WEIGHTS_STATE || starts_with(param->name, kind == WEIGHTS_IMAGE ? "image_encoder." : "text_encoder.");
+}
+
+/* ---- checks ---- */
+
+static bool same_shape(const struct tensor_view *view, const struct param *param)
+{
+	if (param->kind == PARAM_COUNTER) /* some writers store scalars with one dimension of 1 */
+		return tensor_view_elements(view) == 1 && view->rank <= 1;
+	return view->rank == param->rank &&
+	       memcmp(view->shape, param->shape, (size_t)view->rank * sizeof(view->shape[0])) == 0;
+}
+
+static int shape_mismatch(const struct tensorfile *file, const struct tensor_view *view, const struct param *param,
+			  struct err *err)
+{
+	char theirs[SHAPE_BYTES], ours[SHAPE_BYTES];
+
+	return err_set(err, ERR_MISMATCH, "%s: %s has shape %s, but the model's has %s; choose the preset, vocabulary and "
+		       "classes the file was made with", tensorfile_path(file), view->name,
+		       tensor_shape_text(view->rank, view->shape, theirs, sizeof(theirs)),
+		       tensor_shape_text(param->rank, param->shape, ours, sizeof(ours)));
+}
+
+/* Every value can be read and is finite in float32. */
+static int check_values(const struct tensorfile *file, const struct tensor_view *view, struct err *err)
+{
+	size_t left = (size_t)tensor_view_elements(view), size = tensor_dtype_bytes(view->dtype);
+	float *piece = mem_aligned(PIECE_ELEMENTS * sizeof(float));
+	struct tensor_view part = *view;
+	int code = 0;
+
+	if (piece == NULL)
+		return err_nomem(err, PIECE_ELEMENTS * sizeof(float));
+	part.rank = 1;
+	for (const char *data = view->data; left > 0 && code == 0; data += (size_t)part.shape[0] * size) {
+		part.shape[0] = (int64_t)(left < PIECE_ELEMENTS ? left : PIECE_ELEMENTS);
+		part.data = data;
+		part.bytes = (size_t)part.shape[0] * size;
+		left -= (size_t)part.shape[0];
+		if ((code = tensor_to_f32(&part, piece, err)) != 0)
+			err_prefix(err, "%s", tensorfile_path(file));
+		else if (!vector_ops_fast()->all_finite(piece, (size_t)part.shape[0]))
+			code = err_set(err, ERR_FORMAT, "%s: %s has a value that is not finite in float32; the file is from a "
+				       "run that diverged or is damaged", tensorfile_path(file), view->name);
+	}
+	mem_free(piece);
+	return code;
+}
+
+static int check_counter(const struct tensorfile *file, const struct tensor_view *view, struct err *err)
+{
+	int64_t value;
+	int code = tensor_to_i64(view, &value, err);
+
+	if (code != 0)
+		return err_prefix(err, "%s", tensorfile_path(file));
+	if (value < 0)
+		return err_set(err, ERR_FORMAT, "%s: %s is %lld; it counts batches", tensorfile_path(file), view->name,
+			       (long long)value);
+	return 0;
+}
+
+/* ---- loading: first everything is matched and checked, then copied ---- */
+
+struct match {
+	const struct tensor_view *view; /* NULL: not in the file */
+};
+
+static int accept(const struct tensorfile *file, const struct tensor_view *view, struct param *param, struct match *match,
+		  struct err *err)
+{
+	if (match->view != NULL)
+		return err_set(err, ERR_FORMAT, "%s: %s and %s are the same parameter; remove one", tensorfile_path(file),
+			       match->view->name, view->name);
+	if (!same_shape(view, param))
+		return shape_mismatch(file, view, param, err);
+	match->view = view;
+	return param->kind == PARAM_COUNTER ? check_counter(file, view, err) : check_values(file, view, err);
+}
+
+static void copy_in(struct params *params, const struct match *matches)
+{
+	for (int i = 0; i < params->count; i++) {
+		struct param *param = &params->all[i];
+
+		if (matches[i].view == NULL)
+			continue;
+		/* checked before: neither can fail */
+		if (param->kind == PARAM_COUNTER)
+			CHECK(tensor_to_i64(matches[i].view, &param->counter, NULL) == 0);
+		else
+			CHECK(tensor_to_f32(matches[i].view, param->value, NULL) == 0);
+	}
+}
+
+static int note(struct buf *list, int *count, const char *name, struct err *err)
+{
+	++*count;
+	return buf_printf(list, err, "%s\n", name);
+}
+
+static int match_one(struct params *params, const struct tensorfile *file, const struct tensor_view *view,
+		     enum weights_kind kind, struct match *matches, struct weights_report *report, struct err *err)
+{
+	char mapped[NAME_BYTES];
+	bool known = map_name(mapped, view->name, kind);
+	struct param *param = known ? params_find(params, mapped) : NULL;
+
+	if (known && is_skipped(mapped, kind))
+		return note(&report->skipped_names, &report->skipped, view->name, err);
+	if (param == NULL || !belongs(param, kind))
+		return note(&report->unexpected_names, &report->unexpected, view->name, err);
+	if (is_replaced_head(param, kind) && !same_shape(view, param))
+		return note(&report->skipped_names, &report->skipped, view->name, err);
+	report->loaded++;
+	return accept(file, view, param, &matches[param - params->all], err);
+}
+
+static int match_all(struct params *params, const struct tensorfile *file, enum weights_kind kind, struct match *matches,
+		     struct weights_report *report, struct err *err)
+{
+	int code = 0;
+
+	for (int i = 0; code == 0 && i < tensorfile_count(file); i++)
+		code = match_one(params, file, tensorfile_at(file, i), kind, matches, report, err);
+	for (int i = 0; code == 0 && i < params->count; i++) {
+		const struct param *param = &params->all[i];
+
+		if (matches[i].view == NULL && belongs(param, kind) && param->kind != PARAM_UNUSED &&
+		    param->kind != PARAM_COUNTER && !is_replaced_head(param, kind))
+			code = note(&report->missing_names, &report->missing, param->name, err);
+	}
+	return code;
+}
+
+int weights_load(struct params *params, const char *path, enum weights_kind kind, struct weights_report *report,
+		 struct err *err)
+{
+	static const char *const what[] = { "this model", "a torchvision ResNet", "a Hugging Face BertModel" };
+	struct weights_report own = { 0 };
+	struct tensorfile *file = NULL;
+	struct match *matches = mem_array((size_t)params->count, sizeof(*matches));
+	int code = 0;
+
+	if (matches == NULL)
+		code = err_nomem(err, (size_t)params->count * sizeof(*matches));
+	if (code == 0)
+		code = tensorfile_open(&file, path, err);
+	if (code == 0)
+		code = match_all(params, file, kind, matches, &own, err);
+	if (code == 0 && own.loaded == 0)
+		code = err_set(err, ERR_MISMATCH, "%s: none of its %d tensors has a name of %s", path, tensorfile_count(file),
+			       what[kind]);
+	if (code == 0)
+		copy_in(params, matches);
+	tensorfile_close(file);
+	mem_free(matches);
+	if (code == 0 && report != NULL)
+		*report = own;
+	else
+		weights_report_free(&own);
+	return code;
+}
+
+static bool may_be_missing(const struct param *param)
+{
+	return param->kind == PARAM_UNUSED || param->kind == PARAM_COUNTER || param->kind == PARAM_BUFFER;
+}
+
+/* "a, b, c and 7 more" */
+static int missing_error(const struct params *params, const struct tensorfile *file, const struct match *matches,
+			 struct err *err)
+{
+	char list[MISSING_SHOWN_MAX * (PARAM_NAME_BYTES + 2) + 1] = "";
+	int missing = 0;
+
+	for (int i = 0; i < params->count; i++) {
+		if (matches[i].view != NULL || may_be_missing(&params->all[i]))
+			continue;
+		if (missing++ < MISSING_SHOWN_MAX)
+			snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s%s", list[0] == '\0' ? "" : ", ",
+				 params->all[i].name);
+	}
+	if (missing == 0)
+		return 0;
+	if (missing > MISSING_SHOWN_MAX)
+		return err_set(err, ERR_MISMATCH, "%s: lacks %s and %d more of the model's tensors; is it of this preset?",
+			       tensorfile_path(file), list, missing - MISSING_SHOWN_MAX);
+	return err_set(err, ERR_MISMATCH, "%s: lacks %s; is it of this preset?", tensorfile_path(file), list);
+}
+
+int weights_load_strict(struct params *params, const struct tensorfile *file, const char *prefix, struct err *err)
+{
+	struct match *matches = mem_array((size_t)params->count, sizeof(*matches));
+	char name[NAME_BYTES];
+	int code = 0;
+
+	if (matches == NULL)
+		return err_nomem(err, (size_t)params->count * sizeof(*matches));
+	for (int i = 0; code == 0 && i < params->count; i++) {
+		const struct tensor_view *view;
+
+		snprintf(name, sizeof(name), "%s%s", prefix, params->all[i].name);
+		if ((view = tensorfile_find(file, name)) != NULL)
+			code = accept(file, view, &params->all[i], &matches[i], err);
+	}
+	if (code == 0)
+		code = missing_error(params, file, matches, err);
+	if (code == 0)
+		copy_in(params, matches);
+	mem_free(matches);
+	return code;
+}
+
+/* ---- saving ---- */
+
+int weights_views(const struct params *params, struct tensor_view *out)
+{
+	for (int i = 0; i < params->count; i++) {
+		const struct param *param = &params->all[i];
+		struct tensor_view *view = &out[i];
+
+		memset(view, 0, sizeof(*view));
+		view->name = param->name;
+		view->rank = param->rank;
+		memcpy(view->shape, param->shape, (size_t)param->rank * sizeof(param->shape[0]));
+		if (param->kind == PARAM_COUNTER) {
+			view->dtype = TENSOR_I64;
+			view->data = &param->counter;
+			view->bytes = sizeof(param->counter);
+		} else {
+			view->dtype = TENSOR_F32;
+			view->data = param->value;
+			view->bytes = param->count * sizeof(float);
+		}
+	}
+	return params->count;
+}
+
+int weights_save(const struct params *params, const char *path, const struct tensor_metadata *metadata, int metadata_count,
+		 struct err *err)
+{
+	struct tensor_view *views = mem_array((size_t)params->count, sizeof(*views));
+	int code;
+
+	if (views == NULL)
+		return err_nomem(err, (size_t)params->count * sizeof(*views));
+	code = tensorfile_write(path, views, weights_views(params, views), metadata, metadata_count, err);
+	mem_free(views);
+	return code;
+}

@@ -1,0 +1,175 @@
+#include "trainer/model/model.h"
+
+#include <string.h>
+
+#include "shared/base/mem.h"
+#include "trainer/kernels/kernels.h"
+#include "trainer/model/bert.h"
+#include "trainer/model/fusion.h"
+#include "trainer/model/resnet.h"
+
+enum { IMAGE_SIZE_MIN = 16, IMAGE_SIZE_MAX = 2048, CLASSES_MAX = 65536 };
+
+struct model {
+	struct model_config config;
+	struct params *params;
+	struct resnet *image;
+	struct bert *text;
+	struct fusion *fusion;
+};
+
+/* BERT-base's vocabulary, positions, types and padding are the same at every size. */
+#define BERT(l, w, h, i) { l, w, h, i, 30522, 512, 2, 0, 0.1 }
+
+static const struct {
+	const char *name;
+	struct model_config config;
+} presets[] = {
+	{ "full", { TASK_MATCH, { true, { 3, 4, 6, 3 }, 64, 224, 768 }, BERT(12, 768, 12, 3072), 768, 2, 0.3 } },
+	{ "small", { TASK_MATCH, { false, { 2, 2, 2, 2 }, 64, 112, 768 }, BERT(4, 256, 4, 1024), 768, 2, 0.3 } },
+	{ "tiny", { TASK_MATCH, { false, { 1, 1, 1, 1 }, 16, 64, 128 }, BERT(2, 64, 2, 256), 128, 2, 0.3 } },
+};
+
+int model_preset(struct model_config *out, const char *name, int image_size, struct err *err)
+{
+	if (image_size != 0 && (image_size < IMAGE_SIZE_MIN || image_size > IMAGE_SIZE_MAX))
+		return err_set(err, ERR_USAGE, "image size %d: choose %d to %d pixels", image_size, IMAGE_SIZE_MIN,
+			       IMAGE_SIZE_MAX);
+	for (size_t i = 0; i < ARRAY_LEN(presets); i++) {
+		if (strcmp(presets[i].name, name) != 0)
+			continue;
+		*out = presets[i].config;
+		if (image_size != 0)
+			out->image.image_size = image_size;
+		return 0;
+	}
+	return err_set(err, ERR_USAGE, "no preset is called '%s'; choose full, small or tiny", name);
+}
+
+static int open_stages(struct model *model, const struct model_limits *limits, struct err *err)
+{
+	const struct kernels *kernels = kernels_fast();
+	const struct model_config *config = &model->config;
+	int code;
+
+	if ((code = params_open(&model->params, err)) != 0 ||
+	    (code = resnet_open(&model->image, &config->image, kernels, model->params, err)) != 0 ||
+	    (code = bert_open(&model->text, &config->text, config->features, kernels, model->params, err)) != 0 ||
+	    (code = fusion_open(&model->fusion, config->features, config->classes, kernels, model->params, err)) != 0 ||
+	    (code = params_allocate(model->params, err)) != 0 ||
+	    (code = resnet_plan(model->image, limits->pictures, limits->training, err)) != 0 ||
+	    (code = bert_plan(model->text, limits, err)) != 0 ||
+	    (code = fusion_plan(model->fusion, limits, limits->training, err)) != 0)
+		return code;
+	return 0;
+}
+
+int model_open(struct model **out, const struct model_config *config, const struct model_limits *limits, struct err *err)
+{
+	struct model *model = NULL;
+	int code;
+
+	*out = NULL;
+	if (config->classes < 2 || config->classes > CLASSES_MAX)
+		return err_set(err, ERR_USAGE, "%d classes: there must be 2 to %d", config->classes, CLASSES_MAX);
+	CHECK(config->image.out_features == config->features);
+	model = mem_array(1, sizeof(*model));
+	if (model == NULL)
+		return err_nomem(err, sizeof(*model));
+	model->config = *config;
+	if ((code = open_stages(model, limits, err)) != 0) {
+		model_close(model);
+		return code;
+	}
+	*out = model;
+	return 0;
+}
+
+void model_close(struct model *model)
+{
+	if (model == NULL)
+		return;
+	resnet_close(model->image);
+	bert_close(model->text);
+	fusion_close(model->fusion);
+	params_close(model->params);
+	mem_free(model);
+}
+
+const struct model_config *model_config(const struct model *model)
+{
+	return &model->config;
+}
+
+struct params *model_params(struct model *model)
+{
+	return model->params;
+}
+
+size_t model_activation_bytes(const struct model *model)
+{
+	return resnet_activation_bytes(model->image) + bert_activation_bytes(model->text) +
+	       fusion_activation_bytes(model->fusion);
+}
+
+void model_set_fusion_dropout(struct model *model, double probability)
+{
+	CHECK(probability >= 0.0 && probability <= 1.0);
+	model->config.fusion_dropout = probability;
+}
+
+void model_image_forward(struct model *model, const struct model_call *call, const float *pixels, bool nhwc, int B, float *v)
+{
+	resnet_forward(model->image, call->mode, pixels, nhwc, B, v);
+}
+
+void model_image_backward(struct model *model, const float *dv, float *dpixels)
+{
+	resnet_backward(model->image, dv, dpixels);
+}
+
+void model_embed_forward(struct model *model, const int32_t *ids, int T, float *word)
+{
+	bert_embed_forward(model->text, ids, T, word);
+}
+
+void model_embed_backward(struct model *model, const int32_t *ids, int T, const float *dword)
+{
+	bert_embed_backward(model->text, ids, T, dword);
+}
+
+void model_text_forward(struct model *model, const struct model_call *call, const float *word, const uint32_t *offsets,
+			int C, float *t)
+{
+	bert_forward(model->text, call, word, offsets, C, t);
+}
+
+void model_text_backward(struct model *model, const float *dt, float *dword)
+{
+	bert_backward(model->text, dt, dword);
+}
+
+void model_fusion_forward(struct model *model, const struct model_call *call, const float *v, int B, const float *t, int C,
+			  const struct model_pairs *pairs, const uint32_t *picture_positions,
+			  const uint32_t *caption_positions, float *logits, struct model_result *result)
+{
+	fusion_forward(model->fusion, call, (float)model->config.fusion_dropout, v, B, t, C, pairs, picture_positions,
+		       caption_positions, logits, result);
+}
+
+void model_fusion_backward(struct model *model, float scale, float *dv, float *dt)
+{
+	fusion_backward(model->fusion, scale, dv, dt);
+}
+
+float *model_alloc(size_t elements)
+{
+	size_t bytes;
+
+	return size_mul(elements, sizeof(float), &bytes) ? mem_aligned(bytes) : NULL;
+}
+
+void model_release(float *memory)
+{
+	mem_free(memory);
+}

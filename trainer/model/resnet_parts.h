@@ -1,0 +1,111 @@
+/*
+ * resnet_parts.h - inside the image tower: its layers, and what is kept of a forward pass.
+ *
+ * A unit is a convolution and the batch norm behind it. In training only the
+ * convolution's output is kept (`raw`); what follows (norm, ReLU) is computed
+ * again, chunk by chunk, in front of the convolution that reads it, forward
+ * and backward. The sums of blocks (`out`) are kept, as later blocks read them twice.
+ *
+ * A chunk is a number of pictures whose activations of one layer stay in the
+ * cache: every loop over chunks does what surrounds its convolution too.
+ */
+#ifndef TRAINER_MODEL_RESNET_PARTS_H
+#define TRAINER_MODEL_RESNET_PARTS_H
+
+#include "trainer/kernels/kernels.h"
+#include "trainer/model/resnet.h"
+
+enum {
+	RESNET_STAGES = 4,
+	RESNET_BLOCKS_MAX = 64,     /* of one stage; ResNet-152 has 36 */
+	RESNET_UNITS_MAX = 3,       /* of one block */
+	RESNET_PICTURES_MAX = 4096, /* of one forward call */
+	RESNET_GROUP = 8,           /* pictures at a time where nothing is kept for backward */
+};
+
+struct unit {
+	struct conv_shape shape;
+	int out_height, out_width;
+	int weight, bn_weight, bn_bias, bn_mean, bn_var, bn_count; /* indices into params */
+	int chunk;             /* pictures */
+	struct conv *conv;
+	struct bn *bn;
+	float *raw;            /* (B, out_height, out_width, out_channels) */
+};
+
+struct block {
+	int units;             /* 2 or 3 */
+	struct unit unit[RESNET_UNITS_MAX];
+	bool has_down;
+	struct unit down;      /* 1x1 on the shortcut */
+	float *out;            /* (B, pixels, channels) of the last unit */
+};
+
+struct resnet {
+	struct resnet_config config;
+	const struct kernels *kernels;
+	const struct image_ops *ops;
+	struct params *params;
+	struct unit stem;
+	int pool_height, pool_width;
+	int block_count;
+	struct block *blocks;
+	int fc_weight, fc_bias;
+	int features;          /* channels of the last block */
+
+	bool training;
+	int pictures_max;      /* of a call */
+	int kept_max;          /* of a pass through the layers: pictures_max, or a group of them */
+	struct image_engine *engine;
+	float *arena;
+	size_t arena_elements;
+	float *pixels;         /* (B, H, W, 3) */
+	float *pooled;         /* (B, pool_height, pool_width, width): the stem's output */
+	uint8_t *pool_index;   /* as pooled */
+	float *features_out;   /* (B, features) */
+	float *active, *gradient; /* one chunk each: a convolution's input made again; the gradient of its output */
+	float *block_gradient[2]; /* (B, ...) of blocks' outputs and inputs, taking turns */
+	float *unit_gradient[2];  /* (B, ...) of activations inside a block */
+
+	int pictures;          /* of the last forward call */
+	enum model_mode mode;
+	bool nhwc;             /* layout of the pixels and of their gradient */
+};
+
+static inline size_t unit_in_elements(const struct unit *unit)
+{
+	return (size_t)unit->shape.in_height * (size_t)unit->shape.in_width * (size_t)unit->shape.in_channels;
+}
+
+static inline size_t unit_pixels(const struct unit *unit)
+{
+	return (size_t)unit->out_height * (size_t)unit->out_width;
+}
+
+static inline size_t unit_out_elements(const struct unit *unit)
+{
+	return unit_pixels(unit) * (size_t)unit->shape.out_channels;
+}
+
+static inline struct unit *block_last(struct block *block)
+{
+	return &block->unit[block->units - 1];
+}
+
+static inline float *resnet_value(const struct resnet *resnet, int index)
+{
+	return params_at(resnet->params, index)->value;
+}
+
+static inline float *resnet_grad(const struct resnet *resnet, int index)
+{
+	return params_at(resnet->params, index)->grad;
+}
+
+/* What the convolutions of block number b read. */
+static inline const float *block_input(const struct resnet *resnet, int b)
+{
+	return b == 0 ? resnet->pooled : resnet->blocks[b - 1].out;
+}
+
+#endif

@@ -1,0 +1,380 @@
+/* Optimizer steps, one after the other; what follows a step; when to stop. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "shared/base/clock.h"
+#include "shared/base/log.h"
+#include "trainer/reg/dropout.h"
+#include "trainer/train/clip.h"
+#include "trainer/train/session.h"
+
+/* Beside the checkpoints at the end of epochs: so much work at most is lost to a SIGKILL. */
+static const double checkpoint_seconds = 300;
+
+/* What one optimizer step summed up over its micro-batches. */
+struct step_sums {
+	double loss, accuracy;  /* of batches with something to learn */
+	uint32_t batches, samples;
+	double adv_loss, text_ratio, feat_ratio, adv_seconds;
+};
+
+static bool cancelled(const struct session *s)
+{
+	return s->options->cancelled != NULL && s->options->cancelled(s->options->cancel_context);
+}
+
+/* ---- one micro-batch ---- */
+
+/* Names every picture and caption by its place in the optimizer step's batch. */
+static void set_positions(struct session *s, const struct batch *batch, uint32_t first)
+{
+	/* Downwards: a picture that several samples share has the place of the first. */
+	for (uint32_t i = batch->count; i-- > 0;) {
+		s->caption_positions[i] = first + i;
+		s->picture_positions[batch->image_index[i]] = first + i;
+	}
+}
+
+static void fill_stages(struct session *s, const struct batch *batch, uint64_t step, float scale)
+{
+	struct stages *stages = &s->stages;
+
+	stages->pixels = batch->pixels;
+	stages->nhwc = feed_nhwc(s->feed);
+	stages->pictures = (int)batch->image_count;
+	stages->ids = batch->ids;
+	stages->offsets = batch->offsets;
+	stages->captions = (int)batch->count;
+	stages->tokens = (int)batch->token_count;
+	stages->picture_positions = s->picture_positions;
+	stages->caption_positions = s->caption_positions;
+	stages->pairs = &s->pairs->list;
+	stages->seed = (uint64_t)s->config.seed;
+	stages->step = step;
+	stages->dropout = true;
+	stages->scale = scale;
+}
+
+static void learn(struct session *s, uint64_t epoch, struct step_sums *sums)
+{
+	const struct reg_adv *adv = &s->plan.reg.adv;
+	struct stages *stages = &s->stages;
+	struct model_result result;
+
+	stages_clean(stages, MODEL_TRAIN, &result);
+	s->ops->row_correct(stages->logits, s->pairs->label, s->pairs->list.count, s->model_config.classes, s->correct);
+	if (reg_active(adv->on, adv->from_epoch, epoch)) {
+		struct adv_report report;
+
+		adversary_run(s->adversary, adv, stages, &report);
+		sums->adv_loss += report.loss;
+		sums->text_ratio += report.text_ratio;
+		sums->feat_ratio += report.feat_ratio;
+		sums->adv_seconds += report.seconds;
+	} else {
+		stages_text_backward(stages, stages->dt);
+	}
+	model_image_backward(s->model, stages->dv, NULL);
+	sums->loss += result.loss;
+	sums->accuracy += pairs_accuracy(s->pairs, s->correct);
+	sums->batches++;
+}
+
+static int micro_step(struct session *s, uint64_t step, uint64_t epoch, uint64_t micro, uint32_t place, uint32_t places,
+		      struct step_sums *sums, struct err *err)
+{
+	const struct batch *batch;
+	uint32_t first = place * (uint32_t)s->config.batch_size;
+	int code;
+
+	if ((code = feed_next(s->feed, &batch, err)) != 0)
+		return code;
+	if (batch == NULL || batch->epoch != epoch || batch->step != micro)
+		return err_set(err, ERR_PROTOCOL, "the daemon sent another batch than epoch %llu, step %llu",
+			       (unsigned long long)epoch, (unsigned long long)micro);
+	if (s->plan.task == TASK_MATCH)
+		pairs_match(s->pairs, batch, s->plan.negatives, (uint64_t)s->config.seed, step, first);
+	else
+		pairs_classify(s->pairs, batch);
+	feed_chain(&s->progress.chain, &batch->digest);
+	sums->samples += batch->count;
+	if (s->pairs->list.count > 0) {
+		set_positions(s, batch, first);
+		fill_stages(s, batch, step, 1.0f / (float)places);
+		learn(s, epoch, sums);
+	}
+	feed_release(s->feed);
+	return 0;
+}
+
+/* ---- one optimizer step ---- */
+
+/* Running statistics change with every micro-batch: a step that is given up
+ * half way must leave no trace, or the resumed run would differ. */
+static void keep_buffers(struct session *s, bool restore)
+{
+	struct params *params = s->params;
+	float *now = params->values + params->trained_elements;
+	size_t count = params->value_elements - params->trained_elements;
+
+	if (s->buffers == NULL)
+		return;
+	s->ops->copy(restore ? now : s->buffers, restore ? s->buffers : now, count);
+	for (int i = 0; i < params->count; i++) {
+		if (restore)
+			params->all[i].counter = s->counters[i];
+		else
+			s->counters[i] = params->all[i].counter;
+	}
+}
+
+static int gradients(struct session *s, uint64_t step, uint64_t epoch, struct step_sums *sums, struct err *err)
+{
+	uint64_t first = step % s->steps_per_epoch * (uint64_t)s->config.accumulate;
+	uint64_t left = s->train.steps - first;
+	uint32_t places = left < (uint64_t)s->config.accumulate ? (uint32_t)left : (uint32_t)s->config.accumulate;
+	struct hash chain = s->progress.chain;
+	int code;
+
+	*sums = (struct step_sums){ 0 };
+	keep_buffers(s, false);
+	s->ops->fill(s->params->grads, s->params->trained_elements, 0.0f);
+	model_set_fusion_dropout(s->model, reg_dropout_probability(&s->plan.reg, epoch));
+	for (uint32_t place = 0; place < places; place++)
+		if ((code = micro_step(s, step, epoch, first + place, place, places, sums, err)) != 0) {
+			s->progress.chain = chain;
+			if (place > 0)
+				keep_buffers(s, true);
+			return code;
+		}
+	reg_l2_add_gradient(&s->spans, reg_l2_coupled(&s->plan.reg, epoch), s->params, s->ops);
+	return 0;
+}
+
+static int diverged(const struct session *s, uint64_t step, double lr, struct err *err)
+{
+	return err_set(err, ERR_LIMIT,
+		       "step %llu: the loss or its gradient is not finite (lr %g); nothing of this step was kept. Try a lower --lr, "
+		       "a longer --warmup or --clip 1%s",
+		       (unsigned long long)step, lr, s->plan.reg.adv.on ? ", or a smaller eps of adv" : "");
+}
+
+static void fill_line(const struct session *s, struct metrics_train *line, const struct step_sums *sums, double seconds,
+		      double waited)
+{
+	double batches = sums->batches > 0 ? sums->batches : NAN;
+
+	line->loss = sums->loss / batches;
+	line->accuracy = sums->accuracy / batches;
+	line->samples = sums->samples;
+	line->pairs_per_s = sums->samples / seconds;
+	line->data_wait_s = waited;
+	line->digest = s->progress.chain;
+	line->adv = reg_active(s->plan.reg.adv.on, s->plan.reg.adv.from_epoch, line->epoch);
+	line->adv_loss = sums->adv_loss / batches;
+	line->delta_over_embedding = sums->text_ratio / batches;
+	line->delta_over_feature = sums->feat_ratio / batches;
+	/* What the step took as a multiple of what it would have taken without the adversary. */
+	line->adv_cost = (seconds - waited) / (seconds - waited - sums->adv_seconds);
+}
+
+int loop_step(struct session *s, struct metrics_train *line, struct err *err)
+{
+	double began = clock_seconds(), waited = feed_wait_seconds(s->feed);
+	uint64_t step = s->progress.step;
+	struct step_sums sums;
+	int code;
+
+	*line = (struct metrics_train){ .step = step, .epoch = step / s->steps_per_epoch };
+	if ((code = gradients(s, step, line->epoch, &sums, err)) != 0)
+		return code;
+	line->lr = schedule_lr(&s->schedule, step);
+	line->grad_norm = sqrt(s->ops->sum_squares(s->params->grads, s->params->trained_elements));
+	if (!isfinite(line->grad_norm) || !isfinite(sums.loss))
+		return diverged(s, step, line->lr, err);
+	optimizer_step(s->optimizer, line->lr, reg_l2_decoupled(&s->plan.reg, line->epoch),
+		       clip_coefficient(line->grad_norm, s->config.clip));
+	double seconds = clock_seconds() - began;
+	waited = feed_wait_seconds(s->feed) - waited;
+	fill_line(s, line, &sums, seconds, waited);
+	s->progress.step = step + 1;
+	s->progress.epoch = s->progress.step / s->steps_per_epoch;
+	s->progress.validated = false;
+	s->progress.train_seconds += seconds;
+	s->step_total += seconds;
+	s->wait_total += waited;
+	return 0;
+}
+
+/* ---- after a step ---- */
+
+static bool validation_due(const struct session *s)
+{
+	uint64_t done = s->progress.step;
+
+	if (!s->validates || done == 0 || s->progress.validated)
+		return false;
+	if (done == s->steps_total)
+		return true;
+	return s->config.eval_every > 0 ? done % (uint64_t)s->config.eval_every == 0 : done % s->steps_per_epoch == 0;
+}
+
+static int validate_now(struct session *s, struct validation *out, struct err *err)
+{
+	struct feed *feed = NULL;
+	struct feed_options options = {
+		.socket = s->socket, .client_name = s->client_name, .dataset = s->config.data, .split = s->val.split,
+		.vocab = s->config.vocab, .batch_size = (uint32_t)s->config.batch_size,
+		.image_size = (uint32_t)s->config.image_size, .max_len = (uint32_t)s->config.max_len,
+		.cancelled = s->options->cancelled, .cancel_context = s->options->cancel_context,
+	};
+	int code;
+
+	if ((code = feed_open(&feed, &options, err)) != 0)
+		return code;
+	if (!hash_equal(&feed_info(feed)->version, &s->version))
+		code = err_set(err, ERR_MISMATCH, "data set %s is another version now than at the start of the run", s->config.data);
+	if (code == 0)
+		code = validator_run(s->validator, feed, s->options->cancelled, s->options->cancel_context, out, err);
+	feed_close(feed);
+	return code;
+}
+
+static int validate_and_log(struct session *s, struct err *err)
+{
+	struct checkpoint_progress *p = &s->progress;
+	struct validation val;
+	struct metrics_val line;
+	int code;
+
+	if ((code = validate_now(s, &val, err)) != 0)
+		return code;
+	bool best = !p->has_best || val.accuracy > p->best_accuracy ||
+		    (val.accuracy == p->best_accuracy && val.loss < p->best_loss);
+	if (best) {
+		p->has_best = true;
+		p->best_accuracy = val.accuracy;
+		p->best_loss = val.loss;
+		p->best_step = p->step;
+	}
+	p->validated = true;
+	s->last_val = val;
+	s->has_last_val = true;
+	line = (struct metrics_val){
+		.step = p->step - 1, .epoch = (p->step - 1) / s->steps_per_epoch, .loss = val.loss, .accuracy = val.accuracy,
+		.pairs_per_s = (double)val.samples / val.seconds, .data_wait_s = val.wait_s, .seconds = val.seconds,
+		.pairs = val.pairs, .digest = val.chain, .best = best,
+	};
+	if ((code = metrics_add_val(s->metrics, &line, err)) != 0)
+		return code;
+	const struct tensorboard_scalar scalars[] = { { "val/loss", val.loss }, { "val/accuracy", val.accuracy } };
+	return tensorboard_add(s->tensorboard, line.step, scalars, ARRAY_LEN(scalars), err);
+}
+
+static void epoch_line(struct session *s)
+{
+	uint64_t done = s->progress.step, epoch = (done - 1) / s->steps_per_epoch;
+	char val[96] = "";
+
+	if (s->epoch_steps == 0 || (done % s->steps_per_epoch != 0 && done != s->steps_total))
+		return;
+	if (s->has_last_val && s->progress.validated)
+		snprintf(val, sizeof(val), "; val loss %.4f, accuracy %.4f%s", s->last_val.loss, s->last_val.accuracy,
+			 s->progress.best_step == done ? " (best)" : "");
+	log_info("epoch %llu done: train loss %.4f, accuracy %.4f%s; %.0f s", (unsigned long long)epoch,
+		 s->epoch_loss / (double)s->epoch_steps, s->epoch_accuracy / (double)s->epoch_steps, val,
+		 clock_seconds() - s->epoch_began);
+	s->epoch_loss = s->epoch_accuracy = 0;
+	s->epoch_steps = 0;
+	s->epoch_began = clock_seconds();
+}
+
+int loop_checkpoint(struct session *s, struct err *err)
+{
+	struct checkpoint_about about = { s->about_config.data, s->about_model.data, s->about_dataset.data };
+	int code;
+
+	if (s->written_step == s->progress.step && s->written_validated == s->progress.validated)
+		return 0;
+	if ((code = metrics_sync(s->metrics, err)) != 0 ||
+	    (code = checkpoint_write(s->dir, s->params, s->optimizer, &s->progress, &about, err)) != 0)
+		return code;
+	s->written_step = s->progress.step;
+	s->written_validated = s->progress.validated;
+	s->written_at = clock_seconds();
+	return 0;
+}
+
+static bool checkpoint_due(const struct session *s, bool validated_now)
+{
+	uint64_t done = s->progress.step;
+
+	if (validated_now || done == s->steps_total || done % s->steps_per_epoch == 0)
+		return true;
+	if (s->config.checkpoint_every > 0 && done % (uint64_t)s->config.checkpoint_every == 0)
+		return true;
+	return clock_seconds() - s->written_at > checkpoint_seconds;
+}
+
+static int after_step(struct session *s, struct err *err)
+{
+	bool due = validation_due(s);
+	int code;
+
+	if (due && (code = validate_and_log(s, err)) != 0)
+		return code;
+	epoch_line(s);
+	return checkpoint_due(s, due) ? loop_checkpoint(s, err) : 0;
+}
+
+static void show(struct session *s, const struct metrics_train *line)
+{
+	char note[160];
+
+	s->epoch_loss += line->loss;
+	s->epoch_accuracy += line->accuracy;
+	s->epoch_steps++;
+	snprintf(note, sizeof(note), "epoch %llu  loss %.4f  acc %.3f  %.1f pairs/s  wait %.1f%%",
+		 (unsigned long long)line->epoch, line->loss, line->accuracy, line->pairs_per_s,
+		 s->step_total > 0 ? 100.0 * s->wait_total / s->step_total : 0.0);
+	progress_update(&s->bar, s->progress.step, note);
+}
+
+static int board_train(struct session *s, const struct metrics_train *m, struct err *err)
+{
+	const struct tensorboard_scalar scalars[] = {
+		{ "train/loss", m->loss }, { "train/accuracy", m->accuracy }, { "train/lr", m->lr },
+		{ "train/grad_norm", m->grad_norm }, { "speed/pairs_per_s", m->pairs_per_s }, { "speed/data_wait_s", m->data_wait_s },
+		/* of the adversary, last */
+		{ "adv/loss", m->adv_loss }, { "adv/delta_over_embedding", m->delta_over_embedding },
+		{ "adv/delta_over_feature", m->delta_over_feature }, { "adv/cost", m->adv_cost },
+	};
+
+	return tensorboard_add(s->tensorboard, m->step, scalars, (int)ARRAY_LEN(scalars) - (m->adv ? 0 : 4), err);
+}
+
+int loop_run(struct session *s, struct err *err)
+{
+	uint64_t in_epoch = s->progress.step % s->steps_per_epoch;
+	struct metrics_train line;
+	int code = 0;
+
+	s->epoch_began = s->written_at = clock_seconds();
+	/* A run that was stopped between its last step and the validation that is due. */
+	if (validation_due(s) && (code = after_step(s, err)) != 0)
+		return code;
+	if (s->progress.step < s->steps_total &&
+	    (code = feed_seek(s->feed, s->progress.epoch, in_epoch * (uint64_t)s->config.accumulate, err)) != 0)
+		return code;
+	while (code == 0 && s->progress.step < s->steps_total) {
+		if (cancelled(s))
+			return err_set(err, ERR_CANCELLED, "stopped");
+		if ((code = loop_step(s, &line, err)) != 0 || (code = metrics_add_train(s->metrics, &line, err)) != 0 ||
+		    (code = board_train(s, &line, err)) != 0)
+			break;
+		show(s, &line);
+		code = after_step(s, err);
+	}
+	return code;
+}

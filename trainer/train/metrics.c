@@ -1,0 +1,218 @@
+#include "trainer/train/metrics.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "shared/base/buf.h"
+#include "shared/base/fs.h"
+#include "shared/base/json.h"
+#include "shared/base/mem.h"
+
+/* A line has about 500 bytes: a million steps are half a gigabyte. */
+#define METRICS_BYTES_MAX ((size_t)4 << 30)
+
+struct metrics {
+	int fd;
+	char *path;
+	struct buf line;
+};
+
+/* ---- cutting ---- */
+
+struct line_place {
+	bool whole;     /* a JSON object with a step and a split */
+	bool val;
+	uint64_t step;
+};
+
+static struct line_place place_of(const char *line, size_t size)
+{
+	struct line_place place = { 0 };
+	struct json_reader reader;
+	bool has_step = false, has_split = false;
+	int64_t step;
+
+	json_reader_init(&reader, "metrics.jsonl", line, size);
+	if (json_expect(&reader, JSON_OBJECT_BEGIN, NULL) != 0)
+		goto out;
+	for (;;) {
+		if (json_next(&reader, NULL) != 0)
+			goto out;
+		if (reader.kind == JSON_OBJECT_END)
+			break;
+		bool is_step = strcmp(reader.text.data, "step") == 0, is_split = strcmp(reader.text.data, "split") == 0;
+		if (is_step) {
+			if (json_next(&reader, NULL) != 0 || reader.kind != JSON_NUMBER || json_int(&reader, &step, NULL) != 0 ||
+			    step < 0)
+				goto out;
+			place.step = (uint64_t)step;
+			has_step = true;
+		} else if (is_split) {
+			if (json_next(&reader, NULL) != 0 || reader.kind != JSON_STRING)
+				goto out;
+			place.val = strcmp(reader.text.data, "train") != 0;
+			has_split = true;
+		} else if (json_skip(&reader, NULL) != 0) {
+			goto out;
+		}
+	}
+	place.whole = has_step && has_split;
+out:
+	json_reader_free(&reader);
+	return place;
+}
+
+size_t metrics_keep_bytes(const char *data, size_t size, uint64_t next_step, int keep_last_val)
+{
+	size_t kept = 0;
+
+	while (kept < size) {
+		const char *end = memchr(data + kept, '\n', size - kept);
+
+		if (end == NULL)
+			break;
+		struct line_place place = place_of(data + kept, (size_t)(end - data) - kept);
+		if (!place.whole || place.step >= next_step)
+			break;
+		if (place.val && place.step + 1 == next_step && !keep_last_val)
+			break;
+		kept = (size_t)(end - data) + 1;
+	}
+	return kept;
+}
+
+static int cut(const char *path, uint64_t next_step, int keep_last_val, struct err *err)
+{
+	struct buf content = BUF_INIT;
+	int code;
+
+	if (!fs_exists(path))
+		return 0;
+	code = fs_read(path, METRICS_BYTES_MAX, &content, err);
+	if (code == 0) {
+		size_t kept = metrics_keep_bytes(content.data, content.size, next_step, keep_last_val);
+
+		if (kept < content.size && truncate(path, (off_t)kept) != 0)
+			code = err_errno(err, errno, "%s", path);
+	}
+	buf_free(&content);
+	return code;
+}
+
+int metrics_open(struct metrics **out, const char *path, uint64_t next_step, int keep_last_val, struct err *err)
+{
+	struct metrics *metrics;
+	int code = cut(path, next_step, keep_last_val, err);
+
+	*out = NULL;
+	if (code != 0)
+		return code;
+	metrics = mem_zalloc(sizeof(*metrics));
+	if (metrics == NULL)
+		return err_nomem(err, sizeof(*metrics));
+	metrics->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+	metrics->path = mem_strdup(path);
+	if (metrics->fd < 0 || metrics->path == NULL) {
+		code = err_errno(err, metrics->fd < 0 ? errno : ENOMEM, "%s", path);
+		metrics_close(metrics);
+		return code;
+	}
+	*out = metrics;
+	return 0;
+}
+
+void metrics_close(struct metrics *metrics)
+{
+	if (metrics == NULL)
+		return;
+	if (metrics->fd >= 0)
+		close(metrics->fd);
+	buf_free(&metrics->line);
+	mem_free(metrics->path);
+	mem_free(metrics);
+}
+
+/* ---- lines ---- */
+
+static int add_real(struct buf *line, const char *name, double value, struct err *err)
+{
+	int code = buf_printf(line, err, ", \"%s\": ", name);
+
+	return code != 0 ? code : json_add_real(line, value, err);
+}
+
+static int add_digest(struct buf *line, const struct hash *digest, struct err *err)
+{
+	char hex[HASH_HEX_BYTES];
+
+	hash_to_hex(digest, hex);
+	return buf_printf(line, err, ", \"digest\": \"%s\"}\n", hex);
+}
+
+static int write_line(struct metrics *metrics, struct err *err)
+{
+	size_t done = 0;
+
+	while (done < metrics->line.size) {
+		ssize_t put = write(metrics->fd, metrics->line.data + done, metrics->line.size - done);
+
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put < 0)
+			return err_errno(err, errno, "%s", metrics->path);
+		done += (size_t)put;
+	}
+	return 0;
+}
+
+int metrics_add_train(struct metrics *metrics, const struct metrics_train *m, struct err *err)
+{
+	struct buf *line = &metrics->line;
+	int code;
+
+	buf_clear(line);
+	if ((code = buf_printf(line, err, "{\"step\": %llu, \"epoch\": %llu, \"split\": \"train\"", (unsigned long long)m->step,
+			       (unsigned long long)m->epoch)) != 0 ||
+	    (code = add_real(line, "loss", m->loss, err)) != 0 || (code = add_real(line, "accuracy", m->accuracy, err)) != 0 ||
+	    (code = add_real(line, "pairs_per_s", m->pairs_per_s, err)) != 0 ||
+	    (code = add_real(line, "data_wait_s", m->data_wait_s, err)) != 0 || (code = add_real(line, "lr", m->lr, err)) != 0 ||
+	    (code = add_real(line, "grad_norm", m->grad_norm, err)) != 0 ||
+	    (code = buf_printf(line, err, ", \"samples\": %u", m->samples)) != 0)
+		return code;
+	if (m->adv && ((code = add_real(line, "adv_loss", m->adv_loss, err)) != 0 ||
+		       (code = add_real(line, "delta_over_embedding", m->delta_over_embedding, err)) != 0 ||
+		       (code = add_real(line, "delta_over_feature", m->delta_over_feature, err)) != 0 ||
+		       (code = add_real(line, "adv_cost", m->adv_cost, err)) != 0))
+		return code;
+	code = add_digest(line, &m->digest, err);
+	return code != 0 ? code : write_line(metrics, err);
+}
+
+int metrics_add_val(struct metrics *metrics, const struct metrics_val *m, struct err *err)
+{
+	struct buf *line = &metrics->line;
+	int code;
+
+	buf_clear(line);
+	if ((code = buf_printf(line, err, "{\"step\": %llu, \"epoch\": %llu, \"split\": \"val\"", (unsigned long long)m->step,
+			       (unsigned long long)m->epoch)) != 0 ||
+	    (code = add_real(line, "loss", m->loss, err)) != 0 || (code = add_real(line, "accuracy", m->accuracy, err)) != 0 ||
+	    (code = add_real(line, "pairs_per_s", m->pairs_per_s, err)) != 0 ||
+	    (code = add_real(line, "data_wait_s", m->data_wait_s, err)) != 0 ||
+	    (code = add_real(line, "seconds", m->seconds, err)) != 0 ||
+	    (code = buf_printf(line, err, ", \"pairs\": %llu, \"best\": %s", (unsigned long long)m->pairs,
+			       m->best ? "true" : "false")) != 0)
+		return code;
+	code = add_digest(line, &m->digest, err);
+	return code != 0 ? code : write_line(metrics, err);
+}
+
+int metrics_sync(struct metrics *metrics, struct err *err)
+{
+	/* A pipe or /dev/stdout cannot be synced, and need not be. */
+	if (fsync(metrics->fd) != 0 && errno != EINVAL && errno != EROFS)
+		return err_errno(err, errno, "%s", metrics->path);
+	return 0;
+}

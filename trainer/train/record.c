@@ -1,0 +1,142 @@
+/* DIR/run.json, and the texts about a run that checkpoints carry. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "shared/base/fs.h"
+#include "shared/base/mem.h"
+#include "trainer/train/about.h"
+#include "trainer/train/session.h"
+
+#define RECORD_BYTES_MAX ((size_t)1 << 20)
+
+static int64_t parameter_count(const struct params *params)
+{
+	int64_t count = 0;
+
+	for (int i = 0; i < params->count; i++)
+		if (params->all[i].kind != PARAM_BUFFER && params->all[i].kind != PARAM_COUNTER)
+			count += (int64_t)params->all[i].count;
+	return count;
+}
+
+int record_about(struct session *s, struct err *err)
+{
+	struct about_model model = {
+		.task = s->plan.task, .image_size = s->config.image_size, .vocab_size = s->model_config.text.vocab_size,
+		.classes = s->model_config.classes, .pad_id = s->model_config.text.pad_id, .features = s->model_config.features,
+		.parameters = parameter_count(s->params),
+	};
+	struct about_data data = { .version = s->version, .vocab_hash = s->vocab };
+	int code;
+
+	snprintf(data.name, sizeof(data.name), "%s", s->config.data);
+	snprintf(data.vocab, sizeof(data.vocab), "%s", s->vocab_name);
+	buf_clear(&s->about_config);
+	buf_clear(&s->about_model);
+	buf_clear(&s->about_dataset);
+	if ((code = run_config_write(&s->config, &s->about_config, err)) != 0 ||
+	    (code = about_model_write(&model, &s->about_model, err)) != 0)
+		return code;
+	return about_data_write(&data, &s->about_dataset, err);
+}
+
+static int add_part(struct buf *out, const char *name, const struct part *part, struct err *err)
+{
+	int code;
+
+	if ((code = buf_printf(out, err, ",\n  \"%s\": {\"split\": ", name)) != 0 ||
+	    (code = json_add_string(out, part->split, strlen(part->split), err)) != 0)
+		return code;
+	return buf_printf(out, err, ", \"pictures\": %u, \"captions\": %u}", part->pictures, part->captions);
+}
+
+static int add_score(struct buf *out, const char *name, double accuracy, double loss, struct err *err)
+{
+	int code;
+
+	if ((code = buf_printf(out, err, ", \"%s\": {\"accuracy\": ", name)) != 0 || (code = json_add_real(out, accuracy, err)) != 0 ||
+	    (code = buf_add_text(out, ", \"loss\": ", err)) != 0 || (code = json_add_real(out, loss, err)) != 0)
+		return code;
+	return 0;
+}
+
+static int add_result(const struct session *s, struct buf *out, struct err *err)
+{
+	const struct checkpoint_progress *p = &s->progress;
+	int code;
+
+	if ((code = buf_printf(out, err, ",\n  \"result\": {\"steps\": %" PRIu64 ", \"train_seconds\": ", p->step)) != 0 ||
+	    (code = json_add_real(out, p->train_seconds, err)) != 0)
+		return code;
+	if (s->has_last_val && ((code = add_score(out, "val", s->last_val.accuracy, s->last_val.loss, err)) != 0 ||
+				(code = buf_printf(out, err, ", \"pairs\": %" PRIu64 "}", s->last_val.pairs)) != 0))
+		return code;
+	if (p->has_best && ((code = add_score(out, "best", p->best_accuracy, p->best_loss, err)) != 0 ||
+			    (code = buf_printf(out, err, ", \"steps\": %" PRIu64 "}", p->best_step)) != 0))
+		return code;
+	return buf_add_text(out, "}", err);
+}
+
+int record_write(struct session *s, const char *state, struct err *err)
+{
+	char reg[REG_TEXT_BYTES], digest[HASH_HEX_BYTES], path[SESSION_PATH_BYTES + 16];
+	struct buf out = BUF_INIT;
+	int code;
+
+	reg_spec_text(&s->plan.reg, reg);
+	hash_to_hex(&s->progress.chain, digest);
+	if ((code = buf_printf(&out, err, "{\n  \"program\": \"trainer\", \"format\": 1, \"state\": \"%s\",\n  \"config\": %s,\n", state,
+			       s->about_config.data)) != 0 ||
+	    (code = buf_printf(&out, err, "  \"reg\": \"%s\",\n  \"model\": %s,\n  \"dataset\": %s", reg, s->about_model.data,
+			       s->about_dataset.data)) != 0 ||
+	    (code = add_part(&out, "train", &s->train, err)) != 0 ||
+	    (s->validates && (code = add_part(&out, "val", &s->val, err)) != 0) ||
+	    (code = buf_printf(&out, err, ",\n  \"steps_per_epoch\": %" PRIu64 ", \"steps_total\": %" PRIu64 ", \"threads\": %d",
+			       s->steps_per_epoch, s->steps_total, s->threads)) != 0 ||
+	    (code = add_result(s, &out, err)) != 0 || (code = buf_printf(&out, err, ",\n  \"digest\": \"%s\"\n}\n", digest)) != 0)
+		goto out;
+	snprintf(path, sizeof(path), "%s/run.json", s->dir);
+	code = fs_write_atomic(path, out.data, out.size, err);
+out:
+	buf_free(&out);
+	return code;
+}
+
+int record_read_config(const char *dir, struct run_config *config, struct hash *version, struct hash *vocab, struct err *err)
+{
+	char path[SESSION_PATH_BYTES + 16];
+	struct buf content = BUF_INIT;
+	struct json_reader reader;
+	struct about_data data = { .name = "" };
+	bool has_config = false, has_data = false;
+	int code;
+
+	snprintf(path, sizeof(path), "%s/run.json", dir);
+	run_config_init(config);
+	if ((code = fs_read(path, RECORD_BYTES_MAX, &content, err)) != 0)
+		goto out;
+	json_reader_init(&reader, path, content.data, content.size);
+	code = json_expect(&reader, JSON_OBJECT_BEGIN, err);
+	while (code == 0) {
+		if ((code = json_next(&reader, err)) != 0 || reader.kind == JSON_OBJECT_END)
+			break;
+		if (strcmp(reader.text.data, "config") == 0) {
+			code = run_config_read(config, &reader, err);
+			has_config = true;
+		} else if (strcmp(reader.text.data, "dataset") == 0) {
+			code = about_data_read(&data, &reader, err);
+			has_data = true;
+		} else {
+			code = json_skip(&reader, err);
+		}
+	}
+	if (code == 0 && (!has_config || !has_data))
+		code = json_fail(&reader, err, "no run's configuration in it");
+	json_reader_free(&reader);
+	*version = data.version;
+	*vocab = data.vocab_hash;
+out:
+	buf_free(&content);
+	return code;
+}

@@ -1,0 +1,527 @@
+/* Setting a run up, and ending it. The steps are in loop.c. */
+#include "trainer/train/run.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "shared/base/fs.h"
+#include "shared/base/log.h"
+#include "shared/base/mem.h"
+#include "shared/base/paths.h"
+#include "trainer/io/weights.h"
+#include "trainer/kernels/kernels.h"
+#include "trainer/train/session.h"
+
+enum { NAMES_SHOWN = 12 };
+
+/* ---- the folder ---- */
+
+int run_default_out(const struct run_config *config, char *out, size_t bytes, struct err *err)
+{
+	long long seed = config->seed < 0 ? 0 : config->seed;
+	int length = snprintf(out, bytes, "runs/%s-%s-seed%lld", config->data == NULL ? "" : config->data,
+			      config->reg == NULL ? "none" : config->reg, seed);
+
+	if (config->data == NULL)
+		return err_set(err, ERR_USAGE, "--resume needs --out DIR, the folder of the run to go on with");
+	if (length < 0 || (size_t)length >= bytes)
+		return err_set(err, ERR_USAGE, "name the folder of this run with --out: the default would be too long");
+	for (char *c = out + strlen("runs/"); *c != '\0'; c++)
+		if (strchr("/:=, \t", *c) != NULL)
+			*c = '_';
+	return 0;
+}
+
+/* Whether a folder holds anything; a missing one does not. */
+static bool in_use(const char *path)
+{
+	DIR *folder = opendir(path);
+	struct dirent *entry;
+	bool any = false;
+
+	if (folder == NULL)
+		return fs_exists(path);
+	while (!any && (entry = readdir(folder)) != NULL)
+		any = strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && strcmp(entry->d_name, ".lock") != 0;
+	closedir(folder);
+	return any;
+}
+
+static int check_folder(const struct session *s, struct err *err)
+{
+	if (fs_exists(s->dir) && !fs_is_dir(s->dir))
+		return err_set(err, ERR_EXISTS, "--out %s: is not a folder", s->dir);
+	if (!s->options->resume && in_use(s->dir))
+		return err_set(err, ERR_EXISTS,
+			       "--out %s: the folder is not empty; go on with the run in it with --resume, or choose another --out",
+			       s->dir);
+	return 0;
+}
+
+static int take_folder(struct session *s, struct err *err)
+{
+	char path[SESSION_PATH_BYTES + 8];
+	int code = fs_mkdirs(s->dir, 0777, err);
+
+	if (code != 0)
+		return code;
+	snprintf(path, sizeof(path), "%s/.lock", s->dir);
+	s->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+	if (s->lock < 0)
+		return err_errno(err, errno, "%s", path);
+	if (flock(s->lock, LOCK_EX | LOCK_NB) != 0)
+		return err_set(err, ERR_BUSY, "--out %s: another trainer is writing there", s->dir);
+	return 0;
+}
+
+/* ---- configuration ---- */
+
+static int adopt_recorded(struct session *s, struct err *err)
+{
+	struct run_config recorded;
+	struct hash version, vocab;
+	int code = record_read_config(s->dir, &recorded, &version, &vocab, err);
+
+	if (code == ERR_NOTFOUND && !checkpoint_exists(s->dir)) {
+		log_info("%s holds no run yet: starting at the beginning", s->dir);
+		code = 0;
+	} else if (code == 0) {
+		code = run_config_adopt(&s->config, &recorded, s->options->given, s->dir, err);
+	}
+	run_config_free(&recorded);
+	return code;
+}
+
+static int configure(struct session *s, struct err *err)
+{
+	int code;
+
+	if (s->options->out != NULL) {
+		if (snprintf(s->dir, sizeof(s->dir), "%s", s->options->out) >= (int)sizeof(s->dir) || s->dir[0] == '\0')
+			return err_set(err, ERR_USAGE, "--out: the path is empty or longer than %d bytes", SESSION_PATH_BYTES - 1);
+	} else if ((code = run_default_out(&s->config, s->dir, sizeof(s->dir), err)) != 0) {
+		return code;
+	}
+	if (s->options->resume && (code = adopt_recorded(s, err)) != 0)
+		return code;
+	if ((code = run_config_resolve(&s->config, &s->plan, err)) != 0 ||
+	    (code = model_preset(&s->model_config, s->config.preset, s->config.image_size < 0 ? 0 : (int)s->config.image_size,
+				 err)) != 0)
+		return code;
+	s->config.image_size = s->model_config.image.image_size;
+	if (s->config.max_len > s->model_config.text.max_positions)
+		return err_set(err, ERR_USAGE, "--max-len %lld: the text tower has %d positions", (long long)s->config.max_len,
+			       s->model_config.text.max_positions);
+	s->model_config.task = s->plan.task;
+	s->model_config.text.dropout = s->config.bert_dropout;
+	return s->options->dry_run ? 0 : check_folder(s, err);
+}
+
+/* ---- data ---- */
+
+static int open_feed(struct session *s, const char *split, bool training, struct feed **out, struct err *err)
+{
+	struct feed_options options = {
+		.socket = s->socket, .client_name = s->client_name, .dataset = s->config.data, .split = split,
+		.vocab = s->config.vocab, .training = training, .seed = (uint64_t)s->config.seed,
+		.batch_size = (uint32_t)s->config.batch_size, .image_size = (uint32_t)s->config.image_size,
+		.max_len = (uint32_t)s->config.max_len, .cancelled = s->options->cancelled,
+		.cancel_context = s->options->cancel_context,
+	};
+
+	return feed_open(out, &options, err);
+}
+
+static int note_part(struct part *part, const char *split, const struct stream_info *info, struct err *err)
+{
+	if (snprintf(part->split, sizeof(part->split), "%s", split) >= (int)sizeof(part->split))
+		return err_set(err, ERR_USAGE, "the split name '%.40s...' is too long", split);
+	part->pictures = info->picture_count;
+	part->captions = info->caption_count;
+	part->steps = info->steps;
+	return 0;
+}
+
+/* Whether a '+' list of splits holds the other's whole or in part. */
+static bool splits_overlap(const char *a, const char *b)
+{
+	char list[SESSION_NAME_BYTES], *rest = list;
+	const char *name;
+
+	if (strcmp(a, "all") == 0 || strcmp(b, "all") == 0)
+		return true;
+	snprintf(list, sizeof(list), "%s", a);
+	while ((name = strsep(&rest, "+")) != NULL) {
+		char other[SESSION_NAME_BYTES], *rest_b = other;
+		const char *name_b;
+
+		snprintf(other, sizeof(other), "%s", b);
+		while ((name_b = strsep(&rest_b, "+")) != NULL)
+			if (strcmp(name, name_b) == 0)
+				return true;
+	}
+	return false;
+}
+
+static int open_val(struct session *s, struct err *err)
+{
+	struct feed *feed = NULL;
+	int code;
+
+	if (strcmp(s->config.val_split, "none") == 0)
+		return 0;
+	code = open_feed(s, s->config.val_split, false, &feed, err);
+	if (code == 0 && feed_info(feed)->caption_count == 0)
+		code = err_set(err, ERR_NOTFOUND, "the split %s of %s is empty", s->config.val_split, s->config.data);
+	if (code == ERR_NOTFOUND && s->plan.validate_default) {
+		log_warn("data set %s has no val split: training without validation (--val-split names another)", s->config.data);
+		s->config.val_split = "none";
+		code = 0;
+	} else if (code == 0) {
+		s->validates = true;
+		code = note_part(&s->val, s->config.val_split, feed_info(feed), err);
+	}
+	feed_close(feed);
+	if (code == 0 && s->validates && splits_overlap(s->train.split, s->val.split))
+		log_warn("the split %s is part of what is trained on (%s): its accuracy says nothing about other pictures", s->val.split,
+			 s->train.split);
+	return code;
+}
+
+static int check_task(const struct session *s, struct err *err)
+{
+	if (s->train.steps == 0 || s->train.pictures == 0)
+		return err_set(err, ERR_NOTFOUND, "the split %s of %s is empty", s->train.split, s->config.data);
+	if (s->plan.task == TASK_MATCH && s->train.pictures < 2)
+		return err_set(err, ERR_FORMAT, "the split %s of %s has one picture; matching needs at least two", s->train.split,
+			       s->config.data);
+	if (s->plan.task == TASK_CLASSIFY && s->label_count < 2)
+		return err_set(err, ERR_FORMAT,
+			       "data set %s has %s; --task classify needs at least two classes (prepctl add --columns "
+			       "IMAGE,CAPTION,LABEL), or use --task match",
+			       s->config.data, s->label_count == 0 ? "no labels" : "one label");
+	return 0;
+}
+
+static int open_data(struct session *s, struct err *err)
+{
+	const struct stream_info *info;
+	int code;
+
+	snprintf(s->client_name, sizeof(s->client_name), "trainer %.60s %.50s", s->config.data, s->config.reg);
+	if ((code = paths_socket(&s->socket, s->options->socket, false, err)) != 0 ||
+	    (code = open_feed(s, s->config.train_split, true, &s->feed, err)) != 0)
+		return code;
+	info = feed_info(s->feed);
+	s->version = info->version;
+	s->vocab = info->vocab;
+	s->transform = info->transform;
+	s->vocab_size = info->vocab_size;
+	s->pad_id = info->pad_id;
+	s->label_count = info->label_count;
+	snprintf(s->vocab_name, sizeof(s->vocab_name), "%s", info->vocab_name);
+	if ((code = note_part(&s->train, s->config.train_split, info, err)) != 0 || (code = check_task(s, err)) != 0)
+		return code;
+	return open_val(s, err);
+}
+
+/* ---- model ---- */
+
+static void log_names(const char *what, int count, const struct buf *names)
+{
+	const char *at = names->data;
+
+	if (count == 0 || at == NULL)
+		return;
+	log_warn("%s: %d", what, count);
+	for (int i = 0; i < NAMES_SHOWN && *at != '\0'; i++) {
+		size_t length = strcspn(at, "\n");
+
+		log_warn("    %.*s", (int)length, at);
+		at += length + (at[length] == '\n');
+	}
+	if (*at != '\0')
+		log_warn("    and more");
+}
+
+static int load_weights(struct session *s, const char *path, enum weights_kind kind, const char *option, struct err *err)
+{
+	struct weights_report report = { 0 };
+	int code;
+
+	if (path == NULL)
+		return 0;
+	if ((code = weights_load(s->params, path, kind, &report, err)) != 0) {
+		err_prefix(err, "--%s", option);
+		goto out;
+	}
+	if (report.loaded == 0) {
+		code = err_set(err, ERR_MISMATCH, "--%s: %s holds no weight of this model", option, path);
+		goto out;
+	}
+	log_info("%s: %d tensors loaded, %d missing, %d unexpected, %d left out on purpose", path, report.loaded, report.missing,
+		 report.unexpected, report.skipped);
+	log_names("missing in the file, initialized at random", report.missing, &report.missing_names);
+	log_names("unexpected in the file, ignored", report.unexpected, &report.unexpected_names);
+out:
+	weights_report_free(&report);
+	return code;
+}
+
+static int initial_weights(struct session *s, struct err *err)
+{
+	int code;
+
+	params_init(s->params, (uint64_t)s->config.seed);
+	if (s->options->resume && checkpoint_exists(s->dir))
+		return 0; /* all of them come from there */
+	if ((code = load_weights(s, s->config.init, WEIGHTS_STATE, "init", err)) != 0 ||
+	    (code = load_weights(s, s->config.image_weights, WEIGHTS_IMAGE, "image-weights", err)) != 0)
+		return code;
+	return load_weights(s, s->config.text_weights, WEIGHTS_TEXT, "text-weights", err);
+}
+
+static int open_buffers(struct session *s, struct err *err)
+{
+	size_t batch = (size_t)s->config.batch_size;
+	size_t running = s->params->value_elements - s->params->trained_elements;
+
+	s->picture_positions = mem_array(batch, sizeof(*s->picture_positions));
+	s->caption_positions = mem_array(batch, sizeof(*s->caption_positions));
+	s->correct = mem_array((size_t)s->pairs->capacity, 1);
+	if (s->config.accumulate > 1) {
+		s->buffers = model_alloc(running + 1);
+		s->counters = mem_array((size_t)s->params->count, sizeof(*s->counters));
+	}
+	if (s->picture_positions == NULL || s->caption_positions == NULL || s->correct == NULL ||
+	    (s->config.accumulate > 1 && (s->buffers == NULL || s->counters == NULL)))
+		return err_nomem(err, running * sizeof(float));
+	return 0;
+}
+
+static int open_model(struct session *s, struct err *err)
+{
+	struct optimizer_config optimizer = { .kind = s->plan.optimizer, .momentum = s->config.momentum };
+	size_t pairs = pairs_most(s->plan.task, (int)s->config.batch_size, s->plan.negatives);
+	int batch = (int)s->config.batch_size;
+	int code;
+
+	s->model_config.text.vocab_size = (int)s->vocab_size;
+	s->model_config.text.pad_id = s->pad_id;
+	s->model_config.classes = s->plan.task == TASK_MATCH ? 2 : (int)s->label_count;
+	s->limits = (struct model_limits){ .pictures = batch, .captions = batch, .tokens = batch * (int)s->config.max_len,
+					   .tokens_per_caption = (int)s->config.max_len, .pairs = (int)pairs, .training = true };
+	validator_limits(&s->limits, (uint32_t)batch, (uint32_t)s->config.max_len);
+	s->ops = kernels_fast()->vector;
+	if ((code = model_open(&s->model, &s->model_config, &s->limits, err)) != 0)
+		return code;
+	s->params = model_params(s->model);
+	if ((code = initial_weights(s, err)) != 0 ||
+	    (code = stages_open(&s->stages, s->model, &s->limits, s->ops, err)) != 0 ||
+	    (code = pairs_open(&s->pairs, s->plan.task, batch, s->plan.negatives, err)) != 0 ||
+	    (code = decay_spans_init(&s->spans, s->params, s->plan.reg.l2.all, err)) != 0 ||
+	    (code = optimizer_open(&s->optimizer, &optimizer, s->params, &s->spans, s->ops, err)) != 0 ||
+	    (s->plan.reg.adv.on && (code = adversary_open(&s->adversary, &s->model_config, &s->limits, err)) != 0) ||
+	    (s->validates && (code = validator_open(&s->validator, s->model, &s->limits, s->ops, s->val.pictures, s->val.captions,
+						    (uint32_t)batch, err)) != 0))
+		return code;
+	return open_buffers(s, err);
+}
+
+/* ---- progress ---- */
+
+static void plan_steps(struct session *s)
+{
+	uint64_t each = (uint64_t)s->config.accumulate;
+
+	s->steps_per_epoch = (s->train.steps + each - 1) / each;
+	s->steps_total = s->config.steps > 0 ? (uint64_t)s->config.steps : (uint64_t)s->config.epochs * s->steps_per_epoch;
+	if (s->config.warmup < 0)
+		s->config.warmup = (int64_t)schedule_default_warmup(s->steps_total);
+	s->schedule = (struct schedule){ .kind = s->plan.schedule, .base = s->config.lr, .warmup = (uint64_t)s->config.warmup,
+					 .total = s->steps_total };
+	s->progress = (struct checkpoint_progress){ .chain = s->version };
+	s->written_step = UINT64_MAX;
+}
+
+/* The data must be what the run was started on, whatever its name says. */
+static int check_same_data(const struct session *s, struct err *err)
+{
+	struct run_config recorded;
+	struct hash version, vocab;
+	int code = record_read_config(s->dir, &recorded, &version, &vocab, err);
+
+	run_config_free(&recorded);
+	if (code == ERR_NOTFOUND)
+		return 0;
+	if (code == 0 && !hash_equal(&version, &s->version))
+		code = err_set(err, ERR_MISMATCH,
+			       "data set %s is not the version that the run in %s was started on; add that one again, or start a new run "
+			       "with another --out",
+			       s->config.data, s->dir);
+	if (code == 0 && !hash_equal(&vocab, &s->vocab))
+		code = err_set(err, ERR_MISMATCH, "the vocabulary %s is not the one that the run in %s was started with", s->vocab_name,
+			       s->dir);
+	return code;
+}
+
+static int restore(struct session *s, struct err *err)
+{
+	bool found;
+	int code;
+
+	if ((code = check_same_data(s, err)) != 0 ||
+	    (code = checkpoint_restore(s->dir, s->params, s->optimizer, &s->progress, &found, err)) != 0)
+		return code;
+	if (!found)
+		return 0;
+	s->progress.epoch = s->progress.step / s->steps_per_epoch;
+	s->written_step = s->progress.step;
+	s->written_validated = s->progress.validated;
+	log_info("going on at step %llu of %llu (epoch %llu)", (unsigned long long)s->progress.step,
+		 (unsigned long long)s->steps_total, (unsigned long long)s->progress.epoch);
+	return 0;
+}
+
+static int open_outputs(struct session *s, struct err *err)
+{
+	char path[SESSION_PATH_BYTES + 32];
+	int code;
+
+	snprintf(path, sizeof(path), "%s/metrics.jsonl", s->dir);
+	if ((code = record_about(s, err)) != 0 || (code = record_write(s, "running", err)) != 0 ||
+	    (code = metrics_open(&s->metrics, path, s->progress.step, s->progress.validated, err)) != 0)
+		return code;
+	snprintf(path, sizeof(path), "%s/tensorboard", s->dir);
+	if ((code = fs_mkdirs(path, 0777, err)) != 0)
+		return code;
+	return tensorboard_open(&s->tensorboard, path, s->progress.step, err);
+}
+
+/* ---- the whole ---- */
+
+static void announce(const struct session *s)
+{
+	char reg[REG_TEXT_BYTES];
+
+	reg_spec_text(&s->plan.reg, reg);
+	log_info("%s (%u pictures, %u captions), preset %s at %lld px, reg %s", s->config.data, s->train.pictures, s->train.captions,
+		 s->config.preset, (long long)s->config.image_size, reg);
+	log_info("%llu steps of %lld samples, %llu an epoch, %d threads; writing to %s", (unsigned long long)s->steps_total,
+		 (long long)(s->config.batch_size * s->config.accumulate), (unsigned long long)s->steps_per_epoch, s->threads, s->dir);
+}
+
+/* A run that ends early: what was reached is kept, and the message says how to go on. */
+static int end_early(struct session *s, int code, struct err *err)
+{
+	struct err second = { 0 };
+	bool stopped = code == ERR_CANCELLED;
+
+	if (!stopped && code != ERR_UNAVAILABLE) {
+		if (record_write(s, "failed", &second) != 0)
+			log_warn("%s", second.message);
+		return code;
+	}
+	if (loop_checkpoint(s, &second) != 0 || record_write(s, "interrupted", &second) != 0) {
+		log_error("%s", second.message);
+		return code;
+	}
+	if (stopped)
+		return err_set(err, ERR_CANCELLED, "stopped after step %llu; the checkpoint is written. Go on with: trainer --resume --out %s",
+			       (unsigned long long)s->progress.step, s->dir);
+	return err_prefix(err, "stopped after step %llu with a checkpoint (go on with trainer --resume --out %s)",
+			  (unsigned long long)s->progress.step, s->dir);
+}
+
+static void fill_result(const struct session *s, struct run_result *result)
+{
+	const struct checkpoint_progress *p = &s->progress;
+
+	*result = (struct run_result){
+		.steps = p->step, .epochs = p->step / s->steps_per_epoch, .train_seconds = p->train_seconds,
+		.has_val = s->has_last_val, .accuracy = s->last_val.accuracy, .loss = s->last_val.loss, .has_best = p->has_best,
+		.best_accuracy = p->best_accuracy, .best_loss = p->best_loss, .best_step = p->best_step,
+	};
+	snprintf(result->dir, sizeof(result->dir), "%s", s->dir);
+}
+
+static int train(struct session *s, struct run_result *result, struct err *err)
+{
+	int code;
+
+	if ((code = take_folder(s, err)) != 0 || (s->options->resume && (code = restore(s, err)) != 0) ||
+	    (code = open_outputs(s, err)) != 0)
+		return code;
+	announce(s);
+	progress_begin(&s->bar, "training", s->steps_total, s->options->quiet);
+	progress_update(&s->bar, s->progress.step, NULL);
+	code = loop_run(s, err);
+	progress_end(&s->bar, s->progress.step, NULL);
+	if (code == 0)
+		code = loop_checkpoint(s, err);
+	if (code != 0)
+		return end_early(s, code, err);
+	fill_result(s, result);
+	return record_write(s, "finished", err);
+}
+
+static void session_close(struct session *s)
+{
+	if (s == NULL)
+		return;
+	tensorboard_close(s->tensorboard);
+	metrics_close(s->metrics);
+	validator_close(s->validator);
+	adversary_close(s->adversary);
+	optimizer_close(s->optimizer);
+	decay_spans_free(&s->spans);
+	pairs_close(s->pairs);
+	stages_close(&s->stages);
+	model_release(s->buffers);
+	mem_free(s->counters);
+	mem_free(s->picture_positions);
+	mem_free(s->caption_positions);
+	mem_free(s->correct);
+	model_close(s->model);
+	feed_close(s->feed);
+	buf_free(&s->about_config);
+	buf_free(&s->about_model);
+	buf_free(&s->about_dataset);
+	mem_free(s->socket);
+	if (s->lock >= 0)
+		close(s->lock);
+	run_config_free(&s->config);
+	mem_free(s);
+}
+
+int run_train(struct run_options *options, struct run_result *result, struct err *err)
+{
+	struct session *s = mem_zalloc(sizeof(*s));
+	int code;
+
+	*result = (struct run_result){ .dir = "" };
+	if (s == NULL)
+		return err_nomem(err, sizeof(*s));
+	s->options = options;
+	s->config = options->config;
+	memset(options->config.owned, 0, sizeof(options->config.owned));
+	s->lock = -1;
+	if ((code = configure(s, err)) != 0)
+		goto out;
+	s->threads = kernels_set_threads(s->config.threads > 0 ? (int)s->config.threads : 0);
+	s->config.threads = s->threads;
+	if ((code = open_data(s, err)) != 0)
+		goto out;
+	plan_steps(s);
+	if ((code = open_model(s, err)) != 0)
+		goto out;
+	code = options->dry_run ? plan_print(s, err) : train(s, result, err);
+out:
+	session_close(s);
+	return code;
+}

@@ -1,0 +1,103 @@
+/*
+ * session.h - the state of a run in progress, shared by the files that make it up:
+ * run.c (set-up and end), loop.c (steps), record.c (run.json), plan.c (--dry-run).
+ *
+ * Threads: one caller. Ownership: run.c opens and closes everything.
+ */
+#ifndef TRAINER_TRAIN_SESSION_H
+#define TRAINER_TRAIN_SESSION_H
+
+#include "shared/base/progress.h"
+#include "trainer/client/feed.h"
+#include "trainer/io/tensorboard.h"
+#include "trainer/reg/adv.h"
+#include "trainer/train/checkpoint.h"
+#include "trainer/train/metrics.h"
+#include "trainer/train/pairs.h"
+#include "trainer/train/run.h"
+
+enum { SESSION_PATH_BYTES = 1024, SESSION_NAME_BYTES = 128 };
+
+/* What is known of a part of the data set. */
+struct part {
+	char split[SESSION_NAME_BYTES];
+	uint32_t pictures, captions;
+	uint64_t steps; /* batches of an epoch */
+};
+
+struct session {
+	const struct run_options *options;
+	struct run_config config;
+	struct run_plan plan;
+	char *socket;
+	char dir[SESSION_PATH_BYTES];
+	int lock;              /* descriptor of DIR/.lock, or -1 */
+	int threads;           /* in use */
+	char client_name[SESSION_NAME_BYTES];
+
+	/* data */
+	struct feed *feed;     /* of training */
+	struct part train, val;
+	bool validates;
+	struct hash version, vocab, transform;
+	char vocab_name[SESSION_NAME_BYTES];
+	uint32_t vocab_size, label_count;
+	int32_t pad_id;
+
+	/* model */
+	struct model_config model_config;
+	struct model_limits limits;
+	struct model *model;
+	struct params *params; /* the model's */
+	const struct vector_ops *ops;
+	struct stages stages;
+	struct adversary *adversary; /* NULL without adv */
+	struct pairs *pairs;
+	struct decay_spans spans;
+	struct optimizer *optimizer;
+	struct validator *validator; /* NULL without validation */
+	struct schedule schedule;
+
+	/* per micro-batch, (batch_size) */
+	uint32_t *picture_positions, *caption_positions;
+	uint8_t *correct;      /* (pairs) */
+	float *buffers;        /* running statistics at the start of a step; NULL when steps are whole batches */
+	int64_t *counters;     /* (params->count) */
+
+	/* progress */
+	uint64_t steps_per_epoch, steps_total;
+	struct checkpoint_progress progress;
+	uint64_t written_step; /* of the last checkpoint; UINT64_MAX: none */
+	bool written_validated;
+	double written_at;     /* clock */
+	struct validation last_val;
+	bool has_last_val;
+	struct buf about_config, about_model, about_dataset;
+	struct metrics *metrics;
+	struct tensorboard *tensorboard;
+	struct progress bar;
+	/* sums over the epoch, for its line on the terminal */
+	double epoch_loss, epoch_accuracy, epoch_began;
+	uint64_t epoch_steps;
+	double wait_total, step_total; /* seconds of this session, for the progress line */
+};
+
+/* loop.c: from progress.step to the end. */
+MUST_USE int loop_run(struct session *s, struct err *err);
+/* One optimizer step on the batches that come next; feed_seek() first. Fills
+ * the line for metrics.jsonl and moves progress on. */
+MUST_USE int loop_step(struct session *s, struct metrics_train *line, struct err *err);
+/* Writes a checkpoint unless the last one is of this very state. */
+MUST_USE int loop_checkpoint(struct session *s, struct err *err);
+
+/* record.c */
+MUST_USE int record_about(struct session *s, struct err *err);
+/* state: "running", "interrupted", "failed", "finished" */
+MUST_USE int record_write(struct session *s, const char *state, struct err *err);
+/* The configuration in DIR/run.json. ERR_NOTFOUND: there is no such file. */
+MUST_USE int record_read_config(const char *dir, struct run_config *out, struct hash *version, struct hash *vocab, struct err *err);
+
+/* plan.c */
+MUST_USE int plan_print(struct session *s, struct err *err);
+
+#endif

@@ -1,0 +1,253 @@
+#include "trainer/train/validate.h"
+
+#include <string.h>
+
+#include "shared/base/clock.h"
+#include "shared/base/mem.h"
+
+struct validator {
+	struct model *model;
+	const struct vector_ops *ops;
+	struct model_limits limits;
+	size_t features, width;
+	uint32_t pictures, captions, batch_size;
+	/* of the split */
+	float *v, *t;            /* (pictures, F), (captions, F) */
+	uint8_t *seen;           /* (pictures) v is filled */
+	uint32_t *own, *wrong;   /* (captions) */
+	int32_t *label;          /* (captions) */
+	uint32_t encoded;        /* captions so far */
+	/* of one batch or one chunk of pairs */
+	float *word, *v_rows;    /* (tokens, W), (limits.pictures, F) */
+	uint8_t *needed;         /* (batch_size) pictures of the slot to encode */
+	uint32_t *picture, *caption;
+	int32_t *pair_label;
+};
+
+void validator_limits(struct model_limits *limits, uint32_t batch_size, uint32_t max_len)
+{
+	int b = (int)batch_size;
+
+	/* A caption is scored with two pictures, in two pairs. */
+	if (limits->pictures < (b < 2 ? 2 : b))
+		limits->pictures = b < 2 ? 2 : b;
+	if (limits->captions < b)
+		limits->captions = b;
+	if (limits->tokens < b * (int)max_len)
+		limits->tokens = b * (int)max_len;
+	if (limits->tokens_per_caption < (int)max_len)
+		limits->tokens_per_caption = (int)max_len;
+	if (limits->pairs < 2 * b)
+		limits->pairs = 2 * b;
+}
+
+int validator_open(struct validator **out, struct model *model, const struct model_limits *limits, const struct vector_ops *ops,
+		   uint32_t pictures, uint32_t captions, uint32_t batch_size, struct err *err)
+{
+	struct validator *v = mem_zalloc(sizeof(*v));
+	size_t features = (size_t)model_config(model)->features, width = (size_t)model_config(model)->text.width;
+
+	*out = NULL;
+	if (v == NULL)
+		return err_nomem(err, sizeof(*v));
+	v->model = model;
+	v->ops = ops;
+	v->limits = *limits;
+	v->features = features;
+	v->width = width;
+	v->pictures = pictures;
+	v->captions = captions;
+	v->batch_size = batch_size;
+	v->v = model_alloc((size_t)pictures * features);
+	v->t = model_alloc((size_t)captions * features);
+	v->seen = mem_array(pictures, 1);
+	v->own = mem_array(captions, sizeof(*v->own));
+	v->wrong = mem_array(captions, sizeof(*v->wrong));
+	v->label = mem_array(captions, sizeof(*v->label));
+	v->word = model_alloc((size_t)limits->tokens * width);
+	v->v_rows = model_alloc((size_t)limits->pictures * features);
+	v->needed = mem_array(batch_size, 1);
+	v->picture = mem_array((size_t)limits->pairs, sizeof(*v->picture));
+	v->caption = mem_array((size_t)limits->pairs, sizeof(*v->caption));
+	v->pair_label = mem_array((size_t)limits->pairs, sizeof(*v->pair_label));
+	if (v->v == NULL || v->t == NULL || v->seen == NULL || v->own == NULL || v->wrong == NULL || v->label == NULL ||
+	    v->word == NULL || v->v_rows == NULL || v->needed == NULL || v->picture == NULL || v->caption == NULL ||
+	    v->pair_label == NULL) {
+		validator_close(v);
+		err_nomem(err, ((size_t)pictures + captions) * features * sizeof(float));
+		return err_prefix(err, "features of %u pictures and %u captions", pictures, captions);
+	}
+	*out = v;
+	return 0;
+}
+
+void validator_close(struct validator *v)
+{
+	if (v == NULL)
+		return;
+	model_release(v->v);
+	model_release(v->t);
+	mem_free(v->seen);
+	mem_free(v->own);
+	mem_free(v->wrong);
+	mem_free(v->label);
+	model_release(v->word);
+	model_release(v->v_rows);
+	mem_free(v->needed);
+	mem_free(v->picture);
+	mem_free(v->caption);
+	mem_free(v->pair_label);
+	mem_free(v);
+}
+
+static const struct model_call evaluation_call = { .mode = MODEL_EVAL, .dropout = false };
+
+/* Encodes the pictures of a batch whose features are still missing: a picture
+ * with many captions may reach over several batches. */
+static void encode_pictures(struct validator *v, const struct batch *batch, bool nhwc)
+{
+	size_t side = (size_t)model_config(v->model)->image.image_size;
+	size_t picture_elements = 3 * side * side;
+	const float *pixels = batch->pixels;
+	uint32_t count;
+
+	memset(v->needed, 0, batch->image_count);
+	for (uint32_t i = 0; i < batch->count; i++)
+		if (!v->seen[batch->pictures[i]])
+			v->needed[batch->image_index[i]] = 1;
+	for (uint32_t from = 0; from < batch->image_count; from += count) {
+		for (count = 0; from + count < batch->image_count && v->needed[from + count]; count++)
+			;
+		if (count == 0) {
+			count = 1;
+			continue;
+		}
+		model_image_forward(v->model, &evaluation_call, pixels + from * picture_elements, nhwc, (int)count,
+				    v->v_rows + from * v->features);
+	}
+	for (uint32_t i = 0; i < batch->count; i++) {
+		uint32_t picture = batch->pictures[i];
+
+		if (v->seen[picture])
+			continue;
+		v->ops->copy(v->v + picture * v->features, v->v_rows + batch->image_index[i] * v->features, v->features);
+		v->seen[picture] = 1;
+	}
+}
+
+static void encode_captions(struct validator *v, const struct batch *batch)
+{
+	model_embed_forward(v->model, batch->ids, (int)batch->token_count, v->word);
+	model_text_forward(v->model, &evaluation_call, v->word, batch->offsets, (int)batch->count,
+			   v->t + v->encoded * v->features);
+	for (uint32_t i = 0; i < batch->count; i++) {
+		v->own[v->encoded] = batch->pictures[i];
+		v->wrong[v->encoded] = batch->wrong_pictures[i];
+		v->label[v->encoded] = batch->labels[i];
+		v->encoded++;
+	}
+}
+
+static void add_pair(struct validator *v, int *pairs, int *rows, uint32_t caption, uint32_t picture, int32_t label)
+{
+	CHECK(*pairs < v->limits.pairs && *rows < v->limits.pictures);
+	v->ops->copy(v->v_rows + (size_t)*rows * v->features, v->v + picture * v->features, v->features);
+	v->picture[*pairs] = (uint32_t)*rows;
+	v->caption[*pairs] = caption;
+	v->pair_label[*pairs] = label;
+	(*rows)++;
+	(*pairs)++;
+}
+
+static void score(struct validator *v, struct validation *out)
+{
+	bool match = model_config(v->model)->task == TASK_MATCH;
+	int most = v->limits.pictures / (match ? 2 : 1);
+	double loss = 0;
+	uint64_t correct = 0;
+
+	if (most > v->limits.captions)
+		most = v->limits.captions;
+	if (most > v->limits.pairs / (match ? 2 : 1))
+		most = v->limits.pairs / (match ? 2 : 1);
+	for (uint32_t from = 0; from < v->encoded; from += (uint32_t)most) {
+		uint32_t count = v->encoded - from < (uint32_t)most ? v->encoded - from : (uint32_t)most;
+		struct model_pairs list = { .picture = v->picture, .caption = v->caption, .label = v->pair_label };
+		struct model_result result;
+		int rows = 0;
+
+		for (uint32_t i = 0; i < count; i++) {
+			uint32_t at = from + i;
+
+			if (match && v->wrong[at] != UINT32_MAX) {
+				add_pair(v, &list.count, &rows, i, v->own[at], 1);
+				add_pair(v, &list.count, &rows, i, v->wrong[at], 0);
+			} else if (!match && v->label[at] >= 0) {
+				add_pair(v, &list.count, &rows, i, v->own[at], v->label[at]);
+			}
+		}
+		if (list.count == 0)
+			continue;
+		model_fusion_forward(v->model, &evaluation_call, v->v_rows, rows, v->t + from * v->features, (int)count, &list, NULL,
+				     NULL, NULL, &result);
+		loss += result.loss * list.count;
+		correct += (uint64_t)result.correct;
+		out->pairs += (uint64_t)list.count;
+	}
+	out->samples = v->encoded;
+	out->loss = out->pairs > 0 ? loss / (double)out->pairs : 0;
+	out->accuracy = out->pairs > 0 ? (double)correct / (double)out->pairs : 0;
+}
+
+static int check_complete(const struct validator *v, const struct validation *out, struct err *err)
+{
+	bool match = model_config(v->model)->task == TASK_MATCH;
+
+	for (uint32_t i = 0; i < v->encoded; i++)
+		if (v->wrong[i] != UINT32_MAX && !v->seen[v->wrong[i]])
+			return err_set(err, ERR_PROTOCOL, "a validation pair names a picture that the daemon never sent");
+	if (out != NULL && out->pairs == 0)
+		return err_set(err, ERR_FORMAT, match ? "the split has no pairs to score: it needs at least two pictures with different "
+							"captions" :
+							"no sample of the split has a label");
+	return 0;
+}
+
+int validator_run(struct validator *v, struct feed *feed, bool (*cancelled)(void *), void *cancel_context,
+		  struct validation *out, struct err *err)
+{
+	const struct stream_info *info = feed_info(feed);
+	double began = clock_seconds(), waited = feed_wait_seconds(feed);
+	const struct batch *batch;
+	int code;
+
+	*out = (struct validation){ .chain = info->version };
+	if (info->picture_count != v->pictures || info->caption_count != v->captions)
+		return err_set(err, ERR_MISMATCH, "the split has %u pictures and %u captions now, it had %u and %u",
+			       info->picture_count, info->caption_count, v->pictures, v->captions);
+	memset(v->seen, 0, v->pictures);
+	v->encoded = 0;
+	if ((code = feed_seek(feed, 0, 0, err)) != 0)
+		return code;
+	for (;;) {
+		if (cancelled != NULL && cancelled(cancel_context))
+			return err_set(err, ERR_CANCELLED, "stopped");
+		if ((code = feed_next(feed, &batch, err)) != 0)
+			return code;
+		if (batch == NULL)
+			break;
+		if (batch->count > v->captions - v->encoded)
+			return err_set(err, ERR_PROTOCOL, "the daemon sent more captions than the split has");
+		feed_chain(&out->chain, &batch->digest);
+		encode_pictures(v, batch, feed_nhwc(feed));
+		encode_captions(v, batch);
+	}
+	if (v->encoded != v->captions)
+		return err_set(err, ERR_PROTOCOL, "the daemon sent %u of the split's %u captions", v->encoded, v->captions);
+	if ((code = check_complete(v, NULL, err)) != 0)
+		return code;
+	score(v, out);
+	out->seconds = clock_seconds() - began;
+	out->wait_s = feed_wait_seconds(feed) - waited;
+	return check_complete(v, out, err);
+}

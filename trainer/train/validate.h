@@ -1,0 +1,47 @@
+/*
+ * validate.h - accuracy and loss over a whole split, the same for every run.
+ *
+ * Every picture and every caption is encoded once, without dropout and with
+ * batch norm's running statistics; then pairs of features are scored.
+ * Matching: the fixed pairs of the data set's version, for each distinct
+ * caption of a picture one with that picture (true) and one with a picture
+ * whose captions do not include the text (wrong). Half of all pairs are true,
+ * so accuracy over pairs is balanced, and chance is 0.5. Loss is the mean cross-entropy over
+ * pairs. Classification: every labelled sample once.
+ *
+ * Threads:   one caller.
+ * Ownership: borrows model and feed for the call; features of the whole split
+ *            are kept in memory: (pictures + captions) * F floats.
+ */
+#ifndef TRAINER_TRAIN_VALIDATE_H
+#define TRAINER_TRAIN_VALIDATE_H
+
+#include "trainer/client/feed.h"
+#include "trainer/kernels/vector_ops.h"
+#include "trainer/model/model.h"
+
+struct validation {
+	double accuracy, loss;
+	uint64_t pairs;      /* scored; samples for classification */
+	uint64_t samples;    /* captions encoded */
+	double seconds, wait_s;
+	struct hash chain;   /* of the batches' digests, from the data set's version */
+};
+
+struct validator;
+/* limits: those that the model was opened with (they bound what is encoded and
+ * scored at a time). captions, pictures: of the split. */
+MUST_USE int validator_open(struct validator **out, struct model *model, const struct model_limits *limits,
+			    const struct vector_ops *ops, uint32_t pictures, uint32_t captions, uint32_t batch_size,
+			    struct err *err);
+void validator_close(struct validator *validator); /* NULL is fine */
+
+/* feed: an evaluation stream that was just opened, of the split. ERR_FORMAT: the split has nothing to score.
+ * cancelled (may be NULL) is asked between batches. */
+MUST_USE int validator_run(struct validator *validator, struct feed *feed, bool (*cancelled)(void *), void *cancel_context,
+			   struct validation *out, struct err *err);
+
+/* The smallest limits for which a validator works with this batch size. */
+void validator_limits(struct model_limits *limits, uint32_t batch_size, uint32_t max_len);
+
+#endif
