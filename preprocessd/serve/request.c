@@ -167,15 +167,16 @@ static void fill_counters(Wire__Counters *out, struct counters *counters)
 	out->batch_bytes = counter_get(&counters->batch_bytes);
 }
 
-static size_t fill_clients(const struct server *server, Wire__ClientStatus *clients, Wire__ClientStatus **pointers)
+/* All but the one who asks. */
+static size_t fill_clients(const struct connection *asking, Wire__ClientStatus *clients, Wire__ClientStatus **pointers)
 {
 	size_t count = 0;
 	double now = clock_seconds();
 
-	for (struct connection *c = server->connections; c != NULL && count < SERVER_CLIENTS_MAX; c = c->next) {
+	for (struct connection *c = asking->server->connections; c != NULL && count < SERVER_CLIENTS_MAX; c = c->next) {
 		Wire__ClientStatus *client = &clients[count];
 
-		if (!c->greeted || c->closing)
+		if (!c->greeted || c->closing || c == asking)
 			continue;
 		wire__client_status__init(client);
 		client->name = c->name;
@@ -216,7 +217,7 @@ static void then_status(struct control *control)
 	status.cache_used_bytes = stats.used_bytes;
 	status.cache_max_bytes = server->options->max_cache_bytes;
 	status.datasets = control->datasets;
-	status.n_clients = fill_clients(server, clients, pointers);
+	status.n_clients = fill_clients(control->connection, clients, pointers);
 	status.clients = pointers;
 	reply.id = control->request->id;
 	reply.body_case = WIRE__REPLY__BODY_STATUS;

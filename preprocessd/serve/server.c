@@ -99,7 +99,8 @@ static void on_signal(uv_signal_t *handle, int number)
 
 	if (server->draining) {
 		log_warn("stopping at once, on a second signal");
-		_exit(1);
+		signal(number, SIG_DFL);
+		raise(number);
 	}
 	server_drain(server, number == SIGINT ? "interrupted" : "SIGTERM");
 }

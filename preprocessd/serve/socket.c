@@ -41,7 +41,7 @@ static void read_lock(int fd, int *pid, bool *stopping)
 	ssize_t got = pread(fd, text, sizeof(text) - 1, 0);
 
 	text[got > 0 ? got : 0] = '\0';
-	*pid = atoi(text);
+	*pid = (int)strtol(text, NULL, 10);
 	*stopping = strstr(text, "stopping") != NULL;
 }
 

@@ -263,8 +263,8 @@ static int check_options(const struct stream_options *o, struct err *err)
 	if (o->world == 0 || o->rank >= o->world || o->batch_size == 0 || o->batch_size % o->world != 0)
 		return err_set(err, ERR_USAGE, "a batch of %u samples for rank %u of %u: the batch size must be a multiple of the "
 			       "number of ranks, and ranks count from 0", o->batch_size, o->rank, o->world);
-	if (o->slots > CLIENT_SLOTS_MAX || o->slots == 1)
-		return err_set(err, ERR_USAGE, "%u batches in flight; it must be 2 to %d", o->slots, CLIENT_SLOTS_MAX);
+	if (o->slots > CLIENT_SLOTS_MAX)
+		return err_set(err, ERR_USAGE, "%u batches in flight; it must be 1 to %d", o->slots, CLIENT_SLOTS_MAX);
 	return 0;
 }
 

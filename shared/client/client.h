@@ -43,7 +43,7 @@ struct stream_options {
 	float mean[3], std[3];   /* of PIXEL_F32 */
 	const char *vocab;       /* registered name; NULL: the one the data set was added with */
 	uint32_t max_len;        /* tokens with [CLS] and [SEP], >= 2 */
-	uint32_t slots;          /* batches in flight, 2..CLIENT_SLOTS_MAX; 0: 4 */
+	uint32_t slots;          /* batches in flight, 1..CLIENT_SLOTS_MAX; 0: 4. 1 reads nothing ahead */
 	double wait_s;           /* how long to wait for a lost daemon; < 0: for ever; 0: do not */
 	bool (*cancelled)(void *context); /* polled at least every 100 ms while waiting; may be NULL */
 	void *cancel_context;

@@ -194,7 +194,7 @@ void bert_close(struct bert *bert)
 {
 	if (bert == NULL)
 		return;
-	arena_free(&bert->arena);
+	arena_release(&bert->arena);
 	mem_free(bert->offsets);
 	mem_free(bert->positions);
 	mem_free(bert);

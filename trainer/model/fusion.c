@@ -62,7 +62,7 @@ void fusion_close(struct fusion *fusion)
 {
 	if (fusion == NULL)
 		return;
-	arena_free(&fusion->arena);
+	arena_release(&fusion->arena);
 	mem_free(fusion->picture);
 	mem_free(fusion->caption);
 	mem_free(fusion->picture_positions);

@@ -29,7 +29,7 @@ int arena_allocate(struct arena *arena, struct err *err)
 	return 0;
 }
 
-void arena_free(struct arena *arena)
+void arena_release(struct arena *arena)
 {
 	mem_free(arena->memory);
 	*arena = (struct arena){ NULL, 0, 0 };

@@ -23,6 +23,6 @@ struct arena {
 float *arena_take(struct arena *arena, size_t elements);
 /* Allocates what was counted and starts over. */
 MUST_USE int arena_allocate(struct arena *arena, struct err *err);
-void arena_free(struct arena *arena);
+void arena_release(struct arena *arena);
 
 #endif

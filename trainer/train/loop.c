@@ -179,7 +179,7 @@ static void fill_line(const struct session *s, struct metrics_train *line, const
 	line->adv_cost = (seconds - waited) / (seconds - waited - sums->adv_seconds);
 }
 
-static int step_once(struct session *s, struct metrics_train *line, struct err *err)
+int loop_step(struct session *s, struct metrics_train *line, struct err *err)
 {
 	double began = clock_seconds(), waited = feed_wait_seconds(s->feed);
 	uint64_t step = s->progress.step;
@@ -370,7 +370,7 @@ int loop_run(struct session *s, struct err *err)
 	while (code == 0 && s->progress.step < s->steps_total) {
 		if (cancelled(s))
 			return err_set(err, ERR_CANCELLED, "stopped");
-		if ((code = step_once(s, &line, err)) != 0 || (code = metrics_add_train(s->metrics, &line, err)) != 0 ||
+		if ((code = loop_step(s, &line, err)) != 0 || (code = metrics_add_train(s->metrics, &line, err)) != 0 ||
 		    (code = board_train(s, &line, err)) != 0)
 			break;
 		show(s, &line);

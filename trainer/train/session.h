@@ -84,6 +84,9 @@ struct session {
 
 /* loop.c: from progress.step to the end. */
 MUST_USE int loop_run(struct session *s, struct err *err);
+/* One optimizer step on the batches that come next; feed_seek() first. Fills
+ * the line for metrics.jsonl and moves progress on. */
+MUST_USE int loop_step(struct session *s, struct metrics_train *line, struct err *err);
 /* Writes a checkpoint unless the last one is of this very state. */
 MUST_USE int loop_checkpoint(struct session *s, struct err *err);
 

@@ -1,0 +1,78 @@
+/* main.c - prepctl: the daemon's control tool. Each verb is a file of its own. */
+#include <stdio.h>
+#include <string.h>
+
+#include "shared/base/log.h"
+#include "tools/prepctl/inspect.h"
+#include "tools/prepctl/inspect_text.h"
+#include "tools/prepctl/prepctl.h"
+
+struct verb {
+	const char *name;
+	int (*run)(int argc, char *const argv[], struct err *err);
+	const char *help;
+};
+
+static const struct verb VERBS[] = {
+	{ "add", prepctl_add, "register a data set and prepare its pictures and captions" },
+	{ "datasets", prepctl_datasets, "list the data sets" },
+	{ "show", prepctl_show, "say everything about one data set" },
+	{ "failures", prepctl_failures, "list what was left out of a data set, and why" },
+	{ "rm", prepctl_rm, "remove a data set's name" },
+	{ "batch", prepctl_batch, "write one batch to a safetensors file" },
+	{ "digests", prepctl_digests, "read batches and print the digest of each" },
+	{ "status", prepctl_status, "what the daemon has done, its cache and its clients" },
+	{ "explain", prepctl_explain, "say whether a picture is in the cache, and under which key" },
+	{ "shutdown", prepctl_shutdown, "let the daemon finish and end" },
+};
+
+static const struct verb INSPECT[] = {
+	{ "image", prepctl_inspect_image, "write one prepared picture to a safetensors file" },
+	{ "text", prepctl_inspect_text, "print the token ids of lines of text" },
+};
+
+static void print_help(void)
+{
+	printf("Usage: prepctl VERB ...\n\nTalks to preprocessd. prepctl VERB --help has the options of each:\n\n");
+	for (size_t i = 0; i < ARRAY_LEN(VERBS); i++)
+		printf("  %-14s %s\n", VERBS[i].name, VERBS[i].help);
+	for (size_t i = 0; i < ARRAY_LEN(INSPECT); i++)
+		printf("  inspect %-6s %s (needs no daemon)\n", INSPECT[i].name, INSPECT[i].help);
+	printf("\nExample:\n"
+	       "  preprocessd &\n"
+	       "  prepctl add flowers --format csv --images photos/ --captions captions.csv --vocab vocab.txt\n"
+	       "  prepctl status\n");
+}
+
+static int run_verb(const struct verb *verbs, size_t count, const char *what, int argc, char *argv[], struct err *err)
+{
+	for (size_t i = 0; i < count && argc > 0; i++)
+		if (strcmp(argv[0], verbs[i].name) == 0)
+			return verbs[i].run(argc - 1, argv + 1, err);
+	if (argc == 0)
+		return err_set(err, ERR_USAGE, "%s is missing", what);
+	return err_set(err, ERR_USAGE, "'%s' is no %s of prepctl", argv[0], what);
+}
+
+int main(int argc, char *argv[])
+{
+	struct err err = { 0 };
+	int code;
+
+	log_setup("prepctl", LOG_INFO, 0);
+	if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)) {
+		print_help();
+		return 0;
+	}
+	if (argc > 1 && strcmp(argv[1], "inspect") == 0) {
+		code = run_verb(INSPECT, ARRAY_LEN(INSPECT), "kind of input (image, text)", argc - 2, argv + 2, &err);
+	} else {
+		prepctl_watch_interrupt();
+		code = run_verb(VERBS, ARRAY_LEN(VERBS), "verb", argc - 1, argv + 1, &err);
+	}
+	if (code == 0 && (fflush(stdout) != 0 || ferror(stdout)))
+		code = err_set(&err, ERR_IO, "cannot write to standard output");
+	if (code != 0)
+		log_error("%s%s", err.message, code == ERR_USAGE ? " (prepctl --help lists the verbs)" : "");
+	return err_exit_code(code);
+}

@@ -1,0 +1,60 @@
+/*
+ * prepctl.h - what the verbs share. Each verb parses its own options, does its
+ * work, prints to standard output and returns 0 or an error for main.c.
+ */
+#ifndef TOOLS_PREPCTL_PREPCTL_H
+#define TOOLS_PREPCTL_PREPCTL_H
+
+#include <stdbool.h>
+
+#include "shared/base/args.h"
+#include "shared/base/buf.h"
+#include "shared/client/conn.h"
+
+/* The options that every verb has; PREPCTL_OPTIONS puts them into its table. */
+struct prepctl_common {
+	const char *socket, *cache;
+};
+
+#define PREPCTL_OPTIONS(common) \
+	{ .name = "socket", .kind = ARGS_TEXT, .value = &(common)->socket, .metavar = "PATH", \
+	  .help = "The daemon's socket. Default: $PREPROCESSD_SOCKET, else preprocessd/preprocessd.sock in $XDG_RUNTIME_DIR." }, \
+	{ .name = "cache", .kind = ARGS_TEXT, .value = &(common)->cache, .metavar = "DIR", \
+	  .help = "Accepted as by the other programs; the daemon knows its cache." }
+
+int prepctl_add(int argc, char *const argv[], struct err *err);
+int prepctl_batch(int argc, char *const argv[], struct err *err);
+int prepctl_datasets(int argc, char *const argv[], struct err *err);
+int prepctl_digests(int argc, char *const argv[], struct err *err);
+int prepctl_explain(int argc, char *const argv[], struct err *err);
+int prepctl_failures(int argc, char *const argv[], struct err *err);
+int prepctl_rm(int argc, char *const argv[], struct err *err);
+int prepctl_show(int argc, char *const argv[], struct err *err);
+int prepctl_shutdown(int argc, char *const argv[], struct err *err);
+int prepctl_status(int argc, char *const argv[], struct err *err);
+
+/* Parses; on --help prints it and sets result->help. */
+MUST_USE int prepctl_parse(const struct args_spec *spec, int argc, char *const argv[], struct args_result *result,
+			   struct err *err);
+/* Connects. conn_free() in any case. */
+MUST_USE int prepctl_connect(struct conn *conn, const struct prepctl_common *common, const char *verb, struct err *err);
+/* Connects, sends one request, and gives the reply of this kind; conn_free() in any case. */
+MUST_USE int prepctl_call(struct conn *conn, const struct prepctl_common *common, const char *verb,
+			  const Wire__Request *request, Wire__Reply__BodyCase expected, Wire__Reply **out, struct err *err);
+
+/* Ctrl-C was pressed: for `cancelled` of connections. */
+bool prepctl_interrupted(void *context);
+void prepctl_watch_interrupt(void);
+
+/* --exif's value. */
+MUST_USE int prepctl_exif(const char *text, bool *apply, struct err *err);
+/* "12.3 MB"; out has at least 24 bytes. Returns out. */
+char *prepctl_bytes(char *out, uint64_t bytes);
+/* "1 picture", "2 pictures"; out has at least 64 bytes. Returns out. */
+char *prepctl_count(char *out, uint64_t count, const char *one);
+/* The first 12 hexadecimal digits; out has at least 13 bytes. Returns out. */
+char *prepctl_short_hash(char *out, ProtobufCBinaryData hash);
+/* Prints what add and show say about a data set. */
+void prepctl_print_detail(const Wire__DatasetDetail *detail);
+
+#endif

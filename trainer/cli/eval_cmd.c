@@ -1,0 +1,294 @@
+/* trainer eval CHECKPOINT --data NAME --split S: accuracy and loss of a model over a whole split. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "shared/base/args.h"
+#include "shared/base/fs.h"
+#include "shared/base/mem.h"
+#include "shared/base/paths.h"
+#include "trainer/cli/commands.h"
+#include "trainer/cli/options.h"
+#include "trainer/cli/signals.h"
+#include "trainer/io/weights.h"
+#include "trainer/kernels/kernels.h"
+#include "trainer/train/about.h"
+#include "trainer/train/checkpoint.h"
+#include "trainer/train/validate.h"
+
+struct eval_options {
+	const char *data, *split, *socket, *cache, *log_level;
+	const char *preset, *task, *vocab;
+	int64_t image_size, max_len, batch_size, threads;
+	bool json, quiet;
+};
+
+static const char usage[] = "trainer eval CHECKPOINT --data NAME [--split SPLIT] [--json]";
+static const char description[] =
+	"Measures a trained model on every picture and caption of a split. For matching, each distinct caption is scored "
+	"with its own picture and with a wrong one; the pairs are fixed by the data set, so results of different models "
+	"can be compared.\n"
+	"\n"
+	"    trainer eval runs/adv/best.safetensors --data flowers --split test\n"
+	"\n"
+	"A checkpoint of this program says itself what model it is. For another file with the same names, --preset, --vocab "
+	"and where it is not a match model --task say it.";
+
+static int parse(struct eval_options *o, int argc, char *const argv[], struct args_result *result, struct err *err)
+{
+	const struct args_option options[] = {
+		{ .name = "data", .kind = ARGS_TEXT, .value = &o->data, .metavar = "NAME", .help = "Data set." },
+		{ .name = "split", .kind = ARGS_TEXT, .value = &o->split, .metavar = "SPLIT",
+		  .help = "Part of it; several joined by +, or all. Default: val." },
+		{ .name = "json", .kind = ARGS_FLAG, .value = &o->json, .help = "Print one JSON object." },
+		{ .name = "batch-size", .kind = ARGS_INT, .value = &o->batch_size, .metavar = "N", .min = 1, .max = RUN_BATCH_MAX,
+		  .help = "Captions encoded at a time. Default: as in training, else 32." },
+		{ .name = "threads", .kind = ARGS_INT, .value = &o->threads, .metavar = "N", .min = 1, .max = 1024,
+		  .help = "Default: one for each core." },
+		{ .name = "preset", .kind = ARGS_TEXT, .value = &o->preset, .metavar = "NAME",
+		  .help = "full, small or tiny; for files of other programs." },
+		{ .name = "task", .kind = ARGS_TEXT, .value = &o->task, .metavar = "TASK",
+		  .help = "match or classify; for files of other programs. Default: match." },
+		{ .name = "image-size", .kind = ARGS_INT, .value = &o->image_size, .metavar = "N", .min = 32, .max = RUN_IMAGE_MAX,
+		  .help = "Pixels a side; for files of other programs. Default: the preset's." },
+		{ .name = "vocab", .kind = ARGS_TEXT, .value = &o->vocab, .metavar = "NAME",
+		  .help = "Vocabulary. Default: the one of training, else the data set's." },
+		{ .name = "max-len", .kind = ARGS_INT, .value = &o->max_len, .metavar = "N", .min = 2, .max = RUN_LEN_MAX,
+		  .help = "Tokens of a caption. Default: as in training, else 64." },
+		{ .name = "socket", .kind = ARGS_TEXT, .value = &o->socket, .metavar = "PATH", .help = "Of preprocessd." },
+		{ .name = "cache", .kind = ARGS_TEXT, .value = &o->cache, .metavar = "DIR", .help = "Accepted by every program." },
+		{ .name = "quiet", .letter = 'q', .kind = ARGS_FLAG, .value = &o->quiet, .help = "Warnings and errors only." },
+		{ .name = "log-level", .kind = ARGS_TEXT, .value = &o->log_level, .metavar = "LEVEL",
+		  .help = "error, warn, info or debug. Default: info." },
+	};
+	const struct args_spec spec = {
+		.usage = usage, .description = description, .options = options, .option_count = (int)ARRAY_LEN(options),
+		.operands_min = 1, .operands_max = 1,
+	};
+	int code = args_parse(&spec, argc, argv, result, err);
+
+	if (code == 0 && result->help)
+		args_print_help(&spec);
+	return code;
+}
+
+/* What the file says about itself. */
+struct origin {
+	bool ours;
+	struct run_config config;
+	struct about_model model;
+	struct about_data data;
+};
+
+static int read_origin(const struct tensorfile *file, struct origin *origin, struct err *err)
+{
+	const char *texts[] = { tensorfile_metadata(file, "config"), tensorfile_metadata(file, "model"),
+				tensorfile_metadata(file, "dataset") };
+	int code = 0;
+
+	run_config_init(&origin->config);
+	origin->ours = tensorfile_metadata(file, "checksum") != NULL;
+	for (int i = 0; code == 0 && origin->ours && i < 3; i++) {
+		struct json_reader reader;
+
+		if (texts[i] == NULL)
+			return err_set(err, ERR_MISMATCH, "%s: does not say what model it is; evaluate best.safetensors or last.safetensors of a run",
+				       tensorfile_path(file));
+		json_reader_init(&reader, tensorfile_path(file), texts[i], strlen(texts[i]));
+		code = i == 0 ? run_config_read(&origin->config, &reader, err) :
+		       i == 1 ? about_model_read(&origin->model, &reader, err) :
+				about_data_read(&origin->data, &reader, err);
+		json_reader_free(&reader);
+	}
+	return code;
+}
+
+/* Sizes that only the shapes tell, for a file without metadata. */
+static int sizes_from_shapes(const struct tensorfile *file, struct about_model *model, struct err *err)
+{
+	const struct tensor_view *words = tensorfile_find(file, "text_encoder.embeddings.word_embeddings.weight");
+	const struct tensor_view *head = tensorfile_find(file, "head.weight");
+
+	if (words == NULL || head == NULL || words->rank != 2 || head->rank != 2)
+		return err_set(err, ERR_MISMATCH, "%s: not a model of this program (no %s)", tensorfile_path(file),
+			       words == NULL ? "text_encoder.embeddings.word_embeddings.weight" : "head.weight");
+	if (words->shape[0] > INT32_MAX || head->shape[0] > INT32_MAX)
+		return err_set(err, ERR_LIMIT, "%s: impossibly large", tensorfile_path(file));
+	model->vocab_size = words->shape[0];
+	model->classes = head->shape[0];
+	return 0;
+}
+
+static int settle_number(const char *name, int64_t *given, int64_t recorded, struct err *err)
+{
+	if (*given >= 0 && recorded >= 0 && *given != recorded)
+		return err_set(err, ERR_MISMATCH, "--%s %" PRId64 ": the checkpoint was trained with %" PRId64, name, *given, recorded);
+	if (*given < 0)
+		*given = recorded;
+	return 0;
+}
+
+static int settle_text(const char *name, const char **given, const char *recorded, struct err *err)
+{
+	if (*given != NULL && recorded != NULL && strcmp(*given, recorded) != 0)
+		return err_set(err, ERR_MISMATCH, "--%s %s: the checkpoint was trained with %s", name, *given, recorded);
+	if (*given == NULL)
+		*given = recorded;
+	return 0;
+}
+
+/* Options and the file's own words together; what neither says gets a default. */
+static int settle(struct eval_options *o, const struct tensorfile *file, struct origin *origin, struct model_config *config,
+		  struct err *err)
+{
+	const struct run_config *run = &origin->config;
+	int code;
+
+	if ((code = settle_text("preset", &o->preset, run->preset, err)) != 0 ||
+	    (code = settle_text("task", &o->task, run->task, err)) != 0 ||
+	    (code = settle_number("image-size", &o->image_size, run->image_size, err)) != 0)
+		return code;
+	if (o->preset == NULL)
+		return err_set(err, ERR_USAGE, "%s does not say what model it is; add --preset full, small or tiny", tensorfile_path(file));
+	if (o->task == NULL)
+		o->task = "match";
+	if (strcmp(o->task, "match") != 0 && strcmp(o->task, "classify") != 0)
+		return err_set(err, ERR_USAGE, "--task: '%s' is no task; choose match or classify", o->task);
+	if (o->max_len < 0)
+		o->max_len = run->max_len > 0 ? run->max_len : 64;
+	if (o->batch_size < 0)
+		o->batch_size = run->batch_size > 0 ? run->batch_size : 32;
+	if (o->vocab == NULL && origin->ours)
+		o->vocab = origin->data.vocab;
+	if (!origin->ours && (code = sizes_from_shapes(file, &origin->model, err)) != 0)
+		return code;
+	if ((code = model_preset(config, o->preset, o->image_size < 0 ? 0 : (int)o->image_size, err)) != 0)
+		return code;
+	o->image_size = config->image.image_size;
+	config->task = o->task[0] == 'm' ? TASK_MATCH : TASK_CLASSIFY;
+	config->text.vocab_size = (int)origin->model.vocab_size;
+	config->classes = (int)origin->model.classes;
+	if (origin->ours)
+		config->text.pad_id = (int)origin->model.pad_id;
+	return 0;
+}
+
+static int check_data(const struct eval_options *o, const struct origin *origin, const struct model_config *config,
+		      const struct stream_info *info, struct err *err)
+{
+	if (origin->ours && !hash_equal(&origin->data.vocab_hash, &info->vocab))
+		return err_set(err, ERR_MISMATCH, "the vocabulary %s is not the one that the checkpoint was trained with (%s)",
+			       info->vocab_name, origin->data.vocab);
+	if (info->vocab_size != (uint32_t)config->text.vocab_size)
+		return err_set(err, ERR_MISMATCH, "the vocabulary %s has %u words, the checkpoint's model %d; name another with --vocab",
+			       info->vocab_name, info->vocab_size, config->text.vocab_size);
+	if (config->task == TASK_CLASSIFY && info->label_count != (uint32_t)config->classes)
+		return err_set(err, ERR_MISMATCH, "data set %s has %u labels, the checkpoint's model %d classes", o->data,
+			       info->label_count, config->classes);
+	if (info->caption_count == 0)
+		return err_set(err, ERR_NOTFOUND, "the split %s of %s is empty", o->split, o->data);
+	return 0;
+}
+
+static int print_json(const struct eval_options *o, const char *path, const struct stream_info *info,
+		      const struct validation *val, struct err *err)
+{
+	struct buf out = BUF_INIT;
+	char digest[HASH_HEX_BYTES], version[HASH_HEX_BYTES];
+	int code;
+
+	hash_to_hex(&val->chain, digest);
+	hash_to_hex(&info->version, version);
+	if ((code = buf_add_text(&out, "{\"checkpoint\": ", err)) != 0 || (code = json_add_string(&out, path, strlen(path), err)) != 0 ||
+	    (code = buf_add_text(&out, ", \"data\": ", err)) != 0 ||
+	    (code = json_add_string(&out, o->data, strlen(o->data), err)) != 0 ||
+	    (code = buf_printf(&out, err, ", \"version\": \"%s\", \"split\": ", version)) != 0 ||
+	    (code = json_add_string(&out, o->split, strlen(o->split), err)) != 0 ||
+	    (code = buf_add_text(&out, ", \"accuracy\": ", err)) != 0 || (code = json_add_real(&out, val->accuracy, err)) != 0 ||
+	    (code = buf_add_text(&out, ", \"loss\": ", err)) != 0 || (code = json_add_real(&out, val->loss, err)) != 0 ||
+	    (code = buf_printf(&out, err, ", \"pairs\": %" PRIu64 ", \"pictures\": %u, \"captions\": %u, \"seconds\": %.3f, \"digest\": \"%s\"}",
+			       val->pairs, info->picture_count, info->caption_count, val->seconds, digest)) != 0)
+		goto out;
+	printf("%s\n", out.data);
+out:
+	buf_free(&out);
+	return code;
+}
+
+struct evaluation {
+	struct tensorfile *file;
+	struct origin origin;
+	struct feed *feed;
+	struct model *model;
+	struct validator *validator;
+	char *socket;
+};
+
+static int open_evaluation(struct evaluation *e, struct eval_options *o, const char *path, struct err *err)
+{
+	struct feed_options feed = { .client_name = "trainer eval", .dataset = o->data, .cancelled = signals_stop_asked };
+	struct model_config config;
+	struct model_limits limits = { .training = false };
+	const struct stream_info *info;
+	bool ours;
+	int code;
+
+	if (fs_is_dir(path))
+		return err_set(err, ERR_USAGE, "%s is a folder; name a checkpoint, such as %s/best.safetensors", path, path);
+	if ((code = tensorfile_open(&e->file, path, err)) != 0 || (code = read_origin(e->file, &e->origin, err)) != 0 ||
+	    (code = settle(o, e->file, &e->origin, &config, err)) != 0 ||
+	    (code = paths_socket(&e->socket, o->socket, false, err)) != 0)
+		return code;
+	feed.socket = e->socket;
+	feed.split = o->split;
+	feed.vocab = o->vocab;
+	feed.batch_size = (uint32_t)o->batch_size;
+	feed.image_size = (uint32_t)o->image_size;
+	feed.max_len = (uint32_t)o->max_len;
+	kernels_set_threads(o->threads > 0 ? (int)o->threads : 0);
+	if ((code = feed_open(&e->feed, &feed, err)) != 0)
+		return code;
+	info = feed_info(e->feed);
+	if ((code = check_data(o, &e->origin, &config, info, err)) != 0)
+		return code;
+	validator_limits(&limits, feed.batch_size, feed.max_len);
+	if ((code = model_open(&e->model, &config, &limits, err)) != 0 ||
+	    (code = weights_load_strict(model_params(e->model), e->file, "", err)) != 0 ||
+	    (code = checkpoint_verify(e->file, &ours, err)) != 0)
+		return code;
+	return validator_open(&e->validator, e->model, &limits, kernels_fast()->vector, info->picture_count, info->caption_count,
+			      feed.batch_size, err);
+}
+
+int eval_command(int argc, char *const argv[], struct err *err)
+{
+	struct eval_options o = { .split = "val", .image_size = -1, .max_len = -1, .batch_size = -1, .threads = -1 };
+	struct args_result result;
+	struct evaluation e = { .file = NULL };
+	struct validation val;
+	int code = parse(&o, argc, argv, &result, err);
+
+	if (code != 0 || result.help)
+		return code;
+	if (o.data == NULL)
+		return err_set(err, ERR_USAGE, "--data NAME says what to measure on; prepctl datasets lists what there is");
+	if ((code = log_options_apply(o.log_level, o.quiet, err)) != 0)
+		return code;
+	signals_install();
+	if ((code = open_evaluation(&e, &o, result.operands[0], err)) != 0 ||
+	    (code = validator_run(e.validator, e.feed, signals_stop_asked, NULL, &val, err)) != 0)
+		goto out;
+	if (o.json)
+		code = print_json(&o, result.operands[0], feed_info(e.feed), &val, err);
+	else
+		printf("%s %s: accuracy %.4f, loss %.4f over %" PRIu64 " pairs (%u pictures, %" PRIu64 " captions, %.1f s)\n", o.data, o.split,
+		       val.accuracy, val.loss, val.pairs, feed_info(e.feed)->picture_count, val.samples, val.seconds);
+out:
+	validator_close(e.validator);
+	model_close(e.model);
+	feed_close(e.feed);
+	run_config_free(&e.origin.config);
+	tensorfile_close(e.file);
+	mem_free(e.socket);
+	return code;
+}

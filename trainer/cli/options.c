@@ -1,0 +1,146 @@
+#include "trainer/cli/options.h"
+
+#include <string.h>
+
+#include "shared/base/args.h"
+#include "shared/base/log.h"
+#include "trainer/reg/spec.h"
+
+static const char usage[] = "trainer --data NAME [--reg SPEC] [options]";
+static const char description[] =
+	"Trains an image-text model on a data set that preprocessd serves, with the regularizer of your choice.\n"
+	"\n"
+	"    trainer --data flowers --preset small --reg none --out runs/plain\n"
+	"    trainer --data flowers --preset small --reg adv --out runs/adv\n"
+	"    trainer --data flowers --preset small --reg l2+dropout@3 --epochs 14 --seed 1\n"
+	"    trainer --resume --out runs/adv\n"
+	"    trainer eval runs/adv/best.safetensors --data flowers --split test\n"
+	"\n"
+	"The folder of a run holds metrics.jsonl (a line for each step), run.json, best.safetensors and last.safetensors (which "
+	"PyTorch loads with strict=True), checkpoints/ and tensorboard/. Ctrl-C writes a checkpoint and ends; --resume goes on "
+	"as if nothing had happened.\n"
+	"\n"
+	"Other verbs: trainer eval --help, trainer probe --help.";
+
+/* The order and headings of --help; names are those of run_fields. */
+struct entry {
+	const char *name; /* NULL: a heading */
+	const char *metavar, *help;
+	int64_t min, max;
+};
+
+static const struct entry entries[] = {
+	{ NULL, NULL, "Data", 0, 0 },
+	{ "data", "NAME", "The data set to train on; prepctl datasets lists them.", 0, 0 },
+	{ "task", "TASK", "match: do picture and caption belong together; classify: the label. Default: match.", 0, 0 },
+	{ "train-split", "SPLIT", "What to train on; splits are joined as train+val, or all. Default: train.", 0, 0 },
+	{ "val-split", "SPLIT", "What to measure on, or none. Default: val, and none where the data set has no val.", 0, 0 },
+	{ "vocab", "NAME", "Vocabulary. Default: the one that the data set was added with.", 0, 0 },
+	{ "max-len", "N", "Tokens of a caption, with [CLS] and [SEP]; longer ones are cut. Default: 64.", 2, RUN_LEN_MAX },
+	{ NULL, NULL, "Model", 0, 0 },
+	{ "preset", "NAME", "full (ResNet-50, BERT-base, 224 px), small (ResNet-18, 4 layers of 256, 112 px), tiny. Default: full.", 0, 0 },
+	{ "image-size", "N", "Pixels a side. Default: the preset's.", 32, RUN_IMAGE_MAX },
+	{ "bert-dropout", "P", "Dropout inside the text tower. Default: 0.1.", 0, 0 },
+	{ "init", "FILE", "Start from a whole model's weights (safetensors), such as another run's best.safetensors.", 0, 0 },
+	{ "image-weights", "FILE", "Start the image tower from torchvision's weights (safetensors).", 0, 0 },
+	{ "text-weights", "FILE", "Start the text tower from Hugging Face's BERT weights (safetensors).", 0, 0 },
+	{ NULL, NULL, "Training", 0, 0 },
+	{ "reg", "SPEC", reg_spec_help, 0, 0 },
+	{ "epochs", "N", "How long: passes over the pictures. Default: 10.", 1, 1000000 },
+	{ "steps", "N", "How long: optimizer steps, instead of --epochs.", 1, INT64_MAX },
+	{ "batch-size", "N", "Samples of a batch. Default: 32.", 1, RUN_BATCH_MAX },
+	{ "accumulate", "K", "Batches of an optimizer step. Default: 1.", 1, RUN_ACCUMULATE_MAX },
+	{ "negatives", "K", "Wrong captions scored with each picture, from the same batch, or all. Default: all.", 0, 0 },
+	{ "optimizer", "NAME", "adamw or sgd. Default: adamw.", 0, 0 },
+	{ "lr", "X", "Learning rate. Default: 3e-4, for sgd 0.01.", 0, 0 },
+	{ "momentum", "X", "Of sgd. Default: 0.9.", 0, 0 },
+	{ "schedule", "NAME", "constant, linear or cosine after the warm-up. Default: cosine.", 0, 0 },
+	{ "warmup", "N", "Steps in which the learning rate rises from 0. Default: 50, at most a tenth of the run.", 0, INT64_MAX },
+	{ "clip", "NORM", "Scale gradients down to this norm; 0: never. Default: 1.", 0, 0 },
+	{ "seed", "N", "Of the order of samples, initial weights, dropout and negatives. Default: 0.", 0, INT64_MAX },
+	{ "precision", "P", "fp32.", 0, 0 },
+	{ NULL, NULL, "Run", 0, 0 },
+	{ "eval-every", "N", "Validate after every N steps. Default: after each epoch.", 1, INT64_MAX },
+	{ "checkpoint-every", "N", "Write a checkpoint every N steps too. Default: after each epoch and every 5 minutes.", 1, INT64_MAX },
+	{ "threads", "N", "Default: one for each core.", 1, 1024 },
+};
+
+enum { OWN_OPTIONS = 8, TABLE_MAX = ARRAY_LEN(entries) + OWN_OPTIONS };
+
+static int fill_table(struct train_options *o, struct args_option table[TABLE_MAX])
+{
+	int n = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(entries); i++) {
+		const struct entry *entry = &entries[i];
+		struct args_option *option = &table[n++];
+
+		*option = (struct args_option){ .kind = ARGS_SECTION, .help = entry->help };
+		if (entry->name == NULL)
+			continue;
+		int field = run_field_index(entry->name);
+		option->name = entry->name;
+		option->kind = run_fields[field].kind == RUN_TEXT ? ARGS_TEXT :
+			       run_fields[field].kind == RUN_INT  ? ARGS_INT :
+								    ARGS_REAL;
+		option->value = run_field_value(&o->run.config, field);
+		option->metavar = entry->metavar;
+		option->min = entry->min;
+		option->max = entry->max;
+		option->given = &o->run.given[field];
+	}
+	const struct args_option own[OWN_OPTIONS] = {
+		{ .name = "out", .letter = 'o', .kind = ARGS_TEXT, .value = &o->run.out, .metavar = "DIR",
+		  .help = "Folder of the run; new or empty. Default: runs/DATA-REG-seedN." },
+		{ .name = "resume", .kind = ARGS_FLAG, .value = &o->run.resume,
+		  .help = "Go on with the run in --out from its last checkpoint; options that are not given are the run's." },
+		{ .name = "dry-run", .kind = ARGS_FLAG, .value = &o->run.dry_run,
+		  .help = "Print what the run would take (parameters, memory, arithmetic) and end." },
+		{ .name = "socket", .kind = ARGS_TEXT, .value = &o->run.socket, .metavar = "PATH",
+		  .help = "Of preprocessd. Default: $PREPROCESSD_SOCKET, else preprocessd/preprocessd.sock in $XDG_RUNTIME_DIR." },
+		{ .name = "cache", .kind = ARGS_TEXT, .value = &o->cache, .metavar = "DIR",
+		  .help = "Accepted by every program; only preprocessd reads and writes the cache." },
+		{ .name = "quiet", .letter = 'q', .kind = ARGS_FLAG, .value = &o->run.quiet, .help = "No progress; warnings and errors only." },
+		{ .name = "log-level", .kind = ARGS_TEXT, .value = &o->log_level, .metavar = "LEVEL",
+		  .help = "error, warn, info or debug. Default: info." },
+		{ .name = "version", .kind = ARGS_FLAG, .value = &o->version, .help = "Print the version and end." },
+	};
+	for (size_t i = 0; i < ARRAY_LEN(own); i++)
+		table[n++] = own[i];
+	return n;
+}
+
+int train_options_parse(struct train_options *out, int argc, char *const argv[], bool *help, struct err *err)
+{
+	struct args_option table[TABLE_MAX];
+	struct args_result result;
+	int code;
+
+	*out = (struct train_options){ .cache = NULL };
+	run_config_init(&out->run.config);
+	const struct args_spec spec = {
+		.usage = usage, .description = description, .options = table, .option_count = fill_table(out, table),
+	};
+	code = args_parse(&spec, argc, argv, &result, err);
+	*help = code == 0 && result.help;
+	if (*help)
+		args_print_help(&spec);
+	return code;
+}
+
+int log_options_apply(const char *level, bool quiet, struct err *err)
+{
+	static const char *const levels[] = { "error", "warn", "info", "debug" };
+	enum log_level chosen = quiet ? LOG_WARN : LOG_INFO;
+	bool known = level == NULL;
+
+	for (size_t i = 0; level != NULL && i < ARRAY_LEN(levels); i++)
+		if (strcmp(levels[i], level) == 0) {
+			chosen = (enum log_level)i;
+			known = true;
+		}
+	if (!known)
+		return err_set(err, ERR_USAGE, "--log-level: '%s' is no level; choose error, warn, info or debug", level);
+	log_setup("trainer", chosen, 0);
+	return 0;
+}

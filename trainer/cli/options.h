@@ -1,0 +1,24 @@
+/*
+ * options.h - the command line of `trainer` for training, as a table.
+ *
+ * Threads: one caller. Ownership: borrows argv. Defaults are filled in later,
+ * by run_config_resolve(): on --resume what is not said comes from the run.
+ */
+#ifndef TRAINER_CLI_OPTIONS_H
+#define TRAINER_CLI_OPTIONS_H
+
+#include "trainer/train/run.h"
+
+struct train_options {
+	struct run_options run;
+	const char *cache; /* accepted by every program; the trainer itself does not touch the cache */
+	const char *log_level;
+	bool version;
+};
+
+/* *help is set when --help was asked for and printed. */
+MUST_USE int train_options_parse(struct train_options *out, int argc, char *const argv[], bool *help, struct err *err);
+/* --quiet and --log-level. */
+MUST_USE int log_options_apply(const char *level, bool quiet, struct err *err);
+
+#endif

@@ -1,0 +1,39 @@
+#include "trainer/cli/signals.h"
+
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t stop_asked;
+
+static void on_signal(int number)
+{
+	static const char note[] = "\ntrainer: stopping after this step; once more to stop at once\n";
+
+	(void)number;
+	if (stop_asked)
+		_exit(130);
+	stop_asked = 1;
+	/* Nothing can be done about a standard error that is gone. */
+	ssize_t ignored = write(STDERR_FILENO, note, sizeof(note) - 1);
+	(void)ignored;
+}
+
+void signals_install(void)
+{
+	struct sigaction action;
+
+	memset(&action, 0, sizeof(action));
+	action.sa_handler = on_signal;
+	sigemptyset(&action.sa_mask);
+	/* A write to a pipe or socket whose reader is gone is an error like any other. */
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+bool signals_stop_asked(void *context)
+{
+	(void)context;
+	return stop_asked != 0;
+}

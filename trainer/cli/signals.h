@@ -1,0 +1,16 @@
+/*
+ * signals.h - Ctrl-C and SIGTERM ask a run to stop after the step it is in; a
+ * second one ends the process at once (exit code 130).
+ *
+ * Threads: signals_install() once, by the main thread.
+ */
+#ifndef TRAINER_CLI_SIGNALS_H
+#define TRAINER_CLI_SIGNALS_H
+
+#include <stdbool.h>
+
+void signals_install(void);
+/* For `cancelled` callbacks; context is not used. */
+bool signals_stop_asked(void *context);
+
+#endif

@@ -1,0 +1,45 @@
+/* main.c - trainer: picks the verb, prints what went wrong, ends the process. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shared/base/log.h"
+#include "trainer/cli/commands.h"
+#if __has_include("trainer/probe/probe.h")
+#include "trainer/probe/probe.h"
+#define HAVE_PROBE 1
+#endif
+
+static int run_verb(int argc, char *argv[], struct err *err)
+{
+	const char *verb = argc > 1 ? argv[1] : "";
+
+	if (strcmp(verb, "eval") == 0)
+		return eval_command(argc - 2, argv + 2, err);
+#ifdef HAVE_PROBE
+	if (strcmp(verb, "probe") == 0)
+		return trainer_probe(argc - 2, argv + 2, err);
+#endif
+	if (argc < 2)
+		return err_set(err, ERR_USAGE, "nothing to do; trainer --help says how to train, eval and probe");
+	if (verb[0] != '-' && verb[0] != '\0')
+		return err_set(err, ERR_USAGE, "'%s' is no verb; trainer --data NAME trains, trainer eval and trainer probe look at what came out", verb);
+	return train_command(argc - 1, argv + 1, err);
+}
+
+int main(int argc, char *argv[])
+{
+	struct err err = { 0 };
+	int code;
+
+	log_setup("trainer", LOG_INFO, 0);
+	code = run_verb(argc, argv, &err);
+	if (code != 0)
+		log_error("%s", err.message);
+	/* Results that could not be written are no results. */
+	if (fflush(stdout) != 0 && code == 0) {
+		log_error("standard output: cannot be written");
+		return EXIT_FAILURE;
+	}
+	return err_exit_code(code);
+}

@@ -1,0 +1,266 @@
+#include "trainer/probe/probe.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "shared/base/args.h"
+#include "shared/base/mem.h"
+#include "trainer/io/weights.h"
+#include "trainer/kernels/kernels.h"
+#include "trainer/probe/batch_file.h"
+
+enum { DIMENSION_MAX = 1 << 24, GRAD_NAME_BYTES = PARAM_NAME_BYTES + 8, EXTRA_TENSORS = 3 };
+
+struct options {
+	const char *preset, *task, *mode, *weights, *batch, *out;
+	const char *socket, *cache;
+	int64_t image_size, threads;
+	bool pixel_gradients;
+};
+
+struct probe {
+	struct options options;
+	struct args_result args;
+	struct tensorfile *weights, *batch_tensors;
+	struct model_config config;
+	struct batch_file batch;
+	struct model *model;
+	float *v, *t, *word;          /* (B, F), (B, F), (T, W) */
+	float *dv, *dt, *dword;
+	float *dpixels;               /* (B, 3, S, S) or NULL */
+	float *logits;                /* (N, K) */
+	struct model_result result;
+};
+
+static const char usage[] =
+	"trainer probe --preset P [--task match|classify] [--mode train|eval] --weights FILE --batch FILE --out FILE";
+static const char description[] =
+	"Runs the model forward and backward once, dropout off, and writes logits, loss (mean over the listed pairs) and "
+	"every gradient as NAME.grad, to hold against another implementation. All files are safetensors.\n"
+	"\n"
+	"    trainer probe --preset small --mode eval --weights w.safetensors --batch b.safetensors --out grads.safetensors";
+
+static int parse(struct options *o, struct args_result *args, int argc, char *const argv[], struct err *err)
+{
+	const struct args_option options[] = {
+		{ .name = "preset", .kind = ARGS_TEXT, .value = &o->preset, .metavar = "NAME", .help = "full, small or tiny." },
+		{ .name = "task", .kind = ARGS_TEXT, .value = &o->task, .metavar = "TASK",
+		  .help = "match (the batch has pair_image, pair_text, pair_label) or classify (labels). Default: match." },
+		{ .name = "mode", .kind = ARGS_TEXT, .value = &o->mode, .metavar = "MODE",
+		  .help = "train: batch norm on the batch's statistics, running ones untouched; eval: on running ones. "
+			  "Default: train." },
+		{ .name = "weights", .kind = ARGS_TEXT, .value = &o->weights, .metavar = "FILE",
+		  .help = "The whole state dict; vocabulary size and classes are read off it." },
+		{ .name = "batch", .kind = ARGS_TEXT, .value = &o->batch, .metavar = "FILE",
+		  .help = "image, input_ids, attention_mask, and pairs or labels." },
+		{ .name = "out", .kind = ARGS_TEXT, .value = &o->out, .metavar = "FILE", .help = "Where the results go." },
+		{ .name = "pixel-gradients", .kind = ARGS_FLAG, .value = &o->pixel_gradients,
+		  .help = "Write image.grad too." },
+		{ .name = "image-size", .kind = ARGS_INT, .value = &o->image_size, .metavar = "N", .min = 1, .max = 65536,
+		  .help = "Fails when the batch has another size. Default: the batch's." },
+		{ .name = "threads", .kind = ARGS_INT, .value = &o->threads, .metavar = "N", .min = 1, .max = 1024,
+		  .help = "Default: one for each core." },
+		{ .name = "socket", .kind = ARGS_TEXT, .value = &o->socket, .metavar = "PATH", .help = "Not used here." },
+		{ .name = "cache", .kind = ARGS_TEXT, .value = &o->cache, .metavar = "DIR", .help = "Not used here." },
+	};
+	const struct args_spec spec = { usage, description, options, (int)ARRAY_LEN(options), 0, 0 };
+	int code = args_parse(&spec, argc, argv, args, err);
+
+	if (code != 0)
+		return code;
+	if (args->help)
+		args_print_help(&spec);
+	return 0;
+}
+
+static int check_options(struct options *o, struct err *err)
+{
+	const struct {
+		const char *name, *value;
+	} needed[] = { { "preset", o->preset }, { "weights", o->weights }, { "batch", o->batch }, { "out", o->out } };
+
+	for (size_t i = 0; i < ARRAY_LEN(needed); i++) {
+		if (needed[i].value == NULL)
+			return err_set(err, ERR_USAGE, "--%s is needed: %s", needed[i].name, usage);
+	}
+	if (strcmp(o->task, "match") != 0 && strcmp(o->task, "classify") != 0)
+		return err_set(err, ERR_USAGE, "--task %s: choose match or classify", o->task);
+	if (strcmp(o->mode, "train") != 0 && strcmp(o->mode, "eval") != 0)
+		return err_set(err, ERR_USAGE, "--mode %s: choose train or eval", o->mode);
+	return 0;
+}
+
+/* The first dimension of a matrix of the weights file. */
+static int rows_of(const struct tensorfile *file, const char *name, int *out, struct err *err)
+{
+	const struct tensor_view *view = tensorfile_find(file, name);
+	char shape[128];
+
+	if (view == NULL)
+		return err_set(err, ERR_MISMATCH, "%s: lacks %s; it must be the whole model's state dict", tensorfile_path(file),
+			       name);
+	if (view->rank != 2 || view->shape[0] < 1 || view->shape[0] > DIMENSION_MAX)
+		return err_set(err, ERR_MISMATCH, "%s: %s has shape %s; it must be a matrix of at most %d rows",
+			       tensorfile_path(file), name, tensor_shape_text(view->rank, view->shape, shape, sizeof(shape)),
+			       DIMENSION_MAX);
+	*out = (int)view->shape[0];
+	return 0;
+}
+
+/* The preset, with the sizes that the two files decide. */
+static int configure(struct probe *probe, struct err *err)
+{
+	const struct options *o = &probe->options;
+	struct model_config *config = &probe->config;
+	int image_size, code;
+
+	if ((code = model_preset(config, o->preset, 0, err)) != 0 ||
+	    (code = tensorfile_open(&probe->weights, o->weights, err)) != 0 ||
+	    (code = tensorfile_open(&probe->batch_tensors, o->batch, err)) != 0 ||
+	    (code = batch_file_image_size(probe->batch_tensors, &image_size, err)) != 0)
+		return code;
+	if (o->image_size != 0 && o->image_size != image_size)
+		return err_set(err, ERR_MISMATCH, "%s: pictures of %d pixels, but --image-size %d", o->batch, image_size,
+			       (int)o->image_size);
+	if ((code = model_preset(config, o->preset, image_size, err)) != 0)
+		return err_prefix(err, "%s", o->batch);
+	config->task = strcmp(o->task, "match") == 0 ? TASK_MATCH : TASK_CLASSIFY;
+	if ((code = rows_of(probe->weights, "text_encoder.embeddings.word_embeddings.weight", &config->text.vocab_size, err)) != 0 ||
+	    (code = rows_of(probe->weights, "text_encoder.embeddings.position_embeddings.weight", &config->text.max_positions,
+			    err)) != 0 ||
+	    (code = rows_of(probe->weights, "text_encoder.embeddings.token_type_embeddings.weight", &config->text.token_types,
+			    err)) != 0 ||
+	    (code = rows_of(probe->weights, "head.weight", &config->classes, err)) != 0)
+		return code;
+	if (config->task == TASK_MATCH && config->classes != 2)
+		return err_set(err, ERR_MISMATCH, "%s: head.weight has %d rows, but matching has 2 classes; use --task classify",
+			       o->weights, config->classes);
+	return 0;
+}
+
+static int open_model(struct probe *probe, struct err *err)
+{
+	const struct batch_file *batch = &probe->batch;
+	const struct model_limits limits = { batch->B, batch->B, batch->tokens, batch->longest, batch->pairs.count, true };
+	size_t B = (size_t)batch->B, F = (size_t)probe->config.features, S = (size_t)batch->image_size;
+	size_t words = (size_t)batch->tokens * (size_t)probe->config.text.width;
+	int code = model_open(&probe->model, &probe->config, &limits, err);
+
+	if (code != 0)
+		return code;
+	probe->v = model_alloc(B * F);
+	probe->t = model_alloc(B * F);
+	probe->dv = model_alloc(B * F);
+	probe->dt = model_alloc(B * F);
+	probe->word = model_alloc(words);
+	probe->dword = model_alloc(words);
+	probe->logits = model_alloc((size_t)batch->pairs.count * (size_t)probe->config.classes);
+	if (probe->options.pixel_gradients)
+		probe->dpixels = model_alloc(B * 3 * S * S);
+	if (probe->v == NULL || probe->t == NULL || probe->dv == NULL || probe->dt == NULL || probe->word == NULL ||
+	    probe->dword == NULL || probe->logits == NULL || (probe->options.pixel_gradients && probe->dpixels == NULL))
+		return err_nomem(err, B * 3 * S * S * sizeof(float));
+	params_init(model_params(probe->model), 0); /* for running statistics, which the file may lack */
+	return weights_load_strict(model_params(probe->model), probe->weights, "", err);
+}
+
+static void run(struct probe *probe)
+{
+	const struct batch_file *batch = &probe->batch;
+	const struct model_call call = { .mode = strcmp(probe->options.mode, "train") == 0 ? MODEL_TRAIN_KEEP : MODEL_EVAL };
+	struct model *model = probe->model;
+	int B = batch->B;
+
+	model_image_forward(model, &call, batch->image, false, B, probe->v);
+	model_embed_forward(model, batch->ids, batch->tokens, probe->word);
+	model_text_forward(model, &call, probe->word, batch->offsets, B, probe->t);
+	model_fusion_forward(model, &call, probe->v, B, probe->t, B, &batch->pairs, NULL, NULL, probe->logits, &probe->result);
+	params_zero_grads(model_params(model));
+	model_fusion_backward(model, 1.0f, probe->dv, probe->dt);
+	model_text_backward(model, probe->dt, probe->dword);
+	model_embed_backward(model, batch->ids, batch->tokens, probe->dword);
+	model_image_backward(model, probe->dv, probe->dpixels);
+}
+
+static struct tensor_view view_of(const char *name, int rank, const int64_t *shape, const float *data, size_t elements)
+{
+	struct tensor_view view = { .name = name, .dtype = TENSOR_F32, .rank = rank, .data = data,
+				    .bytes = elements * sizeof(float) };
+
+	memcpy(view.shape, shape, (size_t)rank * sizeof(*shape));
+	return view;
+}
+
+static int write_results(const struct probe *probe, struct err *err)
+{
+	const struct params *params = model_params(probe->model);
+	const struct batch_file *batch = &probe->batch;
+	float loss = (float)probe->result.loss;
+	const int64_t scores[] = { batch->pairs.count, probe->config.classes };
+	const int64_t pixels[] = { batch->B, 3, batch->image_size, batch->image_size };
+	struct tensor_view *views = mem_array((size_t)params->count + EXTRA_TENSORS, sizeof(*views));
+	char (*names)[GRAD_NAME_BYTES] = mem_array((size_t)params->count, sizeof(*names));
+	int count = 0, code;
+
+	if (views == NULL || names == NULL) {
+		code = err_nomem(err, (size_t)params->count * sizeof(*views));
+		goto out;
+	}
+	views[count++] = view_of("logits", 2, scores, probe->logits, (size_t)(scores[0] * scores[1]));
+	views[count++] = view_of("loss", 0, scores, &loss, 1);
+	if (probe->dpixels != NULL)
+		views[count++] = view_of("image.grad", 4, pixels, probe->dpixels,
+					 (size_t)(pixels[0] * pixels[1] * pixels[2] * pixels[3]));
+	for (int i = 0; i < params->count; i++) {
+		const struct param *param = params_at(params, i);
+
+		if (param->grad == NULL)
+			continue;
+		snprintf(names[i], sizeof(names[i]), "%s.grad", param->name);
+		views[count++] = view_of(names[i], param->rank, param->shape, param->grad, param->count);
+	}
+	code = tensorfile_write(probe->options.out, views, count, NULL, 0, err);
+out:
+	mem_free(views);
+	mem_free(names);
+	return code;
+}
+
+static void probe_free(struct probe *probe)
+{
+	float *const memory[] = { probe->v, probe->t, probe->dv, probe->dt, probe->word, probe->dword, probe->logits,
+				  probe->dpixels };
+
+	for (size_t i = 0; i < ARRAY_LEN(memory); i++)
+		model_release(memory[i]);
+	model_close(probe->model);
+	batch_file_free(&probe->batch);
+	tensorfile_close(probe->weights);
+	tensorfile_close(probe->batch_tensors);
+	mem_free(probe);
+}
+
+int trainer_probe(int argc, char *const argv[], struct err *err)
+{
+	struct probe *probe = mem_array(1, sizeof(*probe));
+	int code;
+
+	if (probe == NULL)
+		return err_nomem(err, sizeof(*probe));
+	probe->options.task = "match";
+	probe->options.mode = "train";
+	if ((code = parse(&probe->options, &probe->args, argc, argv, err)) != 0 || probe->args.help)
+		goto out;
+	if ((code = check_options(&probe->options, err)) != 0)
+		goto out;
+	kernels_set_threads((int)probe->options.threads);
+	if ((code = configure(probe, err)) != 0 ||
+	    (code = batch_file_read(&probe->batch, probe->batch_tensors, &probe->config, err)) != 0 ||
+	    (code = open_model(probe, err)) != 0)
+		goto out;
+	run(probe);
+	code = write_results(probe, err);
+out:
+	probe_free(probe);
+	return code;
+}

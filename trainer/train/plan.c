@@ -1,0 +1,154 @@
+/*
+ * --dry-run: what a run would take. Bytes are those of the arenas that were
+ * planned; operations are counted from the shapes and the tokens of the first
+ * batches; time is that of real steps, which are taken on the run's first
+ * batches and thrown away.
+ */
+#include <stdio.h>
+#include <sys/resource.h>
+
+#include "shared/base/clock.h"
+#include "trainer/train/session.h"
+
+enum { TRIAL_STEPS = 3 };
+
+/* Multiply-adds of one picture through a stack of convolutions. */
+struct conv_count {
+	double total;
+	int channels, size; /* of what comes in next */
+};
+
+static int conv_out(int size, int kernel, int stride)
+{
+	return (size + 2 * (kernel / 2) - kernel) / stride + 1;
+}
+
+static void count_conv(struct conv_count *c, int out, int kernel, int stride)
+{
+	int size = conv_out(c->size, kernel, stride);
+
+	c->total += (double)kernel * kernel * c->channels * out * size * size;
+	c->channels = out;
+	c->size = size;
+}
+
+static void count_block(struct conv_count *c, int width, int stride, bool bottleneck)
+{
+	int out = bottleneck ? 4 * width : width;
+	struct conv_count shortcut = { 0, c->channels, c->size };
+
+	if (c->channels != out || stride != 1)
+		count_conv(&shortcut, out, 1, stride);
+	if (bottleneck) {
+		count_conv(c, width, 1, 1);
+		count_conv(c, width, 3, stride);
+		count_conv(c, out, 1, 1);
+	} else {
+		count_conv(c, width, 3, stride);
+		count_conv(c, out, 3, 1);
+	}
+	c->total += shortcut.total;
+}
+
+static double picture_madds(const struct resnet_config *config)
+{
+	struct conv_count c = { 0, 3, config->image_size };
+
+	count_conv(&c, config->width, 7, 2);
+	c.size = conv_out(c.size, 3, 2); /* max pooling */
+	for (int stage = 0; stage < 4; stage++)
+		for (int block = 0; block < config->blocks[stage]; block++)
+			count_block(&c, config->width << stage, block == 0 && stage > 0 ? 2 : 1, config->bottleneck);
+	return c.total + (double)c.channels * config->out_features;
+}
+
+/* Projections and feed-forward of every token; attention over its own caption. */
+static double token_madds(const struct bert_config *config, double caption_tokens)
+{
+	double width = config->width;
+
+	return config->layers * (4 * width * width + 2 * width * config->inner + 2 * caption_tokens * width);
+}
+
+/* Forward once, backward twice as much; the adversary's text pass counts as another of both. */
+static double step_flops(const struct session *s, double tokens)
+{
+	const struct model_config *config = &s->model_config;
+	double batch = (double)s->config.batch_size, features = config->features;
+	double pairs = (double)pairs_most(s->plan.task, (int)s->config.batch_size, s->plan.negatives);
+	double text = tokens * token_madds(&config->text, tokens / batch) + batch * config->text.width * features;
+	double fusion = pairs * (2 * features * features + features * config->classes);
+	double adv = s->plan.reg.adv.on ? fusion + (s->plan.reg.adv.targets & ADV_TEXT ? text : 0) : 0;
+
+	return 2 * 3 * (batch * picture_madds(&config->image) + text + fusion + adv) * (double)s->config.accumulate;
+}
+
+static double mebibytes(size_t bytes)
+{
+	return (double)bytes / (1 << 20);
+}
+
+static void print_memory(const struct session *s)
+{
+	size_t values = s->params->value_elements * sizeof(float), grads = s->params->trained_elements * sizeof(float);
+	size_t activations = model_activation_bytes(s->model) + stages_bytes(&s->model_config, &s->limits);
+	size_t moments = optimizer_state_bytes(s->optimizer);
+
+	printf("parameters      %12.1f million\n", (double)s->params->trained_elements / 1e6);
+	printf("  weights       %12.1f MiB\n", mebibytes(values));
+	printf("  gradients     %12.1f MiB\n", mebibytes(grads));
+	printf("  moments       %12.1f MiB  (%s)\n", mebibytes(moments), optimizer_kind_name(s->plan.optimizer));
+	printf("activations     %12.1f MiB  for %d pictures, at most %d tokens and %d pairs\n", mebibytes(activations),
+	       s->limits.pictures, s->limits.tokens, s->limits.pairs);
+	printf("together        %12.1f MiB planned; memory is touched as captions need it\n",
+	       mebibytes(values + grads + moments + activations));
+}
+
+static void print_run(const struct session *s)
+{
+	char reg[REG_TEXT_BYTES];
+
+	reg_spec_text(&s->plan.reg, reg);
+	printf("data            %s: %u pictures, %u captions in %s", s->config.data, s->train.pictures, s->train.captions,
+	       s->train.split);
+	if (s->validates)
+		printf("; %u, %u in %s", s->val.pictures, s->val.captions, s->val.split);
+	printf("\nmodel           %s, %lld px, %u words, %d classes\n", s->config.preset, (long long)s->config.image_size,
+	       s->vocab_size, s->model_config.classes);
+	printf("regularizer     %s\n", reg);
+	printf("steps           %llu (%llu an epoch), %lld samples each\n", (unsigned long long)s->steps_total,
+	       (unsigned long long)s->steps_per_epoch, (long long)(s->config.batch_size * s->config.accumulate));
+}
+
+int plan_print(struct session *s, struct err *err)
+{
+	double best = 0, tokens = 0;
+	struct metrics_train line;
+	struct rusage usage;
+	int code;
+
+	print_run(s);
+	print_memory(s);
+	fflush(stdout);
+	if ((code = feed_seek(s->feed, 0, 0, err)) != 0)
+		return code;
+	for (int i = 0; i < TRIAL_STEPS; i++) {
+		double began = clock_seconds(), waited = feed_wait_seconds(s->feed);
+
+		if ((code = loop_step(s, &line, err)) != 0)
+			return code;
+		double seconds = clock_seconds() - began - (feed_wait_seconds(s->feed) - waited);
+		if (i == 0 || seconds < best)
+			best = seconds;
+		tokens += s->stages.tokens / (double)TRIAL_STEPS;
+	}
+	double flops = step_flops(s, tokens);
+	getrusage(RUSAGE_SELF, &usage);
+	printf("arithmetic      %12.1f GFLOP a step at %.1f tokens a caption\n", flops / 1e9,
+	       tokens / (double)s->config.batch_size);
+	printf("a step          %12.3f s = %.1f pairs/s, %.0f GFLOP/s on %d threads\n", best,
+	       (double)(s->config.batch_size * s->config.accumulate) / best, flops / best / 1e9, s->threads);
+	printf("the run         %12.0f s without validation\n", best * (double)s->steps_total);
+	printf("peak memory     %12.1f MiB measured in these %d steps\n", (double)usage.ru_maxrss / 1024, TRIAL_STEPS);
+	return 0;
+}
