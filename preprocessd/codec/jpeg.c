@@ -199,9 +199,9 @@ static int refused(struct jpeg *jpeg, struct err *err)
 	const int code = code_of(message);
 
 	if (jpeg->over_limit)
-		return err_set(err, ERR_LIMIT, "a JPEG with %d or more scans of %u x %u pixels, which is more work than a picture is worth: save it anew",
-			       jpeg->decompress.input_scan_number, jpeg->decompress.image_width,
-			       jpeg->decompress.image_height);
+		return err_set(err, ERR_LIMIT, "a JPEG with %d or more scans of %u x %u pixels, which is more work than a "
+			       "picture is worth: save it anew", jpeg->decompress.input_scan_number,
+			       jpeg->decompress.image_width, jpeg->decompress.image_height);
 	switch (message) {
 	case JERR_BAD_PRECISION:
 		return err_set(err, code, "a JPEG with %d bits a sample; only 8 are supported: convert it", detail);
@@ -385,8 +385,6 @@ int jpeg_decode(struct jpeg *jpeg, const void *bytes, size_t size, const struct 
 	int code;
 
 	jpeg->over_limit = false;
-	/* Tables of one picture must not serve the next: a new struct each time. */
-	memset(d, 0, sizeof(*d));
 	d->err = jpeg_std_error(&jpeg->errors);
 	jpeg->errors.error_exit = on_error;
 	jpeg->errors.emit_message = on_message;
@@ -397,6 +395,7 @@ int jpeg_decode(struct jpeg *jpeg, const void *bytes, size_t size, const struct 
 		code = refused(jpeg, err);
 		goto out;
 	}
+	/* A new one each time: the tables of one picture must not serve the next. */
 	jpeg_create_decompress(d);
 	jpeg->progress = (struct jpeg_progress_mgr){ .progress_monitor = on_progress };
 	d->progress = &jpeg->progress;

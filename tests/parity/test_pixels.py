@@ -385,6 +385,31 @@ def test_damaged(tmp_path):
     compare(write_all(tmp_path, pictures), tmp_path, size=32, allow_unopened=True)
 
 
+def test_tables_in_front(tmp_path):
+    """Tables in a stream of their own, then a picture without them; also once more with other tables, and alone."""
+    image = Image.fromarray(content(np.random.default_rng(9), 70, 50, 3))
+    streams = {}
+    for quality in (30, 90):
+        out = io.BytesIO()
+        image.save(out, "JPEG", quality=quality)
+        whole = out.getvalue()
+        tables, rest, at = b"", b"", 2
+        while whole[at + 1] != 0xDA:
+            end = at + 2 + int.from_bytes(whole[at + 2:at + 4], "big")
+            if whole[at + 1] in (0xC4, 0xDB):
+                tables += whole[at:end]
+            else:
+                rest += whole[at:end]
+            at = end
+        streams[0, quality] = whole
+        streams[1, quality] = whole[:2] + tables + b"\xff\xd9"
+        streams[2, quality] = whole[:2] + rest + whole[at:]
+    pictures = [streams[1, 30] + streams[2, 30], streams[1, 90] + streams[1, 30] + streams[2, 30], streams[1, 90] + streams[2, 30],
+                streams[2, 30], streams[1, 30], streams[1, 30] + streams[0, 90]]
+    loaded, _ = compare(write_all(tmp_path, pictures), tmp_path, size=30)
+    assert len(loaded) == 4
+
+
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "ICO"])
 def test_other_formats(kind, tmp_path):
     path = tmp_path / "picture.jpg"  # the name does not matter

@@ -259,6 +259,9 @@ static void test_what_follows_does_not_matter(void **state)
 	memset(longer + file.size, 0xFF, 100000);
 	accept(longer, file.size + 100000, out);
 	assert_memory_equal(out, want, OUT_BYTES);
+	/* Unless it stands where the end marker should. */
+	longer[file.size - 1] = 0xF0;
+	refuse(longer, file.size + 100000, ERR_FORMAT, "damaged JPEG");
 	free(longer);
 	free(file.bytes);
 }
@@ -309,6 +312,29 @@ static void test_kinds_that_do_not_decode(void **state)
 	file.bytes[sos + 3] = 10, file.bytes[sos + 4] = 2;
 	memmove(file.bytes + sos + 9, file.bytes + sos + 11, file.size - sos - 11);
 	refuse(file.bytes, file.size - 5, ERR_UNSUPPORTED, "2 components");
+	free(file.bytes);
+}
+
+/* Arithmetic decoding can't stop at the end of a piece of the file and go on
+ * with the next, and Pillow hands out pieces of 64 KiB. */
+static void test_long_arithmetic(void **state)
+{
+	struct recipe recipe = COLOR;
+	struct file file;
+	uint8_t out[OUT_BYTES];
+
+	(void)state;
+	recipe.arithmetic = true;
+	recipe.width = recipe.height = 200;
+	recipe.quality = 100;
+	file = encode(&recipe);
+	assert_in_range(file.size, 1000, 65536);
+	accept(file.bytes, file.size, out);
+	free(file.bytes);
+	recipe.width = recipe.height = 2000;
+	file = encode(&recipe);
+	assert_true(file.size > 65536);
+	refuse(file.bytes, file.size, ERR_UNSUPPORTED, "arithmetic-coded JPEG of more than 64 KiB");
 	free(file.bytes);
 }
 
@@ -510,6 +536,7 @@ int main(void)
 		cmocka_unit_test(test_what_follows_does_not_matter),
 		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_kinds_that_do_not_decode),
+		cmocka_unit_test(test_long_arithmetic),
 		cmocka_unit_test(test_tables_do_not_leak),
 		cmocka_unit_test(test_illegible_header),
 		cmocka_unit_test(test_work_limit),

@@ -51,7 +51,6 @@ FOREIGN = {
     r"uv\.h|uv/.*": ["preprocessd/serve/", "tests/"],
     r"cblas\.h|cblas-openblas\.h|openblas_config\.h|.*dnnl.*\.h(pp)?|mkldnn.*": ["trainer/kernels/", "tools/bench/"],
     r"omp\.h": ["trainer/kernels/", "tests/", "tools/bench/"],
-    r"utf8proc\.h": ["preprocessd/codec/"],
     r"openssl/.*": ["shared/base/hash.c", "tests/"],
     r"xxhash\.h": ["shared/base/hash.c", "tests/"],
 }
