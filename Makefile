@@ -24,7 +24,7 @@ CC := clang
 endif
 
 PKGS_SHARED := libcrypto libprotobuf-c
-PKGS_DAEMON := libuv lmdb libjpeg libutf8proc
+PKGS_DAEMON := libuv lmdb libjpeg
 pkg_cflags = $(shell pkg-config --cflags $(1) 2>/dev/null)
 pkg_libs = $(shell pkg-config --libs $(1) 2>/dev/null)
 
@@ -181,7 +181,7 @@ fuzz-run: $(FUZZERS)
 benches: $(BENCHES)
 
 bench: ## measure pipeline and training step beside their peers; writes build/bench.md
-	@$(SUBMAKE) -s MODE=release all benches
+	@$(SUBMAKE) -s MODE=release all benches build/release/demo/make_demo_data build/release/tools/train_vocab
 	@$(PYTHON) tools/bench/run.py --out build/bench.md
 
 install: all ## copy the programs and documents below PREFIX (/usr/local)
@@ -221,6 +221,11 @@ $(B)/obj/gen/%.o: $(B)/gen/%.c $(STAMP) | $(DEPS_OK)
 	$(Q)$(CC) $(CFLAGS_ALL) -w -MMD -MP -c $< -o $@
 
 $(B)/obj/trainer/%.o: trainer/%.c $(STAMP) | $(GEN_H) $(DEPS_OK)
+	@mkdir -p $(@D)
+	$(call say,CC $<)
+	$(Q)$(CC) $(CFLAGS_ALL) $(CFLAGS_TRAINER) -MMD -MP -c $< -o $@
+
+$(B)/obj/tools/bench/%.o: tools/bench/%.c $(STAMP) | $(GEN_H) $(DEPS_OK)
 	@mkdir -p $(@D)
 	$(call say,CC $<)
 	$(Q)$(CC) $(CFLAGS_ALL) $(CFLAGS_TRAINER) -MMD -MP -c $< -o $@

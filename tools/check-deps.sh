@@ -32,7 +32,6 @@ if [ -z "$missing" ]; then
 	probe uv.h "libuv" libuv
 	probe lmdb.h "LMDB" lmdb
 	probe jpeglib.h "libjpeg-turbo" libjpeg
-	probe utf8proc.h "utf8proc" libutf8proc
 	probe protobuf-c/protobuf-c.h "protobuf-c" libprotobuf-c
 	probe openssl/evp.h "OpenSSL's libcrypto" libcrypto
 	probe xxhash.h "xxHash" ""

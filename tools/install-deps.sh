@@ -19,7 +19,6 @@ pkg-config:finds the libraries
 libuv1-dev:event loop of the daemon
 liblmdb-dev:the cache on disk
 libjpeg-dev:JPEG decoding (libjpeg-turbo)
-libutf8proc-dev:Unicode tables of the tokenizer
 libprotobuf-c-dev:messages between daemon and trainer
 protobuf-c-compiler:turns schemas/*.proto into C
 libssl-dev:SHA-256
@@ -98,7 +97,7 @@ unknown_system()
 		echo "install-deps.sh: I know the packages of Debian and Ubuntu only, and this is $name."
 		echo "Install these with your system's package manager, with their headers, then run make again:"
 		echo "  to build:  a C11 compiler (gcc or clang), GNU make, pkg-config, libuv >= 1.44, LMDB >= 0.9.24,"
-		echo "             libjpeg-turbo >= 2.1, utf8proc >= 2.8, protobuf-c (library and protoc-c), OpenSSL (libcrypto),"
+		echo "             libjpeg-turbo >= 2.1, protobuf-c (library and protoc-c), OpenSSL (libcrypto),"
 		echo "             xxHash >= 0.8, OpenBLAS (OpenMP build), and, for speed, oneDNN 2.x"
 		echo "  to test:   cmocka, clang with its sanitizer run-time, Python 3 with pytest, NumPy, Pillow, PyTorch, torchvision"
 	} >&2

@@ -42,7 +42,7 @@ static bool find_exif(const void *bytes, size_t size, struct jpeg_segment *segme
 	struct jpeg_walk walk = jpeg_walk_start(bytes, size);
 
 	while (jpeg_walk_next(&walk, segment) == JPEG_STEP_SEGMENT) {
-		if (segment->marker == JPEG_APP1 && segment->size >= 5 && memcmp(segment->content, "Exif", 5) == 0)
+		if (segment->marker == MARKER_APP1 && segment->size >= 5 && memcmp(segment->content, "Exif", 5) == 0)
 			return true;
 	}
 	return false;

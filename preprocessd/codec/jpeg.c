@@ -43,6 +43,7 @@ struct jpeg {
 	struct jpeg_progress_mgr progress;
 	struct source source;
 	jmp_buf failed;
+	uint64_t block_visits_max;
 	bool over_limit; /* why `failed` was taken, if not for libjpeg */
 
 	uint8_t *rows; /* (JPEG_BATCH_ROWS, stride) */
@@ -78,7 +79,7 @@ static void on_progress(j_common_ptr common)
 	j_decompress_ptr d = &jpeg->decompress;
 	uint64_t blocks = ((uint64_t)d->image_width / DCTSIZE + 1) * ((uint64_t)d->image_height / DCTSIZE + 1);
 
-	if (blocks * (uint64_t)d->input_scan_number > JPEG_BLOCK_VISITS_MAX) {
+	if (blocks * (uint64_t)d->input_scan_number > jpeg->block_visits_max) {
 		jpeg->over_limit = true;
 		longjmp(jpeg->failed, 1);
 	}
@@ -198,9 +199,9 @@ static int refused(struct jpeg *jpeg, struct err *err)
 	const int code = code_of(message);
 
 	if (jpeg->over_limit)
-		return err_set(err, ERR_LIMIT, "a progressive JPEG with %d and more scans of %u x %u pixels: too much work",
-			       jpeg->decompress.input_scan_number, jpeg->decompress.image_width,
-			       jpeg->decompress.image_height);
+		return err_set(err, ERR_LIMIT, "a JPEG with %d or more scans of %u x %u pixels, which is more work than a "
+			       "picture is worth: save it anew", jpeg->decompress.input_scan_number,
+			       jpeg->decompress.image_width, jpeg->decompress.image_height);
 	switch (message) {
 	case JERR_BAD_PRECISION:
 		return err_set(err, code, "a JPEG with %d bits a sample; only 8 are supported: convert it", detail);
@@ -232,8 +233,14 @@ int jpeg_open(struct jpeg **out, struct err *err)
 	*out = NULL;
 	if (jpeg == NULL)
 		return err_nomem(err, sizeof(*jpeg));
+	jpeg->block_visits_max = JPEG_BLOCK_VISITS_MAX;
 	*out = jpeg;
 	return 0;
+}
+
+void jpeg_limit_work(struct jpeg *jpeg, uint64_t block_visits_max)
+{
+	jpeg->block_visits_max = block_visits_max;
 }
 
 void jpeg_close(struct jpeg *jpeg)
@@ -378,8 +385,6 @@ int jpeg_decode(struct jpeg *jpeg, const void *bytes, size_t size, const struct 
 	int code;
 
 	jpeg->over_limit = false;
-	/* Tables of one picture must not serve the next: a new struct each time. */
-	memset(d, 0, sizeof(*d));
 	d->err = jpeg_std_error(&jpeg->errors);
 	jpeg->errors.error_exit = on_error;
 	jpeg->errors.emit_message = on_message;
@@ -390,6 +395,7 @@ int jpeg_decode(struct jpeg *jpeg, const void *bytes, size_t size, const struct 
 		code = refused(jpeg, err);
 		goto out;
 	}
+	/* A new one each time: the tables of one picture must not serve the next. */
 	jpeg_create_decompress(d);
 	jpeg->progress = (struct jpeg_progress_mgr){ .progress_monitor = on_progress };
 	d->progress = &jpeg->progress;

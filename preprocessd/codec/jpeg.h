@@ -29,9 +29,10 @@ enum {
 };
 
 /* A progressive file may name any number of scans, each of which passes over
- * the whole picture. Blocks times scans beyond this (minutes of work; two
- * hundred times what the largest picture needs) are refused. */
-#define JPEG_BLOCK_VISITS_MAX ((uint64_t)1 << 34)
+ * the whole picture. Blocks of 8 x 8 pixels times scans beyond this (half a
+ * minute of work; 1,500 scans of the largest picture, where ten are usual) are
+ * refused. Pillow has no such limit. */
+#define JPEG_BLOCK_VISITS_MAX ((uint64_t)1 << 32)
 
 struct jpeg_info {
 	uint32_t width, height;
@@ -52,6 +53,8 @@ const char *jpeg_decoder_name(void);
 struct jpeg;
 MUST_USE int jpeg_open(struct jpeg **out, struct err *err);
 void jpeg_close(struct jpeg *jpeg); /* NULL is fine */
+/* Another limit than JPEG_BLOCK_VISITS_MAX, for tests. */
+void jpeg_limit_work(struct jpeg *jpeg, uint64_t block_visits_max);
 
 /* ERR_FORMAT: damaged or cut off. ERR_UNSUPPORTED: a kind of JPEG that
  * libjpeg-turbo can't decode. ERR_LIMIT, ERR_NOMEM. After an error some rows

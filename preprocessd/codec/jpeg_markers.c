@@ -9,8 +9,8 @@ struct jpeg_walk jpeg_walk_start(const void *bytes, size_t size)
 
 static bool has_segment(uint8_t marker)
 {
-	return marker != JPEG_EXTENSION && !(marker >= JPEG_RST_FIRST && marker <= JPEG_EOI) &&
-	       !(marker >= JPEG_JPG0 && marker <= JPEG_JPG13);
+	return marker != MARKER_EXTENSION && !(marker >= MARKER_RST_FIRST && marker <= MARKER_EOI) &&
+	       !(marker >= MARKER_JPG0 && marker <= MARKER_JPG13);
 }
 
 enum jpeg_step jpeg_walk_next(struct jpeg_walk *walk, struct jpeg_segment *segment)
@@ -27,7 +27,7 @@ enum jpeg_step jpeg_walk_next(struct jpeg_walk *walk, struct jpeg_segment *segme
 		walk->at += 2;
 		if (marker == 0x00)
 			continue;
-		if (marker < JPEG_SOF_FIRST)
+		if (marker < MARKER_SOF_FIRST)
 			return JPEG_STEP_BROKEN;
 		if (!has_segment(marker))
 			continue;
@@ -40,7 +40,7 @@ enum jpeg_step jpeg_walk_next(struct jpeg_walk *walk, struct jpeg_segment *segme
 		if (walk->size - walk->at < segment->size)
 			return JPEG_STEP_BROKEN;
 		walk->at += segment->size;
-		return marker == JPEG_SOS ? JPEG_STEP_SCAN : JPEG_STEP_SEGMENT;
+		return marker == MARKER_SOS ? JPEG_STEP_SCAN : JPEG_STEP_SEGMENT;
 	}
 	return JPEG_STEP_BROKEN;
 }
@@ -72,19 +72,19 @@ static bool starts_with(const struct jpeg_segment *segment, const char *text, si
 static bool segment_is_sound(const struct jpeg_segment *segment)
 {
 	switch (segment->marker) {
-	case JPEG_DHT:
-	case JPEG_DAC:
+	case MARKER_DHT:
+	case MARKER_DAC:
 		return true;
-	case JPEG_DQT:
+	case MARKER_DQT:
 		return quantization_is_sound(segment);
-	case JPEG_APP0: /* the version is behind the name */
+	case MARKER_APP0: /* the version is behind the name */
 		return !starts_with(segment, "JFIF", 4) || segment->size >= 7;
-	case JPEG_APP2: /* the numbers of the piece and of all pieces */
+	case MARKER_APP2: /* the numbers of the piece and of all pieces */
 		return !starts_with(segment, "ICC_PROFILE", 12) || segment->size >= 14;
-	case JPEG_APP14:
+	case MARKER_APP14:
 		return !starts_with(segment, "Adobe", 5) || segment->size >= 7;
 	default:
-		if ((segment->marker >= JPEG_SOF_FIRST && segment->marker <= JPEG_SOF_LAST) || segment->marker == JPEG_DHP)
+		if ((segment->marker >= MARKER_SOF_FIRST && segment->marker <= MARKER_SOF_LAST) || segment->marker == MARKER_DHP)
 			return frame_is_sound(segment);
 		return true;
 	}

@@ -5,10 +5,14 @@
 #include <immintrin.h>
 
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vbmi")))
+#define AVX512_INLINE AVX512 __attribute__((always_inline)) static inline
 
 enum {
 	GROUP = 64,           /* pixels per turn: three registers of interleaved bytes */
 	BLOCK = 32 * GROUP,   /* pixels per pass over the three channels: stays in the cache */
+	/* From here on the output is written past the cache: nobody here reads it
+	 * again, and lines that are overwritten whole need not be fetched first. */
+	STREAM_BYTES_MIN = 128 * 1024,
 };
 
 bool normalize_have_avx512(void)
@@ -48,7 +52,7 @@ static void pick_init(struct pick *pick, int channel, bool for_floats)
 	}
 }
 
-AVX512 static inline __m512i pick_channel(const struct pick *pick, const uint8_t *pixels)
+AVX512_INLINE __m512i pick_channel(const struct pick *pick, const uint8_t *pixels)
 {
 	__m512i a = _mm512_loadu_si512(pixels), b = _mm512_loadu_si512(pixels + 64), c = _mm512_loadu_si512(pixels + 128);
 	__m512i low = _mm512_permutex2var_epi8(a, _mm512_load_si512(pick->low), b);
@@ -57,7 +61,7 @@ AVX512 static inline __m512i pick_channel(const struct pick *pick, const uint8_t
 }
 
 /* 64 lookups in a table of 256 bytes that lies in four registers. */
-AVX512 static inline __m512i look_up(const __m512i table[4], __m512i index, __mmask64 upper_half)
+AVX512_INLINE __m512i look_up(const __m512i table[4], __m512i index, __mmask64 upper_half)
 {
 	__m512i low = _mm512_permutex2var_epi8(table[0], index, table[1]);
 	__m512i high = _mm512_permutex2var_epi8(table[2], index, table[3]);
@@ -65,8 +69,23 @@ AVX512 static inline __m512i look_up(const __m512i table[4], __m512i index, __mm
 	return _mm512_mask_blend_epi8(upper_half, low, high);
 }
 
-AVX512 static void channel_f32(const struct normalize_table *table, int channel, const struct pick *pick,
-			       const uint8_t *pixels, size_t groups, float *out)
+/* All three planes begin at multiples of a cache line, and there is much of it. */
+static bool may_stream(const void *out, size_t plane_bytes)
+{
+	return ((uintptr_t)out | plane_bytes) % 64 == 0 && 3 * plane_bytes >= STREAM_BYTES_MIN;
+}
+
+AVX512_INLINE void store(void *out, __m512i bytes, bool stream)
+{
+	if (stream)
+		_mm512_stream_si512(out, bytes);
+	else
+		_mm512_storeu_si512(out, bytes);
+}
+
+/* stream is a constant where this is called. */
+AVX512_INLINE void channel_f32(const struct normalize_table *table, int channel, const struct pick *pick,
+			       const uint8_t *pixels, size_t groups, bool stream, float *out)
 {
 	__m512i planes[4][4];
 
@@ -82,10 +101,10 @@ AVX512 static void channel_f32(const struct normalize_table *table, int channel,
 		__m512i low01 = _mm512_unpacklo_epi8(b0, b1), high01 = _mm512_unpackhi_epi8(b0, b1);
 		__m512i low23 = _mm512_unpacklo_epi8(b2, b3), high23 = _mm512_unpackhi_epi8(b2, b3);
 
-		_mm512_storeu_si512(out, _mm512_unpacklo_epi16(low01, low23));
-		_mm512_storeu_si512(out + 16, _mm512_unpackhi_epi16(low01, low23));
-		_mm512_storeu_si512(out + 32, _mm512_unpacklo_epi16(high01, high23));
-		_mm512_storeu_si512(out + 48, _mm512_unpackhi_epi16(high01, high23));
+		store(out, _mm512_unpacklo_epi16(low01, low23), stream);
+		store(out + 16, _mm512_unpackhi_epi16(low01, low23), stream);
+		store(out + 32, _mm512_unpacklo_epi16(high01, high23), stream);
+		store(out + 48, _mm512_unpackhi_epi16(high01, high23), stream);
 	}
 }
 
@@ -97,8 +116,20 @@ static void tail_f32(const struct normalize_table *table, const uint8_t *pixels,
 	}
 }
 
+AVX512 static void block_f32(const struct normalize_table *table, const struct pick pick[3], const uint8_t *pixels,
+			     size_t groups, size_t n, bool stream, float *out)
+{
+	for (int c = 0; c < 3; c++) {
+		if (stream)
+			channel_f32(table, c, &pick[c], pixels, groups, true, out + (size_t)c * n);
+		else
+			channel_f32(table, c, &pick[c], pixels, groups, false, out + (size_t)c * n);
+	}
+}
+
 void normalize_f32_chw_avx512(const struct normalize_table *table, const uint8_t *pixels, size_t n, float *out)
 {
+	const bool stream = may_stream(out, n * sizeof(float));
 	struct pick pick[3];
 	size_t at = 0;
 
@@ -107,15 +138,17 @@ void normalize_f32_chw_avx512(const struct normalize_table *table, const uint8_t
 	while (n - at >= GROUP) {
 		size_t groups = (n - at < BLOCK ? n - at : BLOCK) / GROUP;
 
-		for (int c = 0; c < 3; c++)
-			channel_f32(table, c, &pick[c], pixels + 3 * at, groups, out + (size_t)c * n + at);
+		block_f32(table, pick, pixels + 3 * at, groups, n, stream, out + at);
 		at += groups * GROUP;
 	}
 	tail_f32(table, pixels, at, n, out);
+	if (stream)
+		_mm_sfence(); /* before anyone is told that the floats are there */
 }
 
 AVX512 void normalize_u8_chw_avx512(const uint8_t *pixels, size_t n, uint8_t *out)
 {
+	const bool stream = may_stream(out, n);
 	struct pick pick[3];
 	size_t at = 0;
 
@@ -123,12 +156,14 @@ AVX512 void normalize_u8_chw_avx512(const uint8_t *pixels, size_t n, uint8_t *ou
 		pick_init(&pick[c], c, false);
 	for (; n - at >= GROUP; at += GROUP) {
 		for (int c = 0; c < 3; c++)
-			_mm512_storeu_si512(out + (size_t)c * n + at, pick_channel(&pick[c], pixels + 3 * at));
+			store(out + (size_t)c * n + at, pick_channel(&pick[c], pixels + 3 * at), stream);
 	}
 	for (; at < n; at++) {
 		for (size_t c = 0; c < 3; c++)
 			out[c * n + at] = pixels[3 * at + c];
 	}
+	if (stream)
+		_mm_sfence();
 }
 
 #else

@@ -9,6 +9,7 @@
  *
  * Threads:   a vocab is immutable and shared; one wordpiece scratch per thread.
  * Limits:    a caption of at most WORDPIECE_TEXT_BYTES_MAX bytes.
+ * Format:    docs/tokens.md has the rules and what a vocabulary file is.
  */
 #ifndef PREPROCESSD_CODEC_WORDPIECE_H
 #define PREPROCESSD_CODEC_WORDPIECE_H

@@ -27,6 +27,8 @@ enum {
 	MANIFEST_SPLITS_MAX = 64,
 	MANIFEST_LABELS_MAX = 1 << 16,
 	MANIFEST_NAME_BYTES_MAX = 64, /* data sets, splits, vocabularies */
+	MANIFEST_CAPTION_BYTES_MAX = 1 << 20,
+	MANIFEST_LABEL_BYTES_MAX = 1024,
 };
 
 struct manifest {
@@ -39,7 +41,7 @@ struct manifest {
 	const char *source_text;           /* absolute paths, each NUL-terminated */
 	const uint8_t *picture_split;      /* (P) index into split_name */
 	const int32_t *picture_label;      /* (P) class, -1: none */
-	const uint32_t *picture_group;     /* (P) group, = picture where no group was given */
+	const uint32_t *picture_group;     /* (P) group: pictures of one are never parted. Without groups = picture */
 	const uint32_t *caption_picture;   /* (C) */
 	const uint64_t *caption_at;        /* (C+1) into caption_text */
 	const char *caption_text;          /* raw bytes as read, no terminators */
@@ -78,7 +80,8 @@ MUST_USE int manifest_eval_pairs(const struct manifest *manifest, const struct m
 
 /* --- building ---------------------------------------------------------- */
 
-/* What a reader found: pictures by path, not yet opened. */
+/* What a reader found: pictures by path, not yet opened.
+ * docs/datasets.md has the formats for users. */
 struct listing;
 MUST_USE int listing_open(struct listing **out, struct err *err);
 void listing_free(struct listing *listing);
@@ -94,8 +97,9 @@ struct reader_options {
 	uint64_t split_seed;
 	bool skip_bad;                        /* --on-bad skip: drop bad captions and missing pictures, and list them */
 };
-/* Reads every caption file into one listing. Errors name file and line.
- * A picture given in two splits is an error. */
+/* Reads every caption file into one listing; once per listing. Paths may be relative to the
+ * working directory. Errors name file and line (or item). A picture given in two splits or with
+ * two labels is an error. Without --images, names are relative to the captions' folder. */
 MUST_USE int listing_read(struct listing *listing, const struct reader_options *options, struct err *err);
 
 uint32_t listing_picture_count(const struct listing *listing);
@@ -107,6 +111,9 @@ const char *listing_picture_path(const struct listing *listing, uint32_t picture
 void listing_set_hash(struct listing *listing, uint32_t picture, const struct hash *hash);
 MUST_USE int listing_set_failure(struct listing *listing, uint32_t picture, const struct err *reason);
 
+/* Left-out captions and missing pictures in the order of the files, then pictures for which
+ * listing_set_failure was called. Call when all of these are done, and
+ * listing_failure_count first; strings live as long as the listing. */
 struct listing_failure {
 	const char *source; /* path, or file:line for a caption */
 	const char *reason;
@@ -114,8 +121,14 @@ struct listing_failure {
 uint32_t listing_failure_count(const struct listing *listing);
 struct listing_failure listing_failure_at(const struct listing *listing, uint32_t index);
 
+/* Things a user may want to know and that are no failures: "captions_val2017.json: split val, from its
+ * name", "3 pictures without captions are left out". Grows in listing_read and listing_finish. */
+uint32_t listing_note_count(const struct listing *listing);
+const char *listing_note_at(const struct listing *listing, uint32_t index);
+
 /* Two paths with the same content become one picture with the captions of both (an error
- * if they are in different splits: the message names both files). ERR_MISMATCH: nothing is left. */
+ * if they are in different splits: the message names both files; with skip_bad the later one
+ * becomes a failure). Without skip_bad any failure is the error. ERR_MISMATCH: nothing is left. */
 MUST_USE int listing_finish(struct listing *listing, struct manifest **out, struct err *err);
 
 #endif

@@ -192,9 +192,12 @@ int feed_open(struct feed **out, struct worker *worker, const struct feed_option
 	*out = NULL;
 	if (code != 0)
 		return code;
-	feed = mem_zalloc(sizeof(*feed));
+	/* The tables of normalize.h want more alignment than malloc gives. */
+	static_assert(_Alignof(struct feed) <= MEM_ALIGN_BYTES, "mem_aligned() does not suffice");
+	feed = mem_aligned(sizeof(*feed));
 	if (feed == NULL)
 		return err_nomem(err, sizeof(*feed));
+	memset(feed, 0, sizeof(*feed));
 	feed->fd = -1;
 	feed->pipeline = worker->pipeline;
 	atomic_fetch_add(&feed->pipeline->feeds, 1);

@@ -127,7 +127,7 @@ static int escape(struct json_reader *reader, size_t *at, struct err *err)
 {
 	static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
 	char bytes[4];
-	uint32_t point;
+	uint32_t point = 0;
 	int code;
 
 	if (*at + 1 >= reader->size)

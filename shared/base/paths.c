@@ -56,23 +56,29 @@ static const char *home_folder(void)
 	return home != NULL && fs_is_dir(home) && access(home, W_OK | X_OK) == 0 ? home : NULL;
 }
 
-/* /tmp/preprocessd-UID, for users without XDG folders. Anybody may have made
- * a folder of that name in /tmp: one that is not ours alone is refused. */
-static int fallback_folder(char out[FALLBACK_BYTES], bool make_folder, struct err *err)
+int paths_check_private(const char *folder, struct err *err)
 {
 	struct stat info;
 
+	if (lstat(folder, &info) != 0)
+		return err_errno(err, errno, "%s", folder);
+	if (!S_ISDIR(info.st_mode) || info.st_uid != geteuid())
+		return err_set(err, ERR_IO, "%s: not a folder of yours, and not safe to use; set XDG_RUNTIME_DIR and "
+			       "XDG_CACHE_HOME, or give --socket and --cache", folder);
+	if ((info.st_mode & 077) != 0)
+		return err_set(err, ERR_IO, "%s: other users may enter it; run: chmod 700 %s", folder, folder);
+	return 0;
+}
+
+/* /tmp/preprocessd-UID, for users without XDG folders. Anybody may have made
+ * a folder of that name in /tmp. */
+static int fallback_folder(char out[FALLBACK_BYTES], bool make_folder, struct err *err)
+{
 	snprintf(out, FALLBACK_BYTES, "/tmp/preprocessd-%u", (unsigned)geteuid());
 	if (make_folder && mkdir(out, FOLDER_MODE) != 0 && errno != EEXIST)
 		return err_errno(err, errno, "cannot make the folder %s", out);
-	if (lstat(out, &info) != 0)
-		return errno == ENOENT && !make_folder ? 0 : err_errno(err, errno, "%s", out);
-	if (!S_ISDIR(info.st_mode) || info.st_uid != geteuid())
-		return err_set(err, ERR_IO, "%s: belongs to somebody else and is not safe to use; set XDG_RUNTIME_DIR and "
-			       "XDG_CACHE_HOME, or give --socket and --cache", out);
-	if ((info.st_mode & 077) != 0)
-		return err_set(err, ERR_IO, "%s: other users may enter it; run: chmod 700 %s", out, out);
-	return 0;
+	int code = paths_check_private(out, err);
+	return code == ERR_NOTFOUND && !make_folder ? 0 : code;
 }
 
 static int make_private(const char *folder, struct err *err)

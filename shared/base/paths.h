@@ -23,5 +23,8 @@ enum { PATHS_SOCKET_BYTES_MAX = 107 }; /* sockaddr_un.sun_path without its termi
 MUST_USE int paths_socket(char **out, const char *option, bool make_folder, struct err *err);
 /* Makes the cache folder if it is missing and make_folder is set. */
 MUST_USE int paths_cache(char **out, const char *option, bool make_folder, struct err *err);
+/* ERR_IO unless folder is a folder (not a link to one) of this user that
+ * nobody else may enter. */
+MUST_USE int paths_check_private(const char *folder, struct err *err);
 
 #endif

@@ -11,7 +11,8 @@
 
 enum { LINE_BYTES = 512, BAR_COLUMNS = 18, COLUMNS_DEFAULT = 80 };
 
-static const double REDRAW_S = 0.1, PLAIN_LINE_S = 10.0;
+/* SHORTEST_S: a speed measured over less time would be noise. */
+static const double REDRAW_S = 0.1, PLAIN_LINE_S = 10.0, SHORTEST_S = 0.05;
 
 void progress_format_seconds(char *out, double seconds)
 {
@@ -75,7 +76,7 @@ static void make_line(struct line *line, const struct progress *progress, uint64
 {
 	double elapsed = now - progress->start_s;
 	/* What was done before (a resumed run) says nothing about the speed. */
-	double rate = elapsed > 0 ? (double)(done - progress->first_done) / elapsed : 0;
+	double rate = elapsed > SHORTEST_S ? (double)(done - progress->first_done) / elapsed : 0;
 	uint64_t total = progress->total;
 	char time[16];
 
@@ -89,7 +90,8 @@ static void make_line(struct line *line, const struct progress *progress, uint64
 	} else {
 		add(line, "  %llu", (unsigned long long)done);
 	}
-	add(line, rate < 10 ? "  %.1f/s" : "  %.0f/s", rate);
+	if (elapsed > SHORTEST_S)
+		add(line, rate < 10 ? "  %.1f/s" : "  %.0f/s", rate);
 	if (last || total == 0) {
 		progress_format_seconds(time, elapsed);
 		add(line, "  %s", time);

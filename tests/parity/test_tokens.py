@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -20,6 +21,9 @@ DATA = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data")) / "t
 PREPCTL = Path(os.environ.get("PREPCTL", ROOT / "build" / os.environ.get("MODE", "release") / "bin" / "prepctl"))
 ORACLE = ROOT / "tests" / "support" / "oracle_encode.cjs"
 FULL = os.environ.get("FULL") == "1"
+
+sys.path.insert(0, str(ROOT / "tests" / "golden"))
+import tokens as golden_tokens  # noqa: E402
 
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no test data in {DATA}")
 needs_oracle = pytest.mark.skipif(
@@ -83,6 +87,14 @@ def test_golden_lines():
     assert got == expected
 
 
+@pytest.mark.parametrize("first", golden_tokens.parts(), ids="{:06X}".format)
+def test_golden_code_points(first):
+    """Every code point, against hashes of what the reference tokenizer said once."""
+    expected = json.loads((ROOT / "tests/golden/tokens.json").read_bytes())["parts"]
+    assert golden_tokens.hash_of_part(first, [PREPCTL, "inspect", "text", "--vocab"]) == expected[f"{first:06X}"], \
+        "other ids than the reference tokenizer's: FULL=1 with test_code_points tells where"
+
+
 @needs_data
 @needs_oracle
 @pytest.mark.parametrize("name", ["UTF-8-test.txt", "UTF-8-demo.txt", "blns.txt"])
@@ -116,7 +128,7 @@ def test_code_points(tmp_path):
     for start in range(0, len(points), 1 << 17):
         characters = [chr(c) for c in points[start:start + (1 << 17)]]
         vocab = vocab_of_characters(tmp_path / "vocab.txt", characters)
-        lines = [f"a{c}b {c} x{c}\u302e{c}\u0301y \U0001d165{c}\u302e{c} A\u0327{c}{c}" for c in characters if c != "\n"]
+        lines = [f"a{c}b {c} x{c}\u302e{c}\u0301y \u302e{c}\U0001d165{c}\u302e A\u0327{c}{c}" for c in characters if c != "\n"]
         assert_same(vocab, "\n".join(lines).encode())
 
 

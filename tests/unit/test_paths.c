@@ -140,6 +140,38 @@ static void too_long_a_socket_path(void **state)
 	expect_socket(path, false, path);
 }
 
+static void refuses_as_private(const char *path, const char *message)
+{
+	struct err err = { 0 };
+
+	assert_int_equal(ERR_IO, paths_check_private(path, &err));
+	assert_non_null(strstr(err.message, path));
+	assert_non_null(strstr(err.message, message));
+}
+
+static void what_is_private(void **state)
+{
+	char folder[128], other[128];
+	struct err err = { 0 };
+
+	(void)state;
+	snprintf(folder, sizeof(folder), "%s/mine", scratch);
+	snprintf(other, sizeof(other), "%s/other", scratch);
+	assert_int_equal(ERR_NOTFOUND, paths_check_private(folder, &err));
+	assert_int_equal(0, mkdir(folder, 0700));
+	assert_int_equal(0, paths_check_private(folder, &err));
+	assert_int_equal(0, symlink(folder, other));
+	refuses_as_private(other, "not a folder of yours");
+	assert_int_equal(0, chmod(folder, 0710));
+	refuses_as_private(folder, "chmod 700");
+	assert_int_equal(0, chmod(folder, 0700));
+	/* Only root can give a folder away. */
+	if (geteuid() == 0) {
+		assert_int_equal(0, chown(folder, 65534, (gid_t)-1));
+		refuses_as_private(folder, "not a folder of yours");
+	}
+}
+
 /* A folder that cannot be made is named. */
 static void folder_below_a_file(void **state)
 {
@@ -163,6 +195,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(folders_are_private, make_scratch, remove_scratch),
 		cmocka_unit_test_setup_teardown(home_that_is_not_there, make_scratch, remove_scratch),
 		cmocka_unit_test_setup_teardown(too_long_a_socket_path, make_scratch, remove_scratch),
+		cmocka_unit_test_setup_teardown(what_is_private, make_scratch, remove_scratch),
 		cmocka_unit_test_setup_teardown(folder_below_a_file, make_scratch, remove_scratch),
 	};
 

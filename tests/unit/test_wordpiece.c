@@ -20,7 +20,8 @@ static const char words[] =
 	"cafe\n!\n[\n]\ncls\n\xE4\xB8\xAD\n"      /* 10 to 15: ! [ ] cls U+4E2D */
 	"\xE1\x84\x80\n##\xE1\x85\xA1\n##\xE1\x86\xA8\n" /* 16 to 18: the letters of U+AC01 */
 	"##\xF0\x9D\x85\xA5\n##\xE3\x80\xAE\n"    /* 19, 20: U+1D165 (class 216), U+302E (224) */
-	"\xCF\x83\n##\xCF\x83\n;\ni\n";           /* 21 to 24: sigma, a Greek question mark, i */
+	"\xCF\x83\n##\xCF\x83\n;\ni\n"             /* 21 to 24: sigma, a Greek question mark, i */
+	"##\xE3\x80\xAF\n";                       /* 25: U+302F (224) */
 
 struct fixture {
 	struct vocab *vocab;
@@ -126,6 +127,8 @@ static void marks_are_reordered(void **state)
 	expect(state, "a\xE3\x80\xAE\xF0\x9D\x85\xA5", "4 19 20");
 	expect(state, "a\xE3\x80\xAE\xCC\x81\xF0\x9D\x85\xA5", "4 19 20");
 	expect(state, "a\xE3\x80\xAE\xE2\x80\x8B\xF0\x9D\x85\xA5", "4 19 20");
+	/* Equal classes keep their order. */
+	expect(state, "a\xE3\x80\xAF\xE3\x80\xAE\xF0\x9D\x85\xA5\xE3\x80\xAE", "4 19 25 20 20");
 	/* U+034F is stripped and a starter. */
 	expect(state, "a\xE3\x80\xAE\xCD\x8F\xF0\x9D\x85\xA5", "4 20 19");
 	expect(state, "a\xE3\x80\xAE\xF0\x9D\x85\xA5\xE3\x80\xAE\xF0\x9D\x85\xA5", "4 19 19 20 20");
@@ -331,6 +334,59 @@ static void utf8_parts(void **state)
 	}
 }
 
+static uint64_t next_random(uint64_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state;
+}
+
+/* Words and texts over a small alphabet, so that pieces share long beginnings
+ * and every way of cutting a word occurs. */
+static void agrees_with_a_large_vocabulary(void **state)
+{
+	static const char *const letters[] = { "a", "b", "c", "d", "e", "\xCE\xB1", "\xE1\x84\x80", "0" };
+	enum { WORDS = 20000, TEXTS = 4000 };
+	uint64_t random = 2463534242u;
+	char *text_of_vocab = calloc(WORDS, 64);
+	struct wordpiece *wordpiece;
+	struct wordpiece_ref ref;
+	struct vocab *vocab;
+	struct err err;
+	size_t size = 0;
+
+	(void)state;
+	assert_non_null(text_of_vocab);
+	size += (size_t)sprintf(text_of_vocab, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n");
+	for (int i = 0; i < WORDS; i++) {
+		size += (size_t)sprintf(text_of_vocab + size, "%s", next_random(&random) % 3 == 0 ? "##" : "");
+		for (uint64_t n = 1 + next_random(&random) % 15; n > 0; n--)
+			size += (size_t)sprintf(text_of_vocab + size, "%s", letters[next_random(&random) % ARRAY_LEN(letters)]);
+		text_of_vocab[size++] = '\n';
+	}
+	assert_int_equal(0, vocab_parse(&vocab, "large", text_of_vocab, size, &err));
+	assert_int_equal(WORDS + 4, vocab_size(vocab));
+	assert_int_equal(0, wordpiece_open(&wordpiece, vocab, &err));
+	assert_int_equal(0, wordpiece_ref_open(&ref, text_of_vocab, size));
+	for (int i = 0; i < TEXTS; i++) {
+		char text[512] = "";
+		int32_t expected[512];
+		const int32_t *ids;
+		size_t count;
+
+		for (uint64_t n = next_random(&random) % 60; n > 0; n--)
+			strcat(text, next_random(&random) % 8 == 0 ? " " : letters[next_random(&random) % ARRAY_LEN(letters)]);
+		assert_int_equal(0, wordpiece_encode(wordpiece, text, strlen(text), &ids, &count, &err));
+		assert_int_equal(count, wordpiece_ref_encode(&ref, text, strlen(text), expected));
+		assert_memory_equal(expected, ids, count * sizeof(*ids));
+	}
+	wordpiece_ref_close(&ref);
+	wordpiece_close(wordpiece);
+	vocab_free(vocab);
+	free(text_of_vocab);
+}
+
 /* The fast tokenizer and the plain one on texts made of awkward parts. */
 static void agrees_with_the_plain_one(void **state)
 {
@@ -353,12 +409,8 @@ static void agrees_with_the_plain_one(void **state)
 		const int32_t *ids;
 		size_t count;
 
-		for (int i = 0, n = round % 24; i < n; i++) {
-			random ^= random << 13;
-			random ^= random >> 7;
-			random ^= random << 17;
-			strcat(text, parts[random % ARRAY_LEN(parts)]);
-		}
+		for (int i = 0, n = round % 24; i < n; i++)
+			strcat(text, parts[next_random(&random) % ARRAY_LEN(parts)]);
 		assert_int_equal(0, wordpiece_encode(fixture->wordpiece, text, strlen(text), &ids, &count, &err));
 		assert_int_equal(count, wordpiece_ref_encode(&ref, text, strlen(text), expected));
 		assert_memory_equal(expected, ids, count * sizeof(*ids));
@@ -382,6 +434,7 @@ int main(void)
 		cmocka_unit_test(nothing_grows),
 		cmocka_unit_test(utf8_parts),
 		cmocka_unit_test(agrees_with_the_plain_one),
+		cmocka_unit_test(agrees_with_a_large_vocabulary),
 	};
 
 	return cmocka_run_group_tests(tests, open_fixture, close_fixture);

@@ -106,12 +106,11 @@ run "$bin/prepctl" add demo --socket "$socket" --format csv --images "$work/data
 	--captions "train=$work/data/train.csv" --captions "val=$work/data/val.csv" --columns image,caption,label \
 	--vocab "$work/data/demo-vocab.txt" --size 64 || fail "prepctl add failed"
 
+mkdir "$work/runs"
 for arm in $arms; do
 	say "training with --reg $arm"
-	begun=$(now)
 	# shellcheck disable=SC2086
-	run "$bin/trainer" --data demo --reg "$arm" $options --socket "$socket" --out "$work/run-$arm" || fail "trainer --reg $arm failed"
-	since "$begun" >"$work/run-$arm/demo-seconds"
+	run "$bin/trainer" --data demo --reg "$arm" $options --socket "$socket" --out "$work/runs/$arm" || fail "trainer --reg $arm failed"
 done
 
 say "stopping preprocessd"
@@ -119,5 +118,9 @@ kill -TERM $daemon
 wait $daemon || fail "preprocessd did not end cleanly (exit code $?)"
 daemon=''
 
-# A value of the last line with "split":"$2" in a metrics file.
-metric() { grep "\"split\": *\"$2\"" "$1/metrics.jsonl" | tail -n 1 | sed -n "s/.*\"$3\": *\([-+0-9.eE]*\).*/\1/p"; }
+say "what the runs gave, after $epochs epochs of $pictures pictures each"
+echo
+(cd "$work/runs" && "$root/tools/report-table" $arms) || fail "no table"
+awk -v s="$(since "$started")" 'BEGIN {
+	printf "Chance is 0.500. Differences of less than two standard errors mean nothing in a single run.\n"
+	printf "The whole demo took %d:%02d.\n", int(s / 60), int(s) % 60 }'

@@ -2,51 +2,26 @@
 #include <string.h>
 
 #include "shared/base/mem.h"
-#include "shared/base/paths.h"
-#include "shared/client/client.h"
 #include "shared/io/tensorfile.h"
-#include "tools/prepctl/prepctl.h"
+#include "tools/prepctl/stream_flags.h"
 
-enum { TENSORS_MAX = 5, METADATA_MAX = 8, NUMBER_BYTES = 24 };
+enum { TENSORS_MAX = 5, NUMBER_BYTES = 24 };
 
 struct options {
-	struct prepctl_common common;
-	const char *split, *order, *vocab, *exif, *out;
-	int64_t batch_size, seed, epoch, step, max_len, size, world, rank;
-	bool training, exif_apply;
+	struct stream_flags stream;
+	const char *out;
+	int64_t step;
 };
 
 static int parse(int argc, char *const argv[], struct options *o, struct args_result *result, struct err *err)
 {
 	const struct args_option table[] = {
-		{ .name = "split", .kind = ARGS_TEXT, .value = &o->split, .metavar = "S",
-		  .help = "A split, several joined by '+', or all. Default train." },
-		{ .name = "batch-size", .kind = ARGS_INT, .value = &o->batch_size, .metavar = "N", .min = 1, .max = 1 << 16,
-		  .help = "Samples in the batch, over all ranks. Default 32." },
-		{ .name = "seed", .kind = ARGS_INT, .value = &o->seed, .metavar = "S", .min = 0, .max = INT64_MAX,
-		  .help = "Seed of the order and of the choice of captions. Default 0." },
-		{ .name = "epoch", .kind = ARGS_INT, .value = &o->epoch, .metavar = "E", .min = 0, .max = UINT32_MAX,
-		  .help = "Which epoch, from 0. Default 0." },
+		STREAM_FLAGS(&o->stream),
 		{ .name = "step", .kind = ARGS_INT, .value = &o->step, .metavar = "K", .min = 0, .max = INT64_MAX,
 		  .help = "Which batch of the epoch, from 0. Default 0." },
-		{ .name = "order", .kind = ARGS_TEXT, .value = &o->order, .metavar = "train|eval",
-		  .help = "train: pictures permuted, one caption each, as in training. eval: every caption in the data set's order. "
-			  "Default train, for every split." },
-		{ .name = "max-len", .kind = ARGS_INT, .value = &o->max_len, .metavar = "N", .min = 2, .max = 1 << 16,
-		  .help = "Longest caption in tokens, with [CLS] and [SEP]. Default 64." },
-		{ .name = "size", .kind = ARGS_INT, .value = &o->size, .metavar = "N", .min = 1, .max = 2048,
-		  .help = "Picture size in pixels. Default 224." },
-		{ .name = "vocab", .kind = ARGS_TEXT, .value = &o->vocab, .metavar = "NAME",
-		  .help = "A registered vocabulary. Default: the data set's own." },
-		{ .name = "exif", .kind = ARGS_TEXT, .value = &o->exif, .metavar = "ignore|apply",
-		  .help = "Turn pictures by their EXIF orientation. Default ignore." },
-		{ .name = "world", .kind = ARGS_INT, .value = &o->world, .metavar = "W", .min = 1, .max = 1 << 16,
-		  .help = "Ranks that share each batch. Default 1." },
-		{ .name = "rank", .kind = ARGS_INT, .value = &o->rank, .metavar = "R", .min = 0, .max = 1 << 16,
-		  .help = "Whose part of the batch. Default 0." },
 		{ .name = "out", .letter = 'o', .kind = ARGS_TEXT, .value = &o->out, .metavar = "FILE.safetensors",
 		  .help = "The file to write. Needed." },
-		PREPCTL_OPTIONS(&o->common),
+		PREPCTL_OPTIONS(&o->stream.common),
 	};
 	const struct args_spec spec = {
 		.usage = "prepctl batch NAME --split S --batch-size N --seed S --epoch E --step K --out FILE.safetensors [options]",
@@ -60,12 +35,9 @@ static int parse(int argc, char *const argv[], struct options *o, struct args_re
 
 	if (code != 0 || result->help)
 		return code;
-	o->training = strcmp(o->order, "train") == 0;
-	if (!o->training && strcmp(o->order, "eval") != 0)
-		return err_set(err, ERR_USAGE, "--order: expected train or eval, got '%s'", o->order);
 	if (o->out == NULL)
 		return err_set(err, ERR_USAGE, "prepctl batch: --out FILE is missing");
-	return prepctl_exif(o->exif, &o->exif_apply, err);
+	return stream_flags_check(&o->stream, err);
 }
 
 /* The batch as padded tensors of its own. */
@@ -145,17 +117,17 @@ static int write_batch(const struct options *o, const char *name, const struct s
 {
 	char digest[HASH_HEX_BYTES], version[HASH_HEX_BYTES], epoch[NUMBER_BYTES], step[NUMBER_BYTES], seed[NUMBER_BYTES];
 	const struct tensor_metadata metadata[] = {
-		{ "dataset", name }, { "split", o->split }, { "version", version }, { "digest", digest },
+		{ "dataset", name }, { "split", o->stream.split }, { "version", version }, { "digest", digest },
 		{ "epoch", epoch }, { "step", step }, { "seed", seed }, { "vocab", info->vocab_name },
 	};
 	struct tensors tensors = { 0 };
-	int code = make_tensors(&tensors, batch, o->size, info->label_count > 0, err);
+	int code = make_tensors(&tensors, batch, o->stream.size, info->label_count > 0, err);
 
 	hash_to_hex(&batch->digest, digest);
 	hash_to_hex(&info->version, version);
 	snprintf(epoch, sizeof(epoch), "%llu", (unsigned long long)batch->epoch);
 	snprintf(step, sizeof(step), "%llu", (unsigned long long)batch->step);
-	snprintf(seed, sizeof(seed), "%lld", (long long)o->seed);
+	snprintf(seed, sizeof(seed), "%lld", (long long)o->stream.seed);
 	if (code == 0)
 		code = tensorfile_write(o->out, tensors.views, tensors.count, metadata, (int)ARRAY_LEN(metadata), err);
 	if (code == 0)
@@ -164,38 +136,20 @@ static int write_batch(const struct options *o, const char *name, const struct s
 	return code;
 }
 
-static int run(const struct options *o, const char *name, const char *socket, struct err *err)
+static int run(const struct options *o, const char *name, struct err *err)
 {
-	struct stream_options options;
 	struct stream *stream;
 	struct batch batch;
 	bool got = false;
+	int code = stream_flags_open(&o->stream, name, "batch", 1, 0, &stream, err);
 
-	stream_options_init(&options);
-	options.socket = socket;
-	options.client_name = "prepctl batch";
-	options.dataset = name;
-	options.split = o->split;
-	options.training = o->training;
-	options.seed = (uint64_t)o->seed;
-	options.batch_size = (uint32_t)o->batch_size;
-	options.world = (uint32_t)o->world;
-	options.rank = (uint32_t)o->rank;
-	options.image_size = (uint32_t)o->size;
-	options.exif_apply = o->exif_apply;
-	options.vocab = o->vocab;
-	options.max_len = (uint32_t)o->max_len;
-	options.slots = 1;
-	options.wait_s = 0;
-	options.cancelled = prepctl_interrupted;
-	int code = stream_open(&stream, &options, err);
 	if (code != 0)
 		return code;
-	code = stream_seek(stream, (uint64_t)o->epoch, (uint64_t)o->step, err);
+	code = stream_seek(stream, (uint64_t)o->stream.epoch, (uint64_t)o->step, err);
 	if (code == 0)
 		code = stream_next(stream, &batch, &got, err);
 	if (code == 0 && (!got || batch.count == 0))
-		code = err_set(err, ERR_MISMATCH, "rank %lld has no samples in this batch", (long long)o->rank);
+		code = err_set(err, ERR_MISMATCH, "rank %lld has no samples in this batch", (long long)o->stream.rank);
 	if (code == 0)
 		code = write_batch(o, name, stream_info(stream), &batch, err);
 	stream_close(stream);
@@ -204,17 +158,11 @@ static int run(const struct options *o, const char *name, const char *socket, st
 
 int prepctl_batch(int argc, char *const argv[], struct err *err)
 {
-	struct options options = { .split = "train", .order = "train", .exif = "ignore", .batch_size = 32, .max_len = 64,
-				   .size = 224, .world = 1 };
+	struct options options = { .stream = STREAM_FLAGS_INIT };
 	struct args_result result;
-	char *socket = NULL;
 	int code = parse(argc, argv, &options, &result, err);
 
 	if (code != 0 || result.help)
 		return code;
-	code = paths_socket(&socket, options.common.socket, false, err);
-	if (code == 0)
-		code = run(&options, result.operands[0], socket, err);
-	mem_free(socket);
-	return code;
+	return run(&options, result.operands[0], err);
 }

@@ -20,6 +20,7 @@ static const struct verb VERBS[] = {
 	{ "failures", prepctl_failures, "list what was left out of a data set, and why" },
 	{ "rm", prepctl_rm, "remove a data set's name" },
 	{ "batch", prepctl_batch, "write one batch to a safetensors file" },
+	{ "digests", prepctl_digests, "read batches and print the digest of each" },
 	{ "status", prepctl_status, "what the daemon has done, its cache and its clients" },
 	{ "explain", prepctl_explain, "say whether a picture is in the cache, and under which key" },
 	{ "shutdown", prepctl_shutdown, "let the daemon finish and end" },

@@ -25,6 +25,7 @@ struct prepctl_common {
 int prepctl_add(int argc, char *const argv[], struct err *err);
 int prepctl_batch(int argc, char *const argv[], struct err *err);
 int prepctl_datasets(int argc, char *const argv[], struct err *err);
+int prepctl_digests(int argc, char *const argv[], struct err *err);
 int prepctl_explain(int argc, char *const argv[], struct err *err);
 int prepctl_failures(int argc, char *const argv[], struct err *err);
 int prepctl_rm(int argc, char *const argv[], struct err *err);

@@ -84,12 +84,11 @@ static int read_origin(const struct tensorfile *file, struct origin *origin, str
 {
 	const char *texts[] = { tensorfile_metadata(file, "config"), tensorfile_metadata(file, "model"),
 				tensorfile_metadata(file, "dataset") };
-	int code;
+	int code = 0;
 
 	run_config_init(&origin->config);
-	if ((code = checkpoint_verify(file, &origin->ours, err)) != 0 || !origin->ours)
-		return code;
-	for (int i = 0; code == 0 && i < 3; i++) {
+	origin->ours = tensorfile_metadata(file, "checksum") != NULL;
+	for (int i = 0; code == 0 && origin->ours && i < 3; i++) {
 		struct json_reader reader;
 
 		if (texts[i] == NULL)
@@ -231,6 +230,7 @@ static int open_evaluation(struct evaluation *e, struct eval_options *o, const c
 	struct model_config config;
 	struct model_limits limits = { .training = false };
 	const struct stream_info *info;
+	bool ours;
 	int code;
 
 	if (fs_is_dir(path))
@@ -253,7 +253,8 @@ static int open_evaluation(struct evaluation *e, struct eval_options *o, const c
 		return code;
 	validator_limits(&limits, feed.batch_size, feed.max_len);
 	if ((code = model_open(&e->model, &config, &limits, err)) != 0 ||
-	    (code = weights_load_strict(model_params(e->model), e->file, "", err)) != 0)
+	    (code = weights_load_strict(model_params(e->model), e->file, "", err)) != 0 ||
+	    (code = checkpoint_verify(e->file, &ours, err)) != 0)
 		return code;
 	return validator_open(&e->validator, e->model, &limits, kernels_fast()->vector, info->picture_count, info->caption_count,
 			      feed.batch_size, err);

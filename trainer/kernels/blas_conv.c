@@ -6,7 +6,9 @@
  * multiplied there. 1x1 convolutions of stride 1 need no columns.
  * Input gradient, stride 1: the same with the weights turned by 180 degrees
  * and I and O exchanged. Other strides: columns of gradients, then gathered.
- * Weight gradient: one picture's columns, one product that adds up.
+ * Weight gradient: for each tap of the kernel a product of what it sees with
+ * the output's gradient (1x1: added to the gradient in place); for the few
+ * channels of a picture, the columns of all taps side by side.
  *
  * Packed weights: "rows" (O, k, k, I), "flipped" (I, k, k, O).
  */
@@ -17,7 +19,10 @@
 #include "shared/base/mem.h"
 #include "trainer/kernels/image_engine.h"
 
-enum { TILE_ROWS = 192 };
+enum {
+	TILE_ROWS = 192,
+	TAP_CHANNELS_MIN = 24, /* narrower products are slow */
+};
 
 /* A convolution as im2col sees it: the input gradient is one of its own. */
 struct gather {
@@ -46,6 +51,22 @@ static size_t column_width(const struct gather *g)
 	return (size_t)g->kernel * (size_t)g->kernel * (size_t)g->channels;
 }
 
+bool blas_uses_processor(void)
+{
+#if defined(__x86_64__)
+	static const char *const wide[] = { "SkylakeX", "Cooperlake", "SapphireRapids" };
+
+	if (!__builtin_cpu_supports("avx512f"))
+		return true;
+	for (size_t i = 0; i < ARRAY_LEN(wide); i++)
+		if (strcmp(openblas_get_corename(), wide[i]) == 0)
+			return true;
+	return false;
+#else
+	return true;
+#endif
+}
+
 static bool is_plain_product(const struct conv_shape *s)
 {
 	return s->kernel == 1 && s->stride == 1 && s->pad == 0;
@@ -59,6 +80,7 @@ int blas_conv_reserve(struct conv *conv, struct err *err)
 	size_t widest = taps * (size_t)(s->in_channels > s->out_channels ? s->in_channels : s->out_channels);
 	size_t tiles = (size_t)engine->threads * TILE_ROWS * widest;
 	size_t picture = (size_t)conv->out_height * (size_t)conv->out_width * taps * (size_t)s->in_channels;
+	size_t tap = picture / taps * (size_t)conv->pictures_max;
 	size_t weights = conv_weight_elements(s);
 	int rc;
 
@@ -70,7 +92,8 @@ int blas_conv_reserve(struct conv *conv, struct err *err)
 	rc = scratch_reserve(&engine->weight_gradient, weights * sizeof(float), err);
 	if (rc < 0)
 		return rc;
-	return scratch_reserve(&engine->columns, (tiles > picture ? tiles : picture) * sizeof(float), err);
+	rc = scratch_reserve(&engine->columns, (tiles > picture ? tiles : picture) * sizeof(float), err);
+	return rc < 0 ? rc : scratch_reserve(&engine->columns, tap * sizeof(float), err);
 }
 
 static void pack(struct conv *conv, enum conv_packing packing)
@@ -238,32 +261,93 @@ static void add_rows_to_weights(const struct conv_shape *s, const float *packed,
 				grad[((size_t)o * in + i) * taps + t] += packed[((size_t)o * taps + t) * in + i];
 }
 
+/* Row oy of one tap's columns: what the tap (r, q) sees of a picture, (out_width, channels). */
+static void gather_tap_row(const struct gather *g, const float *picture, int oy, int r, int q, float *out)
+{
+	size_t channels = (size_t)g->channels, run = channels * sizeof(float);
+	int iy = oy * g->stride - g->pad + r, ox = 0;
+
+	if (iy < 0 || iy >= g->in_height) {
+		memset(out, 0, (size_t)g->out_width * run);
+		return;
+	}
+	const float *row = picture + (size_t)iy * (size_t)g->in_width * channels;
+
+	for (; ox < g->out_width && ox * g->stride - g->pad + q < 0; ox++, out += channels)
+		memset(out, 0, run);
+	if (g->stride == 1) {
+		int first = ox - g->pad + q, count = g->in_width - first;
+
+		if (count > g->out_width - ox)
+			count = g->out_width - ox;
+		if (count > 0) {
+			memcpy(out, row + (size_t)first * channels, (size_t)count * run);
+			out += (size_t)count * channels;
+			ox += count;
+		}
+	} else {
+		for (int ix; ox < g->out_width && (ix = ox * g->stride - g->pad + q) < g->in_width; ox++, out += channels)
+			memcpy(out, row + (size_t)ix * channels, run);
+	}
+	memset(out, 0, (size_t)(g->out_width - ox) * run);
+}
+
+static const float *gather_tap(const struct conv *conv, const struct gather *g, const float *x, int n, int tap)
+{
+	float *columns = conv->engine->columns.data;
+	size_t row = (size_t)g->out_width * (size_t)g->channels;
+
+#pragma omp parallel for schedule(static) num_threads(conv->engine->threads)
+	for (int i = 0; i < n * g->out_height; i++)
+		gather_tap_row(g, x + (size_t)(i / g->out_height) * conv_in_elements(conv), i % g->out_height,
+			       tap / g->kernel, tap % g->kernel, columns + (size_t)i * row);
+	return columns;
+}
+
+/* c (out, in; ldc) = beta * c + dy^T x over `rows` rows. */
+static void outer_product(const struct conv_shape *s, const float *dy, const float *x, int rows, float beta, float *c, int ldc)
+{
+	cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, s->out_channels, s->in_channels, rows, 1.0f, dy, s->out_channels,
+		    x, s->in_channels, beta, c, ldc);
+}
+
+/* Few input channels: the columns of one picture, all taps side by side. */
+static void weights_by_columns(const struct conv *conv, const struct gather *g, const float *x, const float *dy, int n)
+{
+	int out = conv->shape.out_channels, pixels = conv->out_height * conv->out_width, width = (int)column_width(g);
+	float *columns = conv->engine->columns.data, *sum = conv->engine->weight_gradient.data;
+
+	for (int p = 0; p < n; p++) {
+		const float *picture = x + (size_t)p * conv_in_elements(conv);
+
+#pragma omp parallel for schedule(static) num_threads(conv->engine->threads)
+		for (int oy = 0; oy < conv->out_height; oy++) {
+			size_t first = (size_t)oy * (size_t)conv->out_width;
+
+			gather_columns(g, picture, first, (size_t)conv->out_width, columns + first * (size_t)width);
+		}
+		cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, out, width, pixels, 1.0f,
+			    dy + (size_t)p * conv_out_elements(conv), out, columns, width, p == 0 ? 0.0f : 1.0f, sum, width);
+	}
+}
+
 void blas_conv_backward_weights(struct conv *conv, const float *x, const float *dy, int n, float *grad)
 {
 	const struct conv_shape *s = &conv->shape;
 	struct gather g = forward_gather(conv);
-	int pixels = conv->out_height * conv->out_width, width = (int)column_width(&g);
-	float *columns = conv->engine->columns.data, *sum = conv->engine->weight_gradient.data;
-	int threads = conv->engine->threads;
+	int rows = n * conv->out_height * conv->out_width, taps = s->kernel * s->kernel;
+	float *sum = conv->engine->weight_gradient.data;
 
-	if (is_plain_product(s)) {
-		cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, s->out_channels, s->in_channels, n * pixels, 1.0f, dy,
-			    s->out_channels, x, s->in_channels, 1.0f, grad, s->in_channels);
+	if (taps == 1) {
+		outer_product(s, dy, is_plain_product(s) ? x : gather_tap(conv, &g, x, n, 0), rows, 1.0f, grad, s->in_channels);
 		return;
 	}
-	for (int p = 0; p < n; p++) {
-		const float *picture = x + (size_t)p * conv_in_elements(conv);
-
-#pragma omp parallel for schedule(static) num_threads(threads)
-		for (int oy = 0; oy < conv->out_height; oy++) {
-			size_t first = (size_t)oy * (size_t)conv->out_width;
-
-			gather_columns(&g, picture, first, (size_t)conv->out_width, columns + first * (size_t)width);
-		}
-		cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, s->out_channels, width, pixels, 1.0f,
-			    dy + (size_t)p * conv_out_elements(conv), s->out_channels, columns, width, p == 0 ? 0.0f : 1.0f,
-			    sum, width);
-	}
+	if (s->in_channels < TAP_CHANNELS_MIN)
+		weights_by_columns(conv, &g, x, dy, n);
+	else
+		for (int tap = 0; tap < taps; tap++)
+			outer_product(s, dy, gather_tap(conv, &g, x, n, tap), rows, 0.0f, sum + (size_t)tap * (size_t)s->in_channels,
+				      taps * s->in_channels);
 	add_rows_to_weights(s, sum, grad);
 }
 
@@ -295,6 +379,7 @@ const struct image_ops *image_ops_blas(void)
 		.engine_open = image_engine_open,
 		.engine_close = image_engine_close,
 		.engine_bytes = image_engine_bytes,
+		.engine_threads = image_engine_threads,
 		.conv_open = blas_conv_open,
 		.conv_close = blas_conv_close,
 		.conv_begin = conv_begin,

@@ -79,6 +79,7 @@ static inline size_t conv_weight_elements(const struct conv_shape *shape)
 MUST_USE int image_engine_open(struct image_engine **out, struct err *err);
 void image_engine_close(struct image_engine *engine);
 size_t image_engine_bytes(const struct image_engine *engine);
+int image_engine_threads(const struct image_engine *engine);
 
 /* Checks limits, fills everything but .onednn, reserves nothing. */
 MUST_USE int conv_create(struct conv **out, struct image_engine *engine, const struct conv_shape *shape, int slot,
@@ -97,6 +98,9 @@ void bn_sums_end(struct bn *bn, float *dweight, float *dbias);
 /* blas_conv.c: convolutions as matrix products. Also what oneDNN's table uses
  * where the library has only its reference code for a shape. */
 MUST_USE int blas_conv_reserve(struct conv *conv, struct err *err);
+/* False where OpenBLAS runs narrower vectors than the processor has (an old
+ * version, or OPENBLAS_CORETYPE in the environment). */
+bool blas_uses_processor(void);
 void blas_conv_forward(struct conv *conv, const float *x, int n, float *y);
 void blas_conv_backward_data(struct conv *conv, const float *dy, int n, float *dx, bool add);
 void blas_conv_backward_weights(struct conv *conv, const float *x, const float *dy, int n, float *grad);

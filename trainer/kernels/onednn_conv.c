@@ -29,6 +29,7 @@ _Static_assert(CONV_DATA_ADD == 1 << PASS_DATA_ADD && CONV_WEIGHTS == 1 << PASS_
 struct onednn {
 	dnnl_engine_t engine;
 	dnnl_stream_t stream;
+	bool products; /* OpenBLAS is as fast as this processor allows */
 };
 
 struct plan {
@@ -256,6 +257,19 @@ static bool plan_reserve(struct conv *conv, const struct plan *plan, enum pass p
 	       scratch_reserve(&engine->library, plan->library_bytes, NULL) == 0;
 }
 
+/*
+ * Weight gradients that OpenBLAS's products do faster than the library's
+ * kernels: 1x1 (which then need no reordering into the gradient either), larger
+ * strides, and small pictures. Measured with ResNet-50's shapes on AVX-512.
+ */
+static bool prefers_product(const struct conv *conv)
+{
+	const struct conv_shape *s = &conv->shape;
+
+	return conv->engine->onednn->products && s->in_channels >= 32 &&
+	       (s->kernel == 1 || s->stride > 1 || conv->out_height * conv->out_width <= 64);
+}
+
 /* NULL: use OpenBLAS. */
 static struct plan *plan_for(struct conv *conv, int n, enum pass pass)
 {
@@ -263,7 +277,7 @@ static struct plan *plan_for(struct conv *conv, int n, enum pass pass)
 	struct geometry g;
 
 	CHECK(n >= 1 && n <= conv->pictures_max);
-	if (plan->tried)
+	if (plan->tried || (pass == PASS_WEIGHTS && prefers_product(conv)))
 		return plan->usable ? plan : NULL;
 	g = geometry_of(conv, n, pass);
 	if (plan_create(plan, conv->engine->onednn, &g, pass) != dnnl_success || !plan_reserve(conv, plan, pass)) {
@@ -477,6 +491,7 @@ static int onednn_engine_open(struct image_engine **out, struct err *err)
 		rc = err_set(err, ERR_UNSUPPORTED, "oneDNN: no processor engine; build with ONEDNN=0 to use OpenBLAS alone");
 		goto out;
 	}
+	engine->onednn->products = blas_uses_processor();
 	*out = engine;
 	return 0;
 out:
@@ -491,6 +506,7 @@ const struct image_ops *image_ops_onednn(void)
 		.engine_open = onednn_engine_open,
 		.engine_close = onednn_engine_close,
 		.engine_bytes = image_engine_bytes,
+		.engine_threads = image_engine_threads,
 		.conv_open = onednn_conv_open,
 		.conv_close = onednn_conv_close,
 		.conv_begin = conv_begin,

@@ -1,0 +1,55 @@
+/* What every JSON format needs: a value as text, and walks over arrays and objects. */
+#include "preprocessd/dataset/reader.h"
+
+int json_text(struct json_reader *json, struct buf *out, bool *has, const char *what, struct err *err)
+{
+	int code = json_next(json, err);
+
+	if (code != 0)
+		return code;
+	switch (json->kind) {
+	case JSON_STRING:
+	case JSON_NUMBER:
+		buf_clear(out);
+		*has = true;
+		return buf_add(out, json->text.data, json->text.size, err);
+	case JSON_NULL:
+		return 0;
+	default:
+		return json_fail(json, err, "%s must be a string or a number", what);
+	}
+}
+
+int json_array(struct json_reader *json, const char *what, json_element element, void *context, struct err *err)
+{
+	int code = json_next(json, err);
+
+	if (code != 0)
+		return code;
+	if (json->kind != JSON_ARRAY_BEGIN)
+		return json_fail(json, err, "%s must be an array", what);
+	for (uint32_t number = 1;; number++) {
+		if ((code = json_next(json, err)) != 0)
+			return code;
+		if (json->kind == JSON_ARRAY_END)
+			return 0;
+		if ((code = element(context, json, number, err)) != 0)
+			return code;
+	}
+}
+
+int json_object(struct json_reader *json, const char *what, json_field field, void *context, struct err *err)
+{
+	int code;
+
+	if (json->kind != JSON_OBJECT_BEGIN)
+		return json_fail(json, err, "%s must be an object", what);
+	for (;;) {
+		if ((code = json_next(json, err)) != 0)
+			return code;
+		if (json->kind == JSON_OBJECT_END)
+			return 0;
+		if ((code = field(context, json, json->text.data, err)) != 0)
+			return code;
+	}
+}

@@ -1,0 +1,301 @@
+/*
+ * read_csv.c - a picture and a caption a row.
+ *
+ * The file has a header exactly when the picture column of its first row names
+ * no picture that exists. Columns are found by --columns (names of the header
+ * or numbers from 1), else by the usual names, else by position: picture,
+ * caption. A picture's captions may stand in any rows.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "preprocessd/dataset/csv.h"
+#include "preprocessd/dataset/reader.h"
+
+#define NO_COLUMN UINT32_MAX
+
+struct columns {
+	uint32_t image, caption, label, split, group;
+	uint32_t count; /* every row must have as many */
+};
+
+/* A number from 1, or 0. */
+static uint32_t as_number(const char *text)
+{
+	uint32_t value = 0;
+
+	for (; *text != '\0'; text++) {
+		if (*text < '0' || *text > '9' || value > CSV_COLUMNS_MAX)
+			return 0;
+		value = value * 10 + (uint32_t)(*text - '0');
+	}
+	return value;
+}
+
+/* The header's names without the spaces around them. */
+static const char *header_name(const struct csv *csv, uint32_t column, size_t *bytes)
+{
+	const char *name = csv_field(csv, column, bytes);
+
+	while (*bytes > 0 && (name[0] == ' ' || name[0] == '\t')) {
+		name++;
+		--*bytes;
+	}
+	while (*bytes > 0 && (name[*bytes - 1] == ' ' || name[*bytes - 1] == '\t'))
+		--*bytes;
+	return name;
+}
+
+static uint32_t find_usual(const struct csv *csv, const char *const *usual)
+{
+	/* The order of the usual names decides, not that of the columns. */
+	for (; *usual != NULL; usual++) {
+		for (uint32_t i = 0; i < csv->count; i++) {
+			size_t bytes;
+			const char *name = header_name(csv, i, &bytes);
+
+			if (bytes == strlen(*usual) && strncasecmp(name, *usual, bytes) == 0)
+				return i;
+		}
+	}
+	return NO_COLUMN;
+}
+
+static uint32_t find_name(const struct csv *csv, const char *wanted)
+{
+	for (uint32_t i = 0; i < csv->count; i++) {
+		size_t bytes;
+		const char *name = header_name(csv, i, &bytes);
+
+		if (bytes == strlen(wanted) && memcmp(name, wanted, bytes) == 0)
+			return i;
+	}
+	return NO_COLUMN;
+}
+
+/* One part of --columns. */
+static int find_given(struct reader *reader, const struct csv *csv, bool header, const char *given, uint32_t *out,
+		      struct err *err)
+{
+	uint32_t number = as_number(given);
+
+	if (number > 0 && number <= csv->count) {
+		*out = number - 1;
+		return 0;
+	}
+	if (number > 0)
+		return reader_fail(reader, csv->line, err, "there are %u columns, --columns asks for number %u", csv->count, number);
+	if (header && (*out = find_name(csv, given)) != NO_COLUMN)
+		return 0;
+	return reader_fail(reader, csv->line, err, header ? "no column is named \"%s\"" :
+			   "no column is named \"%s\": the first row names an existing picture, so there is no header; give "
+			   "--columns as numbers", given);
+}
+
+/* The first column, from the left, that has no other meaning. */
+static uint32_t first_free(const struct columns *columns, uint32_t other)
+{
+	for (uint32_t i = 0; i < columns->count; i++)
+		if (i != other && i != columns->label && i != columns->split && i != columns->group)
+			return i;
+	return NO_COLUMN;
+}
+
+static int find_columns(struct reader *reader, const struct csv *csv, bool header, struct columns *out, struct err *err)
+{
+	uint32_t *given[COLUMN_COUNT] = { &out->image, &out->caption, &out->label };
+	int code;
+
+	*out = (struct columns){ NO_COLUMN, NO_COLUMN, NO_COLUMN, NO_COLUMN, NO_COLUMN, csv->count };
+	for (int i = 0; i < COLUMN_COUNT; i++)
+		if (reader->columns[i] != NULL && (code = find_given(reader, csv, header, reader->columns[i], given[i], err)) != 0)
+			return code;
+	if (header) {
+		if (out->image == NO_COLUMN)
+			out->image = find_usual(csv, usual_image_names);
+		if (out->caption == NO_COLUMN)
+			out->caption = find_usual(csv, usual_caption_names);
+		if (!reader->columns_given)
+			out->label = find_usual(csv, usual_label_names);
+		out->split = find_usual(csv, usual_split_names);
+		out->group = find_usual(csv, usual_group_names);
+	}
+	if (out->image == NO_COLUMN)
+		out->image = first_free(out, out->caption);
+	if (out->caption == NO_COLUMN)
+		out->caption = first_free(out, out->image);
+	if (out->image == NO_COLUMN || out->caption == NO_COLUMN)
+		return reader_fail(reader, csv->line, err, "a picture and a caption are needed, so at least two columns; this row "
+				   "has %u (separated by ',', ';', '|' or tabs)", csv->count);
+	return 0;
+}
+
+/* What a person needs who wonders which column was taken. */
+static int explain(struct reader *reader, const struct csv *csv, bool header, const struct columns *columns, struct err *err)
+{
+	size_t bytes;
+	const char *name = csv_field(csv, columns->image, &bytes);
+
+	snprintf(reader->hint, sizeof(reader->hint), " (names are taken from column %u%s%.*s%s; --columns says otherwise)",
+		 columns->image + 1, header ? ", \"" : "", header ? (int)(bytes > 40 ? 40 : bytes) : 0, name, header ? "\"" : "");
+	if (!header || reader->columns_given || find_usual(csv, usual_image_names) != NO_COLUMN ||
+	    find_usual(csv, usual_caption_names) != NO_COLUMN)
+		return 0;
+	return listing_add_note(reader->listing, err, "%s: its first row names no picture that exists, so it is taken as a header",
+				reader->name);
+}
+
+static int take(const struct csv *csv, uint32_t column, struct buf *out, bool *has, struct err *err)
+{
+	size_t bytes;
+
+	if (column == NO_COLUMN)
+		return 0;
+	const char *text = csv_field(csv, column, &bytes);
+	*has = true;
+	return buf_add(out, text, bytes, err);
+}
+
+static int take_optional(const struct csv *csv, uint32_t column, struct buf *out, bool *has, struct err *err)
+{
+	int code = take(csv, column, out, has, err);
+
+	*has = *has && out->size > 0; /* an empty cell says nothing */
+	return code;
+}
+
+static int row(struct reader *reader, const struct csv *csv, const struct columns *columns, struct item *item, struct err *err)
+{
+	const char *caption;
+	size_t bytes;
+	int code;
+
+	if (csv->count != columns->count)
+		return reader_bad_item(reader, csv->line, err, "%u columns where the first row has %u; put captions with separators "
+				       "in quotes", csv->count, columns->count);
+	item_clear(item);
+	item->number = csv->line;
+	caption = csv_field(csv, columns->caption, &bytes);
+	if ((code = take(csv, columns->image, &item->image, &item->has_image, err)) != 0 ||
+	    (code = take_optional(csv, columns->label, &item->label, &item->has_label, err)) != 0 ||
+	    (code = take_optional(csv, columns->split, &item->split, &item->has_split, err)) != 0 ||
+	    (code = take_optional(csv, columns->group, &item->group, &item->has_group, err)) != 0 ||
+	    (code = item_add_caption(item, caption, bytes, err)) != 0)
+		return code;
+	if (columns->split != NO_COLUMN && !item->has_split && reader->file_split == NO_SPLIT)
+		return reader_fail(reader, csv->line, err, "no split, while the file has a column of splits; fill it in");
+	return reader_item(reader, item, err);
+}
+
+/* The first row is csv's current one. */
+static int has_header(struct reader *reader, const struct csv *csv, bool *header, struct err *err)
+{
+	const char *given = reader->columns[COLUMN_IMAGE];
+	uint32_t column = given != NULL ? as_number(given) : 1;
+	size_t bytes;
+
+	if (column > csv->count)
+		return reader_fail(reader, csv->line, err, "there are %u columns, --columns asks for number %u", csv->count, column);
+	/* A name in --columns is one of the header's, if there is one: the usual place tells. */
+	const char *name = csv_field(csv, column == 0 ? 0 : column - 1, &bytes);
+	*header = !reader_has_picture(reader, name, bytes);
+	return 0;
+}
+
+static int csv_error(const struct reader *reader, const struct csv *csv, int code, struct err *err)
+{
+	struct err reason;
+
+	if (code == ERR_NOMEM || err == NULL)
+		return code;
+	reason = *err;
+	return reader_fail(reader, csv->line, err, "%s", reason.message);
+}
+
+static int read_rows(struct reader *reader, struct csv *csv, struct item *item, struct err *err)
+{
+	struct columns columns;
+	bool header = false;
+	int code;
+
+	if ((code = csv_next(csv, err)) != 0)
+		return csv_error(reader, csv, code, err);
+	if (csv->count == 0)
+		return err_set(err, ERR_FORMAT, "%s: the file is empty", reader->name);
+	if ((code = has_header(reader, csv, &header, err)) != 0 || (code = find_columns(reader, csv, header, &columns, err)) != 0 ||
+	    (code = explain(reader, csv, header, &columns, err)) != 0)
+		return code;
+	while (csv->count > 0) {
+		if (!header && (code = row(reader, csv, &columns, item, err)) != 0)
+			return code;
+		header = false;
+		if ((code = csv_next(csv, err)) != 0)
+			return csv_error(reader, csv, code, err);
+	}
+	return 0;
+}
+
+/* --- the separator ------------------------------------------------------------------ */
+
+/* How much sense the first row makes: its picture exists, it has a header's names, it has two columns. */
+static int score_first_row(struct reader *reader, const struct csv *csv)
+{
+	const char *given = reader->columns[COLUMN_IMAGE];
+	uint32_t column = given != NULL ? as_number(given) : 1;
+	size_t bytes;
+
+	if (csv->count < 2)
+		return 0;
+	if (column > 0 && column <= csv->count) {
+		const char *name = csv_field(csv, column - 1, &bytes);
+
+		if (reader_has_picture(reader, name, bytes))
+			return 3;
+	}
+	if (given != NULL && column == 0)
+		return find_name(csv, given) != NO_COLUMN ? 2 : 1;
+	return find_usual(csv, usual_image_names) != NO_COLUMN || find_usual(csv, usual_caption_names) != NO_COLUMN ? 2 : 1;
+}
+
+/* The one under which the first row makes most sense; a comma before the others. */
+static int choose_separator(struct reader *reader, const char *bytes, size_t size, char *out, struct err *err)
+{
+	static const char separators[] = { ',', ';', '\t', '|' };
+	int best = -1;
+
+	for (size_t i = 0; i < ARRAY_LEN(separators); i++) {
+		struct csv csv;
+		int code = csv_open(&csv, bytes, size, separators[i], err);
+
+		if (code != 0)
+			return code;
+		/* A fault of one reading of the row is none of another's: the winner's comes up again. */
+		int score = csv_next(&csv, NULL) == 0 ? score_first_row(reader, &csv) : 0;
+		if (score > best) {
+			best = score;
+			*out = separators[i];
+		}
+		csv_close(&csv);
+	}
+	return 0;
+}
+
+int read_csv(struct reader *reader, const char *bytes, size_t size, struct err *err)
+{
+	struct item item = { 0 };
+	struct csv csv = { 0 };
+	struct err reason;
+	char separator;
+	int code = choose_separator(reader, bytes, size, &separator, &reason);
+
+	if (code == 0)
+		code = csv_open(&csv, bytes, size, separator, &reason);
+	if (code == 0)
+		code = read_rows(reader, &csv, &item, err);
+	else
+		code = err_set(err, code, "%s: %s", reader->name, reason.message);
+	item_free(&item);
+	csv_close(&csv);
+	return code;
+}

@@ -1,0 +1,284 @@
+#include "preprocessd/dataset/reader.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "shared/base/fs.h"
+#include "shared/base/mem.h"
+
+struct reading {
+	struct listing *listing;
+	const struct reader_options *options;
+	const char *format;
+	reader_format read;
+	struct folders folders;
+	char *columns_text;
+	const char *columns[COLUMN_COUNT];
+	struct missing missing; /* of all files */
+	uint32_t found;         /* different names that were found */
+};
+
+/* --- options ---------------------------------------------------------------------- */
+
+/* [SPLIT=]PATH: a prefix is one only if the whole names nothing that exists. */
+static int cut_prefix(struct listing *listing, const char *text, const char **path, int16_t *split, struct err *err)
+{
+	const char *equals = strchr(text, '=');
+
+	*path = text;
+	*split = NO_SPLIT;
+	if (equals == NULL || !listing_is_name(text, (size_t)(equals - text)) || fs_exists(text))
+		return 0;
+	*path = equals + 1;
+	return listing_split(listing, text, (size_t)(equals - text), split, err);
+}
+
+static int find_format(struct reading *reading, struct err *err)
+{
+	static const struct {
+		const char *name;
+		reader_format read;
+	} formats[] = { { "coco", read_coco }, { "karpathy", read_karpathy }, { "csv", read_csv }, { "jsonl", read_jsonl } };
+	const char *name = reading->options->format;
+
+	for (size_t i = 0; i < ARRAY_LEN(formats); i++) {
+		if (name != NULL && strcmp(formats[i].name, name) == 0) {
+			reading->read = formats[i].read;
+			reading->format = formats[i].name;
+			return 0;
+		}
+	}
+	return err_set(err, ERR_USAGE, "--format %s is not known; choose coco, karpathy, csv or jsonl", name == NULL ? "" : name);
+}
+
+static int cut_columns(struct reading *reading, struct err *err)
+{
+	const char *text = reading->options->columns;
+	char *at, *rest;
+	int count = 0;
+
+	if (text == NULL)
+		return 0;
+	if (strcmp(reading->format, "csv") != 0 && strcmp(reading->format, "jsonl") != 0)
+		return err_set(err, ERR_USAGE, "--columns is for csv and jsonl, not for %s", reading->format);
+	if ((reading->columns_text = mem_strdup(text)) == NULL)
+		return err_nomem(err, strlen(text));
+	for (at = reading->columns_text; at != NULL; at = rest) {
+		if ((rest = strchr(at, ',')) != NULL)
+			*rest++ = '\0';
+		if (at[0] == '\0' || count == COLUMN_COUNT)
+			return err_set(err, ERR_USAGE, "--columns %s: IMAGE,CAPTION or IMAGE,CAPTION,LABEL is needed, as names or as "
+				       "numbers from 1", text);
+		reading->columns[count++] = at;
+	}
+	if (count < 2)
+		return err_set(err, ERR_USAGE, "--columns %s: IMAGE,CAPTION or IMAGE,CAPTION,LABEL is needed", text);
+	return 0;
+}
+
+static int add_folder(struct reading *reading, const char *path, int16_t split, struct err *err)
+{
+	char *absolute = realpath(path, NULL);
+
+	if (absolute == NULL)
+		return err_errno(err, errno, "the picture folder %s", path);
+	if (!fs_is_dir(absolute)) {
+		free(absolute);
+		return err_set(err, ERR_NOTFOUND, "the picture folder %s is no folder", path);
+	}
+	reading->folders.items[reading->folders.count++] = (struct folder){ absolute, split };
+	return 0;
+}
+
+static int open_folders(struct reading *reading, struct err *err)
+{
+	const struct reader_options *options = reading->options;
+	const char *path;
+	int16_t split;
+	int code;
+
+	if (options->image_count > LISTING_FILES_MAX || options->caption_count > LISTING_FILES_MAX)
+		return err_set(err, ERR_LIMIT, "more than %d --images or --captions", LISTING_FILES_MAX);
+	if (options->caption_count == 0)
+		return err_set(err, ERR_USAGE, "--captions is missing: which file has the captions?");
+	reading->folders.items = mem_array((size_t)options->image_count + 1, sizeof(*reading->folders.items));
+	if (reading->folders.items == NULL)
+		return err_nomem(err, 0);
+	for (int i = 0; i < options->image_count; i++)
+		if ((code = cut_prefix(reading->listing, options->images[i], &path, &split, err)) != 0 ||
+		    (code = add_folder(reading, path, split, err)) != 0)
+			return code;
+	return 0;
+}
+
+/* Without --images, the captions' own folder. */
+static int folder_of_captions(struct reading *reading, const char *path, struct err *err)
+{
+	const char *slash = strrchr(path, '/');
+	char *folder = slash == NULL ? mem_strdup(".") : mem_strndup(path, slash == path ? 1 : (size_t)(slash - path));
+	int code;
+
+	if (folder == NULL)
+		return err_nomem(err, strlen(path));
+	if (reading->folders.count > 0)
+		free(reading->folders.items[--reading->folders.count].path);
+	code = add_folder(reading, folder, NO_SPLIT, err);
+	mem_free(folder);
+	return code;
+}
+
+/* --- splits by file name ------------------------------------------------------------- */
+
+static bool is_letter(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+/* "captions_val2017.json": train, val or test as a word of the base name. */
+static const char *split_in_name(const char *path)
+{
+	static const char *const words[] = { "train", "val", "test" };
+	const char *slash = strrchr(path, '/');
+	const char *base = slash == NULL ? path : slash + 1;
+
+	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+		const char *at = base;
+
+		while ((at = strstr(at, words[i])) != NULL) {
+			bool begins = at == base || !is_letter(at[-1]);
+
+			at += strlen(words[i]);
+			if (begins && !is_letter(*at))
+				return words[i];
+		}
+	}
+	return NULL;
+}
+
+static int default_split(struct reading *reading, const char *path, int16_t *split, struct err *err)
+{
+	const char *word = strcmp(reading->format, "coco") == 0 ? split_in_name(path) : NULL;
+	int code;
+
+	*split = NO_SPLIT;
+	if (reading->listing->ratio.count > 0)
+		return 0;
+	if (word != NULL && (code = listing_add_note(reading->listing, err, "%s: split %s, from the file's name", path, word)) != 0)
+		return code;
+	if (word == NULL)
+		word = "train";
+	return listing_split(reading->listing, word, strlen(word), split, err);
+}
+
+/* --- one file ------------------------------------------------------------------------------ */
+
+static int add_file(struct listing *listing, const char *path, uint32_t *file, struct err *err)
+{
+	struct listing_file *grown = mem_realloc_array(listing->files, listing->file_count + 1u, sizeof(*grown));
+
+	if (grown == NULL)
+		return err_nomem(err, sizeof(*grown));
+	listing->files = grown;
+	listing->files[listing->file_count] = (struct listing_file){ .name = mem_strdup(path) };
+	if (listing->files[listing->file_count].name == NULL)
+		return err_nomem(err, strlen(path));
+	*file = listing->file_count++;
+	return 0;
+}
+
+static void collect_missing(struct reading *reading, const struct reader *reader)
+{
+	for (uint32_t i = 0; i < reader->names.count; i++)
+		reading->found += reader->name_picture[i] != NO_PICTURE;
+	if (reading->missing.count == 0)
+		reading->missing = reader->missing;
+	else
+		reading->missing.count += reader->missing.count;
+}
+
+static int missing_error(const struct reading *reading, const struct reader *reader, struct err *err)
+{
+	const struct missing *missing = &reading->missing;
+	char place[LISTING_PLACE_BYTES], folders[300] = "";
+	size_t used = 0;
+
+	for (int i = 0; i < reading->folders.count && used < sizeof(folders) - 1; i++)
+		used += (size_t)snprintf(folders + used, sizeof(folders) - used, "%s%s", i > 0 ? ", " : "", reading->folders.items[i].path);
+	listing_place(reading->listing, missing->place, place);
+	return err_set(err, ERR_NOTFOUND, "%.300s: %u of %u pictures are missing: %s%s; looked in %s%s; check --images%s", place,
+		       missing->count, missing->count + reading->found, missing->examples,
+		       missing->count > LISTING_EXAMPLES_MAX ? ", ..." : "", folders, reader->hint,
+		       reading->found > 0 ? ", or leave them out with --on-bad skip" : "");
+}
+
+static int read_file(struct reading *reading, const char *path, int16_t split, struct err *err)
+{
+	struct listing *listing = reading->listing;
+	struct reader reader = {
+		.listing = listing, .folders = &reading->folders, .name = path, .file_split = split,
+		.by_ratio = listing->ratio.count > 0, .columns_given = reading->columns_text != NULL,
+	};
+	struct buf bytes = BUF_INIT;
+	int code;
+
+	memcpy(reader.columns, reading->columns, sizeof(reader.columns));
+	if (split != NO_SPLIT && reader.by_ratio)
+		return err_set(err, ERR_USAGE, "%s is given with a split, so --split cannot be given too", path);
+	if ((code = add_file(listing, path, &reader.file, err)) != 0 ||
+	    (code = default_split(reading, path, &reader.default_split, err)) != 0 ||
+	    (reading->options->image_count == 0 && (code = folder_of_captions(reading, path, err)) != 0))
+		return code;
+	if ((code = fs_read(path, CAPTION_FILE_BYTES_MAX, &bytes, err)) == 0)
+		code = reading->read(&reader, bytes.data == NULL ? "" : bytes.data, bytes.size, err);
+	buf_free(&bytes);
+	if (code == 0) {
+		collect_missing(reading, &reader);
+		if (reader.missing.count > 0 && !listing->skip_bad)
+			code = missing_error(reading, &reader, err);
+		else if (reading->missing.count > 0 && reading->found == 0 && listing->file_count == (uint32_t)reading->options->caption_count)
+			code = missing_error(reading, &reader, err);
+	}
+	reader_close(&reader);
+	return code;
+}
+
+/* --- all ------------------------------------------------------------------------------------- */
+
+static void reading_close(struct reading *reading)
+{
+	for (int i = 0; i < reading->folders.count; i++)
+		free(reading->folders.items[i].path);
+	mem_free(reading->folders.items);
+	mem_free(reading->columns_text);
+}
+
+int listing_read(struct listing *listing, const struct reader_options *options, struct err *err)
+{
+	struct reading reading = { .listing = listing, .options = options };
+	const char *path;
+	int16_t split;
+	int code;
+
+	CHECK(!listing->read);
+	listing->read = true;
+	listing->skip_bad = options->skip_bad;
+	if ((code = find_format(&reading, err)) != 0 || (code = cut_columns(&reading, err)) != 0 ||
+	    (options->split_ratio != NULL &&
+	     (code = ratio_parse(listing, options->split_ratio, options->split_seed, err)) != 0) ||
+	    (code = open_folders(&reading, err)) != 0)
+		goto out;
+	for (int i = 0; i < options->caption_count && code == 0; i++) {
+		code = cut_prefix(listing, options->captions[i], &path, &split, err);
+		if (code == 0)
+			code = read_file(&reading, path, split, err);
+	}
+	if (code == 0 && listing->caption_count == 0)
+		code = err_set(err, ERR_MISMATCH, "%s: no caption is left%s", listing->files[0].name,
+			       listing->failure_count > 0 ? ": every one is bad or its picture is missing" : " in the file");
+out:
+	reading_close(&reading);
+	return code;
+}

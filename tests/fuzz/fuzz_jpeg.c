@@ -1,0 +1,51 @@
+/* Any bytes as a picture: the decoder ends, and twice the same bytes give the
+ * same result. The first two bytes choose the transform, the rest is the file. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "preprocessd/codec/jpeg_markers.h"
+#include "preprocessd/codec/picture.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+enum { SIZE_MAX_HERE = 64, PIXELS_MAX_HERE = 1 << 20 };
+
+/* Large pictures are slow under a fuzzer and show nothing new. */
+static int too_large(const uint8_t *bytes, size_t size)
+{
+	struct jpeg_walk walk = jpeg_walk_start(bytes, size);
+	struct jpeg_segment segment;
+
+	while (size > 2 && jpeg_walk_next(&walk, &segment) == JPEG_STEP_SEGMENT) {
+		const uint8_t *c = segment.content;
+
+		if (segment.marker >= MARKER_SOF_FIRST && segment.marker <= MARKER_SOF_LAST && segment.marker != MARKER_DHT &&
+		    segment.marker != MARKER_DAC && segment.size >= 5 &&
+		    (uint32_t)(c[1] << 8 | c[2]) * (uint32_t)(c[3] << 8 | c[4]) > PIXELS_MAX_HERE)
+			return 1;
+	}
+	return 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static struct picture_codec *codec;
+	static uint8_t out[2][SIZE_MAX_HERE * SIZE_MAX_HERE * 3];
+	struct transform transform;
+	struct err err;
+	int code[2];
+
+	if (codec == NULL)
+		CHECK(picture_codec_open(&codec, &err) == 0);
+	if (size < 2 || too_large(data + 2, size - 2))
+		return 0;
+	transform.size = 1 + data[0] % SIZE_MAX_HERE;
+	transform.exif = data[1] & 1 ? EXIF_APPLY : EXIF_IGNORE;
+	for (int i = 0; i < 2; i++)
+		code[i] = picture_prepare(codec, data + 2, size - 2, &transform, out[i], &err);
+	CHECK(code[0] == code[1] && (code[0] == 0 || err.code == code[0]));
+	if (code[0] == 0)
+		CHECK(memcmp(out[0], out[1], (size_t)transform.size * transform.size * 3) == 0);
+	return 0;
+}

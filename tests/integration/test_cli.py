@@ -1,0 +1,343 @@
+"""Command lines and their failures, end to end.
+
+Every error must leave with a code other than 0 (2 for usage), say what is
+wrong by name and what to do, and lose nothing: what was there before is there
+afterwards.
+"""
+import json
+import os
+import pathlib
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+from harness import BIN, ROOT, Daemon, SmallData, run, run_ok, shared_data, write_csv, write_pictures, write_vocab  # noqa: E402
+
+PREPCTL_VERBS = ["add", "status", "datasets", "show", "failures", "rm", "batch"]
+TRAINER_VERBS = ["eval", "probe"]
+HELPS = [("preprocessd",), ("prepctl",), ("trainer",), ("prepctl", "inspect", "image"), ("prepctl", "inspect", "text"),
+         *[("prepctl", verb) for verb in PREPCTL_VERBS], *[("trainer", verb) for verb in TRAINER_VERBS]]
+
+
+def assert_fails(result, *needles, code=1):
+    """Exit code, a message on standard error with every needle (regular expressions), no noise of a crash."""
+    said = f"{result.args}\nexit {result.returncode}\nstdout: {result.stdout}\nstderr: {result.stderr}"
+    assert result.returncode == code, said
+    for needle in needles:
+        assert re.search(needle, result.stderr, re.I), f"no {needle!r} in\n{said}"
+    assert "Sanitizer" not in result.stderr and "CHECK" not in result.stderr, said
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return SmallData(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def daemon(small):
+    with Daemon() as running:
+        small.add(running)
+        yield running
+
+
+def trainer(daemon, out, *arguments, **options):
+    return run("trainer", "--data", "small", "--reg", "none", "--preset", "tiny", "--batch-size", "8", "--threads", "2", "--out", out,
+               *arguments, *daemon.at(), **options)
+
+
+# --- help and usage ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", HELPS, ids=" ".join)
+def test_help_teaches(words):
+    result = run_ok(words[0], *words[1:], "--help")
+    assert len(result.stdout) > 150 and "usage" in result.stdout.lower(), result.stdout
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("words", [("preprocessd", "--nonsense"), ("prepctl", "--nonsense"), ("prepctl", "nonsense"), ("prepctl",),
+                                   ("trainer", "--nonsense"), ("trainer",), ("trainer", "--data"), ("preprocessd", "--workers", "none"),
+                                   ("prepctl", "add"), ("prepctl", "inspect"), ("trainer", "eval"), ("trainer", "--data", "x", "--steps", "-4")],
+                         ids=" ".join)
+def test_usage_errors_exit_2(words):
+    assert_fails(run(*words), r"\w", code=2)
+
+
+def test_unknown_option_names_the_nearest():
+    assert_fails(run("trainer", "--data", "x", "--reg", "none", "--bach-size", "4"), "--batch-size", code=2)
+
+
+@pytest.mark.parametrize("spec, needle", [("dropuot", "dropout"), ("dropout=1.5", "dropout"), ("l2=minus", "l2"), ("adv:eps=", "eps"),
+                                          ("adv:target=sound", "target"), ("none+dropout", "none"), ("", "reg"), ("dropout+dropout", "dropout"),
+                                          ("l2:mode=tight", "mode")])
+def test_bad_reg(tmp_path, daemon, spec, needle):
+    out = tmp_path / "run"
+    assert_fails(run("trainer", "--data", "small", "--reg", spec, "--preset", "tiny", "--out", out, *daemon.at()), needle, code=2)
+    assert not out.exists()
+
+
+# --- no daemon, wrong names ---------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [("prepctl", "status"), ("prepctl", "datasets"), ("prepctl", "show", "x"), ("prepctl", "rm", "x"),
+                                   ("trainer", "--data", "x", "--reg", "none", "--preset", "tiny")], ids=" ".join)
+def test_no_daemon(tmp_path, words):
+    socket = tmp_path / "none.sock"
+    assert_fails(run(*words, "--socket", socket, cwd=tmp_path), re.escape(str(socket)), "preprocessd")
+
+
+def test_socket_path_too_long(tmp_path):
+    long = tmp_path / ("x" * 120) / "d.sock"
+    for program, words in (("preprocessd", ["--cache", tmp_path]), ("prepctl", ["status"]), ("trainer", ["--data", "x", "--reg", "none"])):
+        result = run(program, *words, "--socket", long, cwd=tmp_path)
+        assert result.returncode != 0
+        assert_fails(result, r"10[78]", "socket", code=result.returncode)
+
+
+def test_unknown_data_set(tmp_path, daemon):
+    assert_fails(run("trainer", "--data", "nosuch", "--reg", "none", "--preset", "tiny", "--out", tmp_path / "run", *daemon.at()), "nosuch", "small")
+    assert_fails(daemon.prepctl("show", "nosuch"), "nosuch")
+    assert_fails(daemon.prepctl("rm", "nosuch"), "nosuch")
+    assert "small" in daemon.prepctl_ok("datasets").stdout
+
+
+def test_unknown_split(tmp_path, daemon):
+    out = tmp_path / "b.safetensors"
+    assert_fails(daemon.prepctl("batch", "small", "--split", "test", "--batch-size", "4", "--seed", "1", "--epoch", "0", "--step", "0",
+                                "--out", out), "test", "train")
+    assert not out.exists()
+
+
+def test_empty_split(tmp_path, daemon, small):
+    daemon.prepctl_ok("add", "whole", "--format", "csv", "--images", small.images, "--captions", small.train, "--columns",
+                      "image,caption,label", "--vocab", small.vocab, "--size", "64", "--split", "train=1,val=0")
+    out = tmp_path / "b.safetensors"
+    assert_fails(daemon.prepctl("batch", "whole", "--split", "val", "--batch-size", "4", "--seed", "1", "--epoch", "0", "--step", "0",
+                                "--out", out), "val")
+
+
+def test_unknown_vocabulary(tmp_path, daemon):
+    assert_fails(trainer(daemon, tmp_path / "run", "--vocab", "klingon"), "klingon", "small-vocab")
+
+
+# --- bad input to add ---------------------------------------------------------
+
+
+def add(daemon, folder, captions, *arguments, name="bad", vocab=None):
+    return daemon.prepctl("add", name, "--format", "csv", "--images", folder, "--captions", captions, "--size", "64",
+                          "--vocab", vocab or write_vocab(captions.parent / "v.txt"), *arguments)
+
+
+def test_missing_picture(tmp_path, daemon):
+    rows = write_pictures(tmp_path / "images", 6)
+    captions = write_csv(tmp_path / "c.csv", [*rows, ("gone.jpg", "a picture that is not there", "red")])
+    assert_fails(add(daemon, tmp_path / "images", captions), r"gone\.jpg", "skip")
+    assert "bad" not in daemon.prepctl_ok("datasets").stdout
+    result = add(daemon, tmp_path / "images", captions, "--on-bad", "skip", name="skipped")
+    assert result.returncode == 0, result.stderr
+    assert "gone.jpg" in daemon.prepctl_ok("failures", "skipped").stdout
+
+
+@pytest.mark.parametrize("kind", ["garbage", "truncated", "png", "folder", "empty", "unreadable"])
+def test_unreadable_picture(tmp_path, daemon, kind):
+    rows = write_pictures(tmp_path / "images", 6)
+    victim = tmp_path / "images" / "0003.jpg"
+    good = victim.read_bytes()
+    if kind == "folder":
+        victim.unlink()
+        victim.mkdir()
+    elif kind == "unreadable":
+        if os.geteuid() == 0:
+            pytest.skip("root may read everything")
+        victim.chmod(0)
+    elif kind == "png":
+        from PIL import Image
+        Image.new("RGB", (8, 8)).save(victim, format="PNG")
+    else:
+        victim.write_bytes({"garbage": b"not a picture at all" * 20, "truncated": good[:len(good) // 2], "empty": b""}[kind])
+    captions = write_csv(tmp_path / "c.csv", rows)
+    assert_fails(add(daemon, tmp_path / "images", captions), r"0003\.jpg", *(["PNG"] if kind == "png" else []))
+    assert "bad" not in daemon.prepctl_ok("datasets").stdout
+    result = add(daemon, tmp_path / "images", captions, "--on-bad", "skip", name=f"skip-{kind}")
+    assert result.returncode == 0, result.stderr
+    failures = daemon.prepctl_ok("failures", f"skip-{kind}").stdout
+    assert "0003.jpg" in failures and "0002.jpg" not in failures
+
+
+def test_captions_of_other_pictures(tmp_path, daemon):
+    """The picture list and the captions do not match: COCO annotations of pictures that the file does not list."""
+    write_pictures(tmp_path / "images", 3)
+    listing = {"images": [{"id": i, "file_name": f"{i:04d}.jpg"} for i in range(3)],
+               "annotations": [{"id": i, "image_id": i + 1, "caption": "a red square"} for i in range(3)]}
+    path = tmp_path / "captions.json"
+    path.write_text(json.dumps(listing))
+    result = daemon.prepctl("add", "bad", "--format", "coco", "--images", tmp_path / "images", "--captions", path, "--size", "64",
+                            "--vocab", write_vocab(tmp_path / "v.txt"))
+    assert_fails(result, re.escape(str(path)), r"\b3\b")
+    wrong = write_csv(tmp_path / "c.csv", [(f"other-{i}.jpg", "a red square", "red") for i in range(4)])
+    assert_fails(add(daemon, tmp_path / "images", wrong, "--columns", "image,caption,label"), r"other-0\.jpg")
+
+
+def test_invalid_utf8(tmp_path, daemon):
+    write_pictures(tmp_path / "images", 3)
+    captions = tmp_path / "c.csv"
+    captions.write_bytes(b"image,caption\n0000.jpg,a red square\n0001.jpg,a \xff\xfe square\n0002.jpg,a blue square\n")
+    result = add(daemon, tmp_path / "images", captions)
+    assert_fails(result, r"c\.csv:3", "UTF-8")
+    result = add(daemon, tmp_path / "images", captions, "--on-bad", "skip", name="utf8")
+    assert result.returncode == 0, result.stderr
+    assert "UTF-8" in daemon.prepctl_ok("failures", "utf8").stdout
+
+
+@pytest.mark.parametrize("word", ["[UNK]", "[CLS]", "[SEP]", "[PAD]"])
+def test_vocabulary_without_special_words(tmp_path, daemon, word):
+    rows = write_pictures(tmp_path / "images", 3)
+    captions = write_csv(tmp_path / "c.csv", rows)
+    vocab = write_vocab(tmp_path / "lacking.txt", leave_out=(word,))
+    assert_fails(add(daemon, tmp_path / "images", captions, vocab=vocab), re.escape(word), r"lacking")
+    result = run("prepctl", "inspect", "text", "--vocab", vocab, stdin="a red square\n")
+    assert_fails(result, re.escape(word), "lacking")
+
+
+@pytest.mark.parametrize("content, needles", [("", ["empty|no "]), ('{"images": [', [r":1:|line 1|unexpected end|ends"]), ("[1, 2]", [r"\w"])])
+def test_malformed_listing(tmp_path, daemon, content, needles):
+    write_pictures(tmp_path / "images", 1)
+    path = tmp_path / "broken.json"
+    path.write_text(content)
+    for form in ("coco", "karpathy"):
+        result = daemon.prepctl("add", "bad", "--format", form, "--images", tmp_path / "images", "--captions", path, "--size", "64",
+                                "--vocab", write_vocab(tmp_path / "v.txt"))
+        assert_fails(result, r"broken\.json", *needles)
+
+
+def test_full_disk(small):
+    """A cache on a file system of 3 MB: add says so, the daemon lives, what was there stays, and space makes it work."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system takes root")
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="pd-full-", dir="/tmp"))
+    disk = folder / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], capture_output=True, check=False).returncode != 0:
+        shutil.rmtree(folder)
+        pytest.skip("mount is not permitted here")
+    try:
+        with Daemon(folder=folder, cache=disk) as daemon:
+            few = SmallData(folder / "few", train=4, val=2)
+            few.add(daemon, "few")
+            before = daemon.prepctl_ok("show", "few").stdout
+            arguments = small.arguments("many")
+            arguments[arguments.index("--size") + 1] = "224"
+            assert_fails(daemon.prepctl("add", *arguments), "space|full", "many|cache|" + re.escape(str(disk)))
+            assert daemon.prepctl_ok("show", "few").stdout == before
+            out = folder / "b.safetensors"
+            daemon.prepctl_ok("batch", "few", "--split", "train", "--batch-size", "4", "--seed", "1", "--epoch", "0", "--step", "0",
+                              "--size", "64", "--out", out)
+            subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+            daemon.prepctl_ok("add", *arguments)
+            assert daemon.stop() == 0
+    finally:
+        subprocess.run(["umount", str(disk)], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- weights and checkpoints ----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(daemon, tmp_path_factory):
+    """A short run's folder."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    result = trainer(daemon, out, "--steps", "3")
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+def checkpoint_of(folder):
+    found = sorted(folder.rglob("last*.safetensors")) or sorted(folder.rglob("*.safetensors"))
+    assert found, list(folder.rglob("*"))
+    return found[0]
+
+
+def test_truncated_weights(tmp_path, daemon, finished):
+    whole = checkpoint_of(finished).read_bytes()
+    for size in (0, 4, 100, len(whole) // 2, len(whole) - 1):
+        cut = tmp_path / "cut.safetensors"
+        cut.write_bytes(whole[:size])
+        assert_fails(trainer(daemon, tmp_path / "run", "--image-weights", cut), r"cut\.safetensors")
+        assert_fails(run("trainer", "eval", cut, "--data", "small", "--split", "val", *daemon.at()), r"cut\.safetensors")
+
+
+def test_weights_that_are_no_weights(tmp_path, daemon):
+    for content in (b"hello", struct.pack("<Q", 1 << 60) + b"{}", struct.pack("<Q", 2) + b"[]"):
+        path = tmp_path / "text.safetensors"
+        path.write_bytes(content)
+        assert_fails(trainer(daemon, tmp_path / "run", "--text-weights", path), r"text\.safetensors")
+    assert_fails(trainer(daemon, tmp_path / "run", "--image-weights", tmp_path / "nowhere.safetensors"), r"nowhere\.safetensors")
+
+
+def test_checkpoint_of_another_model(tmp_path, daemon, finished):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    result = run("trainer", "--data", "small", "--reg", "none", "--preset", "small", "--batch-size", "8", "--out", out, "--resume", *daemon.at())
+    assert_fails(result, r"\w")
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
+def test_weights_of_another_shape(tmp_path, daemon, finished):
+    """A file with the right names and a wrong shape is refused, by name."""
+    torch = pytest.importorskip("torch")
+    data = checkpoint_of(finished).read_bytes()
+    size = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:8 + size])
+    name, entry = next((n, e) for n, e in header.items() if n == "image_encoder.conv1.weight")
+    assert torch and entry["shape"]
+    entry["shape"] = entry["shape"][::-1]
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path = tmp_path / "turned.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + size:])
+    assert_fails(run("trainer", "eval", path, "--data", "small", "--split", "val", *daemon.at()), name)
+
+
+def test_out_folder_with_a_run(daemon, finished):
+    """A new run does not overwrite a finished one."""
+    before = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
+    assert_fails(trainer(daemon, finished, "--steps", "1"), re.escape(str(finished)), "resume")
+    assert {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()} == before
+
+
+# --- two daemons -----------------------------------------------------------------
+
+
+def test_second_daemon_on_the_same_socket_or_cache(tmp_path, daemon):
+    assert_fails(run("preprocessd", "--socket", daemon.socket, "--cache", tmp_path / "other"), re.escape(str(daemon.socket)))
+    assert_fails(run("preprocessd", "--socket", tmp_path / "d.sock", "--cache", daemon.cache), re.escape(str(daemon.cache)))
+    assert daemon.prepctl("status").returncode == 0
+
+
+# --- documentation ---------------------------------------------------------------
+
+
+def test_readme_shows_what_help_prints():
+    for words in HELPS:
+        assert f"<!-- help: {' '.join(words)} -->" in (ROOT / "README.md").read_text(), f"README.md has no options of {' '.join(words)}"
+    if not (BIN / "trainer").exists():
+        pytest.skip("not built")
+    result = subprocess.run([sys.executable, ROOT / "tools" / "readme.py", "--check"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_links_of_documents_lead_somewhere():
+    broken = []
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("schemas/*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
+            if not (path.parent / target).exists():
+                broken.append(f"{path.name}: {target}")
+    assert not broken, broken

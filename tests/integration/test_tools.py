@@ -1,0 +1,285 @@
+"""The tools around the programs: vocabulary trainer, demo data, the demo itself, source rules, test counting, set-up script."""
+import collections
+import csv
+import hashlib
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+from harness import BUILD, ROOT, Daemon, SmallData, environment, run_ok  # noqa: E402
+
+DEMO_DATA = BUILD / "demo" / "make_demo_data"
+TRAIN_VOCAB = BUILD / "tools" / "train_vocab"
+
+
+def tool(path, *arguments, code=0, **options):
+    if not path.exists():
+        pytest.skip(f"{path} is not built")
+    result = subprocess.run([str(path), *map(str, arguments)], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+                            timeout=300, **options)
+    assert result.returncode == code, result.stdout + result.stderr
+    return result
+
+
+# --- vocabulary trainer -------------------------------------------------------
+
+
+def plain_vocab(text, size, min_count):
+    """The same algorithm in its plainest form: every pair is counted anew for every merge."""
+    words = collections.Counter(re.findall(r"[a-z0-9]+|[^a-z0-9\s]", text.lower()))
+    letters = sorted({c for word in words for c in word})
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *["##" + c for c in letters]]
+    spelled = [([word[0], *["##" + c for c in word[1:]]], count) for word, count in words.items()]
+    while len(vocab) < size:
+        pairs = collections.Counter()
+        for pieces, count in spelled:
+            for pair in zip(pieces, pieces[1:]):
+                pairs[pair] += count
+        if not pairs:
+            break
+        order = {piece: i for i, piece in reversed(list(enumerate(vocab)))}
+        best = min(pairs, key=lambda pair: (-pairs[pair], order[pair[0]], order[pair[1]]))
+        if pairs[best] < min_count:
+            break
+        merged = best[0] + best[1][2:]
+        if merged not in vocab:
+            vocab.append(merged)
+        for i, (pieces, count) in enumerate(spelled):
+            out = []
+            while pieces:
+                if tuple(pieces[:2]) == best:
+                    out.append(merged)
+                    pieces = pieces[2:]
+                else:
+                    out.append(pieces[0])
+                    pieces = pieces[1:]
+            spelled[i] = (out, count)
+    return vocab
+
+
+@pytest.mark.parametrize("size, min_count", [(60, 2), (150, 2), (100000, 1), (400, 3)])
+def test_vocabulary_equals_the_plain_algorithm(tmp_path, size, min_count):
+    text = (ROOT / "README.md").read_text().encode("ascii", "ignore").decode() + "\n" + "banana bananas ananas aaaa aaaaa " * 5
+    text = re.sub(r"[^\x20-\x7e\n]", " ", text)
+    (tmp_path / "t.txt").write_text(text)
+    size = max(size, len({c for c in text.lower() if not c.isspace()}) * 2 + 5)
+    tool(TRAIN_VOCAB, "--size", size, "--min-count", min_count, "--out", tmp_path / "v.txt", tmp_path / "t.txt")
+    assert (tmp_path / "v.txt").read_text().split("\n")[:-1] == plain_vocab(text, size, min_count)
+
+
+def test_vocabulary_covers_its_own_text(tmp_path):
+    """With the tokenizer: no [UNK] in the text it was made from, whatever the script."""
+    text = "Café à la crème\nнародное искусство\n東京 tokyo\n한국어 한국\nnaïve Ärger\n"
+    (tmp_path / "t.txt").write_text(text)
+    tool(TRAIN_VOCAB, "--size", 300, "--min-count", 1, "--out", tmp_path / "v.txt", tmp_path / "t.txt")
+    words = (tmp_path / "v.txt").read_text().split("\n")
+    assert "cafe" in words and "##e" in words and "東" in words
+    ids = run_ok("prepctl", "inspect", "text", "--vocab", tmp_path / "v.txt", stdin=text).stdout
+    assert len(ids.split("\n")) == 6
+    assert str(words.index("[UNK]")) not in ids.split()
+
+
+def test_vocabulary_errors(tmp_path):
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "t.txt").write_text("some words here\n")
+    assert "empty.txt" in tool(TRAIN_VOCAB, "--out", tmp_path / "v", tmp_path / "empty.txt", code=1).stderr
+    assert "nowhere" in tool(TRAIN_VOCAB, "--out", tmp_path / "v", tmp_path / "nowhere", code=1).stderr
+    assert "--size" in tool(TRAIN_VOCAB, "--size", 10, "--out", tmp_path / "v", tmp_path / "t.txt", code=2).stderr
+    assert "--out" in tool(TRAIN_VOCAB, tmp_path / "t.txt", code=2).stderr
+    assert not (tmp_path / "v").exists()
+
+
+# --- demo data ------------------------------------------------------------------
+
+
+def digest_of(folder):
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_demo_data(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    tool(DEMO_DATA, "--out", tmp_path / "a", "--train", 60, "--val", 20)
+    tool(DEMO_DATA, "--out", tmp_path / "b", "--train", 60, "--val", 20)
+    tool(DEMO_DATA, "--out", tmp_path / "c", "--train", 60, "--val", 20, "--seed", 2)
+    assert digest_of(tmp_path / "a") == digest_of(tmp_path / "b")
+    assert digest_of(tmp_path / "a") != digest_of(tmp_path / "c")
+    rows = {name: list(csv.reader(open(tmp_path / "a" / f"{name}.csv"))) for name in ("train", "val")}
+    pictures = {name: {row[0] for row in rows[name][1:]} for name in rows}
+    assert len(pictures["train"]) == 60 and len(pictures["val"]) == 20 and not pictures["train"] & pictures["val"]
+    sizes, modes, progressive = set(), set(), set()
+    for name in pictures["train"] | pictures["val"]:
+        with image.open(tmp_path / "a" / "images" / name) as picture:
+            assert picture.format == "JPEG"
+            sizes.add(picture.size)
+            modes.add(tuple((c[1], c[2]) for c in picture.layer))
+            progressive.add(bool(picture.info.get("progressive")))
+    assert len(sizes) > 40 and len(modes) == 3 and len(progressive) == 2
+    captions = [row[1] for row in rows["train"][1:]]
+    assert len(set(captions)) > 0.9 * len(captions)
+
+
+def test_demo_captions_are_true(tmp_path):
+    """A caption's colors are in the picture: many pixels are near each color that is named."""
+    numpy = pytest.importorskip("numpy")
+    image = pytest.importorskip("PIL.Image")
+    tool(DEMO_DATA, "--out", tmp_path, "--train", 40, "--val", 0)
+    rgb = {"red": (208, 36, 40), "blue": (40, 80, 208), "yellow": (236, 212, 48), "purple": (140, 50, 170), "orange": (240, 136, 30)}
+    wrong = 0
+    for name, caption, _ in list(csv.reader(open(tmp_path / "train.csv")))[1:]:
+        pixels = numpy.asarray(image.open(tmp_path / "images" / name).convert("RGB"), numpy.float64)
+        for color, value in rgb.items():
+            if re.search(rf"\b{color}\b", caption.lower()):
+                near = (numpy.abs(pixels - value).max(2) < 60).mean()
+                wrong += near < 0.003
+    assert wrong == 0
+
+
+# --- the demo ---------------------------------------------------------------------
+
+
+def demo_environment(tmp_path, **changes):
+    return environment(DEMO_PICTURES=48, DEMO_EPOCHS=1, DEMO_ARMS="none adv", TMPDIR=tmp_path, HOME=tmp_path / "home", **changes)
+
+
+@pytest.fixture
+def demo_ready():
+    for path in (ROOT / "build/release/bin/trainer", ROOT / "build/release/bin/preprocessd", ROOT / "build/release/demo/make_demo_data",
+                 ROOT / "build/release/tools/train_vocab"):
+        if not path.exists():
+            pytest.skip(f"{path} is not built")
+
+
+def test_demo_beside_another_daemon_twice(tmp_path, demo_ready):
+    """A short demo: its table, nothing left behind, another daemon of the same user untouched."""
+    with Daemon() as other:
+        SmallData(other.folder / "data").add(other)
+        before = other.prepctl_ok("datasets").stdout
+        for _ in range(2):
+            result = tool(ROOT / "tools/demo/run.sh", env=demo_environment(tmp_path, PREPROCESSD_SOCKET=other.socket, PREPROCESSD_CACHE=other.cache))
+            table = [line.split() for line in result.stdout.split("\n")]
+            rows = {line[0]: line for line in table if line and line[0] in ("none", "adv")}
+            assert set(rows) == {"none", "adv"}, result.stdout
+            for row in rows.values():
+                assert 0.0 <= float(row[2]) <= 1.0 and float(row[3]) > 0.0 and float(row[5]) > 0.0
+            assert rows["none"][-1] == "1.00x"
+            assert not list(tmp_path.glob("demo-*"))
+        assert other.prepctl_ok("datasets").stdout == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_demo_interrupted_leaves_nothing(tmp_path, demo_ready, number):
+    process = subprocess.Popen([ROOT / "tools/demo/run.sh"], env=demo_environment(tmp_path) | {"DEMO_EPOCHS": "500"}, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL, start_new_session=True)
+    folder = None
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        found = list(tmp_path.glob("demo-*/runs/none/metrics.jsonl"))
+        if found:
+            folder = found[0].parents[2]
+            break
+        time.sleep(0.1)
+    assert folder is not None
+    os.killpg(process.pid, number)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert not folder.exists()
+    # Whatever ran in its folder is gone.
+    for entry in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            assert str(folder).encode() not in entry.read_bytes()
+        except OSError:
+            pass
+
+
+# --- the rest -----------------------------------------------------------------------
+
+
+def test_source_rules_can_fail():
+    tool(ROOT / "tools/lint/check_source.py", "--self")
+
+
+def test_install_deps_says_what_and_needs_nothing_when_all_is_there():
+    listed = tool(ROOT / "tools/install-deps.sh", "--list").stdout
+    assert "libuv1-dev" in listed and "event loop" in listed
+    assert "unknown option" in tool(ROOT / "tools/install-deps.sh", "--nonsense", code=2).stderr
+
+
+def test_install_deps_on_an_unknown_system(tmp_path):
+    """No dpkg, no libraries: it names what to install and exits with 1."""
+    for name in ("sh", "dirname", "sed", "printf", "uname", "cat", "id"):
+        for place in ("/usr/bin", "/bin"):
+            if pathlib.Path(place, name).exists():
+                (tmp_path / name).symlink_to(pathlib.Path(place, name))
+                break
+    result = tool(ROOT / "tools/install-deps.sh", code=1, env={"PATH": str(tmp_path)})
+    assert "libuv" in result.stderr and "libjpeg-turbo" in result.stderr and "OpenBLAS" in result.stderr
+
+
+def test_missing_libraries_are_one_list(tmp_path):
+    fake = tmp_path / "cc"
+    fake.write_text("#!/bin/sh\ncase \"$(cat)\" in *uv.h*|*lmdb.h*) exit 1;; esac\nexit 0\n")
+    fake.chmod(0o755)
+    result = tool(ROOT / "tools/check-deps.sh", code=1, env=dict(os.environ, CC=str(fake)))
+    assert "libuv" in result.stderr and "LMDB" in result.stderr and "make deps" in result.stderr and "xxHash" not in result.stderr
+
+
+def fake_program(path, text, code):
+    path.write_text(f"#!/bin/sh\ncat <<'END'\n{text}END\n{code}\n")
+    path.chmod(0o755)
+    return path
+
+
+def count(tmp_path, *kinds):
+    results = tmp_path / "r.jsonl"
+    for kind, *rest in kinds:
+        tool(pathlib.Path(sys.executable), ROOT / "tests/support/run_tests.py", "--results", results, kind, *rest, env=dict(os.environ, TEST_LIMIT_S="2"))
+    result = subprocess.run([sys.executable, ROOT / "tests/support/run_tests.py", "--results", results, "total"], capture_output=True, text=True, check=False)
+    return result.stdout.strip().split("\n")[-1], result.returncode
+
+
+def test_counting(tmp_path):
+    good = "[==========] Running 2 test(s).\n[ RUN      ] a\n[       OK ] a\n[ RUN      ] b\n[  SKIPPED ] b\n[==========] 2 test(s) run.\n[  PASSED  ] 1 test(s).\n"
+    fine = fake_program(tmp_path / "fine", good, "exit 0")
+    assert count(tmp_path, ("unit", fine)) == ("1 passed, 0 failed, 1 skipped", 0)
+    bad = fake_program(tmp_path / "bad", good.replace("[       OK ] a", "[  FAILED  ] a") + "[  FAILED  ] 1 test(s), listed below:\n[  FAILED  ] a\n", "exit 1")
+    assert count(tmp_path, ("unit", bad)) == ("1 passed, 1 failed, 2 skipped", 1)
+    crash = fake_program(tmp_path / "crash", "[ RUN      ] a\n[       OK ] a\n[ RUN      ] b\n", "kill -SEGV $$")
+    assert count(tmp_path, ("unit", crash)) == ("2 passed, 2 failed, 2 skipped", 1)
+    leak = fake_program(tmp_path / "leak", good, "exit 23")
+    assert count(tmp_path, ("unit", leak)) == ("3 passed, 3 failed, 3 skipped", 1)
+    late = fake_program(tmp_path / "late", "[ RUN      ] a\n", "sleep 60")
+    assert count(tmp_path, ("unit", late)) == ("3 passed, 4 failed, 3 skipped", 1)
+    silent = fake_program(tmp_path / "silent", "", "exit 0")
+    assert count(tmp_path, ("unit", silent)) == ("3 passed, 5 failed, 3 skipped", 1)
+    python = tmp_path / "test_python.py"
+    python.write_text("import pytest\ndef test_a(): pass\ndef test_b(): assert 0\ndef test_c(): pytest.skip('no')\n")
+    assert count(tmp_path, ("pytest", python)) == ("4 passed, 6 failed, 4 skipped", 1)
+    assert count(tmp_path, ("failure", "build", "exit code 2")) == ("4 passed, 7 failed, 4 skipped", 1)
+
+
+def test_nothing_ran_is_a_failure(tmp_path):
+    assert count(tmp_path)[1] == 1
+
+
+def test_report_table(tmp_path):
+    for name, seconds in (("none", 10.0), ("adv", 15.0)):
+        run = tmp_path / name
+        run.mkdir()
+        lines = [{"step": s, "epoch": s // 2, "split": "train", "loss": 0.5, "accuracy": 0.6 + 0.1 * s} for s in range(4)]
+        lines.insert(2, {"step": 1, "epoch": 0, "split": "val", "loss": 0.9, "accuracy": 0.51, "pairs": 100})
+        lines.append({"step": 3, "epoch": 1, "split": "val", "loss": 6.5e-1, "accuracy": 0.75, "pairs": 100})
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (run / "run.json").write_text('{\n  "result": {"steps": 4, "train_seconds": %s}\n}\n' % seconds)
+    result = tool(ROOT / "tools/report-table", tmp_path / "none", tmp_path / "adv").stdout.split("\n")
+    assert result[1].split() == ["none", "2", "0.750", "0.650", "0.850", "10.0", "1.00x"]
+    assert result[2].split() == ["adv", "2", "0.750", "0.650", "0.850", "15.0", "1.50x"]
+    assert "0.043" in result[4]
+    assert "missing" in tool(ROOT / "tools/report-table", tmp_path, code=1).stderr

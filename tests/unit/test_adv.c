@@ -1,0 +1,270 @@
+/* reg/adv.h: what the stage-factored pass leaves in the gradients is what two
+ * whole passes through the model leave there, with the perturbation worked out
+ * here from its definition. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "shared/base/mem.h"
+#include "shared/base/rng.h"
+#include "trainer/kernels/kernels.h"
+#include "trainer/reg/adv.h"
+
+enum { PICTURES = 4, CAPTIONS = 5, TOKENS = 24, PAIRS = 9, WORDS = 40, SIDE = 32 };
+
+static const uint32_t offsets[CAPTIONS + 1] = { 0, 6, 8, 13, 20, 24 }; /* the second has no words at all */
+static const uint32_t pair_picture[PAIRS] = { 0, 1, 2, 3, 0, 1, 2, 3, 3 };
+static const uint32_t pair_caption[PAIRS] = { 0, 1, 2, 3, 4, 4, 0, 1, 2 };
+static const int32_t pair_label[PAIRS] = { 1, 1, 1, 1, 0, 0, 0, 0, 0 };
+static const float pair_weight[PAIRS] = { .125f, .125f, .125f, .125f, .1f, .1f, .1f, .1f, .1f };
+static const struct model_pairs pairs = { PAIRS, pair_picture, pair_caption, pair_label, pair_weight };
+static const struct model_limits limits = { PICTURES, CAPTIONS, TOKENS, 8, PAIRS, true };
+static const uint32_t picture_positions[PICTURES] = { 0, 1, 2, 3 }, caption_positions[CAPTIONS] = { 0, 1, 2, 3, 4 };
+
+struct rig {
+	struct model *model;
+	struct stages stages;
+	struct adversary *adversary;
+	float *pixels;
+	int32_t *ids; /* (TOKENS) */
+	size_t features, width;
+};
+
+static struct rig rig_open(bool dropout)
+{
+	struct rig rig = { NULL };
+	struct model_config config;
+	struct err err = { 0 };
+	struct rng_key key = rng_key(5, 1);
+
+	if (model_preset(&config, "tiny", SIDE, &err) != 0)
+		fail_msg("%s", err.message);
+	config.task = TASK_MATCH;
+	config.classes = 2;
+	config.text.vocab_size = WORDS;
+	config.text.dropout = dropout ? 0.1 : 0;
+	config.fusion_dropout = dropout ? 0.3 : 0;
+	if (model_open(&rig.model, &config, &limits, &err) != 0 ||
+	    stages_open(&rig.stages, rig.model, &limits, kernels_fast()->vector, &err) != 0 ||
+	    adversary_open(&rig.adversary, &config, &limits, &err) != 0)
+		fail_msg("%s", err.message);
+	params_init(model_params(rig.model), 3);
+	rig.features = (size_t)config.features;
+	rig.width = (size_t)config.text.width;
+	rig.pixels = model_alloc((size_t)PICTURES * 3 * SIDE * SIDE);
+	rig.ids = mem_array(TOKENS, sizeof(*rig.ids));
+	assert_true(rig.pixels != NULL && rig.ids != NULL);
+	for (uint32_t i = 0; i < PICTURES * 3 * SIDE * SIDE; i++)
+		rig.pixels[i] = rng_unit(rng_philox(key, i, 0, 0, 0).v[0]) * 4 - 2;
+	for (uint32_t i = 0; i < TOKENS; i++)
+		rig.ids[i] = (int32_t)(rng_philox(key, i, 1, 0, 0).v[0] % WORDS);
+	rig.stages.pixels = rig.pixels;
+	rig.stages.nhwc = true;
+	rig.stages.pictures = PICTURES;
+	rig.stages.ids = rig.ids;
+	rig.stages.offsets = offsets;
+	rig.stages.captions = CAPTIONS;
+	rig.stages.tokens = TOKENS;
+	rig.stages.picture_positions = picture_positions;
+	rig.stages.caption_positions = caption_positions;
+	rig.stages.pairs = &pairs;
+	rig.stages.seed = 7;
+	rig.stages.step = 3;
+	rig.stages.dropout = dropout;
+	rig.stages.scale = 0.5f;
+	return rig;
+}
+
+static void rig_close(struct rig *rig)
+{
+	adversary_close(rig->adversary);
+	stages_close(&rig->stages);
+	model_close(rig->model);
+	model_release(rig->pixels);
+	mem_free(rig->ids);
+}
+
+/* x += r for `rows` rows that are perturbed together. Returns ||r|| / ||x||. */
+static double perturb_by_definition(const struct reg_adv *spec, float *x, const float *g, size_t n)
+{
+	double xx = 0, gg = 0, rr = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		xx += (double)x[i] * (double)x[i];
+		gg += (double)g[i] * (double)g[i];
+	}
+	if (n == 0 || gg == 0)
+		return 0;
+	for (size_t i = 0; i < n; i++) {
+		double eps = spec->eps, r;
+
+		if (spec->relative)
+			eps *= spec->norm == ADV_L2 ? sqrt(xx) : sqrt(xx / (double)n);
+		r = spec->norm == ADV_L2 ? eps * (double)g[i] / sqrt(gg) : eps * (g[i] > 0 ? 1 : g[i] < 0 ? -1 : 0);
+		x[i] = (float)((double)x[i] + r);
+		rr += r * r;
+	}
+	return sqrt(rr / xx);
+}
+
+/* Two whole passes; the gradients stay in the model. */
+static struct adv_report naive(struct rig *rig, const struct reg_adv *spec)
+{
+	struct stages *s = &rig->stages;
+	struct model_call image = stages_image_call(s, MODEL_TRAIN_KEEP), text = stages_text_call(s);
+	struct model_result result;
+	struct adv_report report = { 0 };
+	int counted = 0;
+
+	stages_clean(s, MODEL_TRAIN_KEEP, &result);
+	stages_text_backward(s, s->dt);
+	model_image_backward(rig->model, s->dv, NULL);
+
+	model_image_forward(rig->model, &image, s->pixels, s->nhwc, PICTURES, s->v);
+	for (int b = 0; (spec->targets & ADV_FEAT) && b < PICTURES; b++)
+		report.feat_ratio += perturb_by_definition(spec, s->v + (size_t)b * rig->features,
+							   s->dv + (size_t)b * rig->features, rig->features) / PICTURES;
+	for (int c = 0; (spec->targets & ADV_TEXT) && c < CAPTIONS; c++) {
+		size_t from = (offsets[c] + 1) * rig->width, to = (offsets[c + 1] - 1) * rig->width;
+
+		report.text_ratio += perturb_by_definition(spec, s->word + from, s->dword + from, to - from);
+		counted += to > from;
+	}
+	report.text_ratio /= counted > 0 ? counted : 1;
+	model_text_forward(rig->model, &text, s->word, offsets, CAPTIONS, s->t);
+	model_fusion_forward(rig->model, &text, s->v, PICTURES, s->t, CAPTIONS, &pairs, picture_positions, caption_positions, NULL,
+			     &result);
+	model_fusion_backward(rig->model, s->scale * (float)spec->weight, s->dv, s->dt);
+	stages_text_backward(s, s->dt);
+	model_image_backward(rig->model, s->dv, NULL);
+	report.loss = result.loss;
+	return report;
+}
+
+static void compare(const char *text, bool dropout)
+{
+	struct rig rig = rig_open(dropout);
+	struct params *params = model_params(rig.model);
+	float *expected = model_alloc(params->trained_elements);
+	struct adv_report by_naive, report;
+	struct model_result result;
+	struct reg_spec spec;
+	struct err err = { 0 };
+	double changed = 0;
+
+	assert_non_null(expected);
+	if (reg_spec_parse(&spec, text, &err) != 0)
+		fail_msg("%s", err.message);
+	params_zero_grads(params);
+	by_naive = naive(&rig, &spec.adv);
+	memcpy(expected, params->grads, params->trained_elements * sizeof(float));
+
+	params_zero_grads(params);
+	stages_clean(&rig.stages, MODEL_TRAIN_KEEP, &result);
+	adversary_run(rig.adversary, &spec.adv, &rig.stages, &report);
+	model_image_backward(rig.model, rig.stages.dv, NULL);
+
+	assert_true(fabs(report.loss - by_naive.loss) <= 1e-6);
+	assert_true(report.loss > result.loss); /* it is an attack */
+	assert_true(fabs(report.text_ratio - by_naive.text_ratio) <= 1e-5);
+	assert_true(fabs(report.feat_ratio - by_naive.feat_ratio) <= 1e-5);
+	for (int i = 0; i < params->count; i++) {
+		const struct param *p = &params->all[i];
+		double difference = 0, norm = 0;
+
+		for (size_t e = 0; p->grad != NULL && e < p->count; e++) {
+			double d = (double)p->grad[e] - (double)expected[p->at + e];
+
+			difference += d * d;
+			norm += (double)expected[p->at + e] * (double)expected[p->at + e];
+			changed += p->grad[e] != 0;
+		}
+		/* Gradients that are zero in exact arithmetic (the key's bias) hold noise alone. */
+		if (p->grad != NULL && !(sqrt(difference) <= 2e-4 * sqrt(norm) + 1e-7))
+			fail_msg("%s: %s: differs by %.3g of %.3g", text, p->name, sqrt(difference), sqrt(norm));
+	}
+	assert_true(changed > 1000);
+	model_release(expected);
+	rig_close(&rig);
+}
+
+static void test_equals_naive(void **state)
+{
+	(void)state;
+	compare("adv:target=text,rel=0.3", false);
+	compare("adv:target=feat,rel=0.3", false);
+	compare("adv:target=text+feat,rel=0.3,weight=0.7", false);
+	compare("adv:target=text,eps=0.5", false);
+	compare("adv:target=text+feat,eps=0.01,norm=linf", false);
+	compare("adv:target=text+feat,rel=0.1,norm=linf", false);
+}
+
+static void test_equals_naive_with_dropout(void **state)
+{
+	(void)state;
+	compare("adv:target=text,rel=0.3", true);
+	compare("adv:target=text+feat,rel=0.3", true);
+}
+
+/* [CLS] and [SEP] stay, and so does a caption without words. */
+static void test_ends_are_never_perturbed(void **state)
+{
+	struct rig rig = rig_open(false);
+	struct reg_spec spec;
+	struct adv_report report;
+	struct model_result result;
+	float *word = rig.stages.word;
+
+	(void)state;
+	assert_int_equal(reg_spec_parse(&spec, "adv:target=text,rel=0.5", NULL), 0);
+	params_zero_grads(model_params(rig.model));
+	stages_clean(&rig.stages, MODEL_TRAIN_KEEP, &result);
+	/* Words are made zero, so a relative perturbation of them is zero: if the ends were touched, the loss would differ. */
+	for (int c = 0; c < CAPTIONS; c++)
+		for (size_t i = (offsets[c] + 1) * rig.width; i < (offsets[c + 1] - 1) * rig.width; i++)
+			word[i] = 0;
+	struct model_call call = stages_text_call(&rig.stages);
+	model_text_forward(rig.model, &call, word, offsets, CAPTIONS, rig.stages.t);
+	model_fusion_forward(rig.model, &call, rig.stages.v, PICTURES, rig.stages.t, CAPTIONS, &pairs, picture_positions,
+			     caption_positions, NULL, &result);
+	model_fusion_backward(rig.model, 1.0f, rig.stages.dv, rig.stages.dt);
+	adversary_run(rig.adversary, &spec.adv, &rig.stages, &report);
+	assert_true(report.loss == result.loss);
+	rig_close(&rig);
+}
+
+static void test_zero_gradient(void **state)
+{
+	struct rig rig = rig_open(false);
+	struct reg_spec spec;
+	struct adv_report report;
+	struct model_result result;
+
+	(void)state;
+	assert_int_equal(reg_spec_parse(&spec, "adv", NULL), 0);
+	params_zero_grads(model_params(rig.model));
+	rig.stages.scale = 0.0f;
+	stages_clean(&rig.stages, MODEL_TRAIN_KEEP, &result);
+	adversary_run(rig.adversary, &spec.adv, &rig.stages, &report);
+	assert_true(report.loss == result.loss && report.text_ratio == 0);
+	assert_true(rig.stages.ops->all_finite(model_params(rig.model)->grads, model_params(rig.model)->trained_elements));
+	rig_close(&rig);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_equals_naive),
+		cmocka_unit_test(test_equals_naive_with_dropout),
+		cmocka_unit_test(test_ends_are_never_perturbed),
+		cmocka_unit_test(test_zero_gradient),
+	};
+
+	return cmocka_run_group_tests_name("adv", tests, NULL, NULL);
+}

@@ -1,0 +1,848 @@
+/* The readers of caption files: what each format means, and what every fault says. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "preprocessd/dataset/csv.h"
+#include "preprocessd/dataset/manifest.h"
+#include "shared/base/fs.h"
+#include "shared/base/json.h"
+#include "tests/support/scratch.h"
+
+/* A picture is any file: reading does not decode. Content is the name unless said otherwise. */
+static void pictures(const struct scratch *dir, const char *names)
+{
+	char copy[2000], *rest = copy, *name;
+
+	snprintf(copy, sizeof(copy), "%s", names);
+	while ((name = strsep(&rest, " ")) != NULL)
+		scratch_text(dir, name, name);
+}
+
+struct request {
+	const char *format;
+	const char *captions[4], *images[4]; /* relative to the scratch folder, also behind SPLIT= */
+	const char *columns, *ratio;
+	uint64_t seed;
+	bool skip;
+	const char *fails[4]; /* base names of pictures that do not decode */
+};
+
+static struct scratch scratch;
+static struct listing *last_listing; /* of the last run() that worked */
+
+static const char *in_scratch(const char *text)
+{
+	static char paths[8][1200];
+	static int next;
+	char *out = paths[next++ % 8];
+	const char *equals = strchr(text, '=');
+	int prefix = equals == NULL ? 0 : (int)(equals + 1 - text);
+
+	snprintf(out, sizeof(paths[0]), "%.*s%s/%s", prefix, text, scratch.path, text + prefix);
+	return out;
+}
+
+static bool should_fail(const struct request *request, const char *path)
+{
+	for (int i = 0; i < 4 && request->fails[i] != NULL; i++)
+		if (strcmp(strrchr(path, '/') + 1, request->fails[i]) == 0)
+			return true;
+	return false;
+}
+
+static void open_pictures(struct listing *listing, const struct request *request)
+{
+	struct err err = { .code = ERR_FORMAT, .message = "not a JPEG" };
+
+	for (uint32_t i = 0; i < listing_picture_count(listing); i++) {
+		struct buf bytes = BUF_INIT;
+		struct hash hash;
+		const char *path = listing_picture_path(listing, i);
+
+		if (should_fail(request, path)) {
+			assert_int_equal(listing_set_failure(listing, i, &err), 0);
+			continue;
+		}
+		assert_int_equal(fs_read(path, 1 << 20, &bytes, NULL), 0);
+		hash_bytes(&hash, bytes.data == NULL ? "" : bytes.data, bytes.size);
+		listing_set_hash(listing, i, &hash);
+		buf_free(&bytes);
+	}
+}
+
+static int try_run(const struct request *request, struct manifest **out, struct err *err)
+{
+	struct reader_options options = { .format = request->format, .columns = request->columns, .split_ratio = request->ratio,
+					  .split_seed = request->seed, .skip_bad = request->skip };
+	const char *captions[4], *images[4];
+
+	*out = NULL;
+	for (; options.caption_count < 4 && request->captions[options.caption_count] != NULL; options.caption_count++)
+		captions[options.caption_count] = in_scratch(request->captions[options.caption_count]);
+	for (; options.image_count < 4 && request->images[options.image_count] != NULL; options.image_count++)
+		images[options.image_count] = in_scratch(request->images[options.image_count]);
+	options.captions = captions;
+	options.images = images;
+	listing_free(last_listing);
+	assert_int_equal(listing_open(&last_listing, err), 0);
+	int code = listing_read(last_listing, &options, err);
+	if (code != 0)
+		return code;
+	open_pictures(last_listing, request);
+	return listing_finish(last_listing, out, err);
+}
+
+static struct manifest *run(const struct request *request)
+{
+	struct manifest *manifest;
+	struct err err = { 0 };
+
+	if (try_run(request, &manifest, &err) != 0)
+		fail_msg("%s", err.message);
+	return manifest;
+}
+
+static void refuses(const struct request *request, int want_code, const char *want)
+{
+	struct manifest *manifest;
+	struct err err = { 0 };
+	int code = try_run(request, &manifest, &err);
+
+	if (code == 0)
+		fail_msg("accepted, but should say: %s", want);
+	if (code != want_code || strstr(err.message, want) == NULL)
+		fail_msg("got %s \"%s\", want %s \"%s\"", err_name(code), err.message, err_name(want_code), want);
+	if (strlen(err.message) >= ERR_MESSAGE_BYTES - 1)
+		fail_msg("message too long: %s", err.message);
+}
+
+/* "a.jpg/train: one | two; b.jpg/val#label: three" */
+static void describe(const struct manifest *m, char *out, size_t size)
+{
+	size_t used = 0;
+
+	out[0] = '\0';
+	for (uint32_t p = 0; p < m->picture_count; p++) {
+		const char *path = m->source_text + m->source_at[p];
+
+		used += (size_t)snprintf(out + used, size - used, "%s%s/%s", p > 0 ? "; " : "", strrchr(path, '/') + 1,
+					 m->split_name[m->picture_split[p]]);
+		if (m->picture_label[p] >= 0)
+			used += (size_t)snprintf(out + used, size - used, "#%d=%s", m->picture_label[p],
+						 m->label_name[m->picture_label[p]]);
+		for (uint32_t k = m->captions_of_at[p]; k < m->captions_of_at[p + 1]; k++) {
+			uint32_t c = m->captions_of[k];
+
+			used += (size_t)snprintf(out + used, size - used, "%s%.*s", k == m->captions_of_at[p] ? ": " : " | ",
+						 (int)(m->caption_at[c + 1] - m->caption_at[c]), m->caption_text + m->caption_at[c]);
+		}
+	}
+}
+
+static void gives(const struct request *request, const char *want)
+{
+	struct manifest *manifest = run(request);
+	char got[4000];
+
+	describe(manifest, got, sizeof(got));
+	assert_string_equal(got, want);
+	manifest_free(manifest);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	scratch_open(&scratch);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	listing_free(last_listing);
+	last_listing = NULL;
+	scratch_close(&scratch);
+	return 0;
+}
+
+/* --- CSV ------------------------------------------------------------------------------ */
+
+static void csv_gives(const char *text, const char *want)
+{
+	scratch_text(&scratch, "c.csv", text);
+	gives(&(struct request){ .format = "csv", .captions = { "c.csv" }, .images = { "i" } }, want);
+}
+
+static void csv_refuses(const char *text, const char *want)
+{
+	scratch_text(&scratch, "c.csv", text);
+	refuses(&(struct request){ .format = "csv", .captions = { "c.csv" }, .images = { "i" } }, ERR_FORMAT, want);
+}
+
+static void test_csv_plain(void **state)
+{
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg i/sub/c.jpg");
+	csv_gives("a.jpg,one\nb.jpg,two\n", "a.jpg/train: one; b.jpg/train: two");
+	csv_gives("a.jpg,one\nb.jpg,two\na.jpg,three", "a.jpg/train: one | three; b.jpg/train: two");
+	csv_gives("\xEF\xBB\xBF" "a.jpg,one\r\nb.jpg,two\r\n", "a.jpg/train: one; b.jpg/train: two");
+	csv_gives("a.jpg,one\rb.jpg,two\r", "a.jpg/train: one; b.jpg/train: two");
+	csv_gives("a.jpg,\n", "a.jpg/train: ");
+	csv_gives("\n\na.jpg,one\n\n\nb.jpg,two\n\n", "a.jpg/train: one; b.jpg/train: two");
+	csv_gives("sub/c.jpg,x\n./sub//c.jpg,y\n", "c.jpg/train: x | y");
+	csv_gives("a.jpg,\"one, two\"\nb.jpg,\"say \"\"hi\"\"\"\n", "a.jpg/train: one, two; b.jpg/train: say \"hi\"");
+	csv_gives("a.jpg,\"one\r\ntwo\n\nthree\"\nb.jpg,x\n", "a.jpg/train: one\r\ntwo\n\nthree; b.jpg/train: x");
+	csv_gives("\"a.jpg\",\"\"\n", "a.jpg/train: ");
+	csv_gives("a.jpg,he said \"no\"\n", "a.jpg/train: he said \"no\"");
+	csv_gives("a.jpg, spaces stay \n", "a.jpg/train:  spaces stay ");
+}
+
+static void test_csv_header(void **state)
+{
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg");
+	csv_gives("file,caption\na.jpg,one\n", "a.jpg/train: one");
+	csv_gives("\"file\",\"caption\"\r\na.jpg,one\r\n", "a.jpg/train: one");
+	csv_gives("Caption,FILENAME\none,a.jpg\n", "a.jpg/train: one");
+	csv_gives("id,caption,x,image\n7,one,y,a.jpg\n", "a.jpg/train: one");
+	csv_gives("pic,words\na.jpg,one\n", "a.jpg/train: one");
+	assert_int_equal(listing_note_count(last_listing), 1);
+	csv_gives("split,image,caption,label\nval,a.jpg,one,cat\ntrain,b.jpg,two,dog\nval,a.jpg,three,cat\n",
+		  "a.jpg/val#0=cat: one | three; b.jpg/train#1=dog: two");
+	csv_gives("image,caption,label\na.jpg,one,10\nb.jpg,two,9\n", "a.jpg/train#1=10: one; b.jpg/train#0=9: two");
+	csv_gives("image,caption,label\na.jpg,one,10\nb.jpg,two,\n", "a.jpg/train#0=10: one; b.jpg/train: two");
+	/* of two usual names the more usual one */
+	csv_gives("path,image,caption\nx,a.jpg,one\n", "a.jpg/train: one");
+}
+
+static void test_csv_separators(void **state)
+{
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg");
+	csv_gives("a.jpg;one, two\nb.jpg;three\n", "a.jpg/train: one, two; b.jpg/train: three");
+	csv_gives("a.jpg\tone, \"two\nb.jpg\t\"three\n", "a.jpg/train: one, \"two; b.jpg/train: \"three");
+	csv_gives("image_name| comment_number| comment\na.jpg| 0| Two men .\na.jpg| 1| One, man .\n",
+		  "a.jpg/train: Two men . | One, man .");
+	csv_gives("a.jpg#0\tone\na.jpg#1\ttwo\n", "a.jpg/train: one | two");
+}
+
+static void test_csv_columns(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" } };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg");
+	scratch_text(&scratch, "c.csv", "one,a.jpg,cat\ntwo,b.jpg,dog\n");
+	request.columns = "2,1";
+	gives(&request, "a.jpg/train: one; b.jpg/train: two");
+	request.columns = "2,1,3";
+	gives(&request, "a.jpg/train#0=cat: one; b.jpg/train#1=dog: two");
+	request.columns = "4,1";
+	refuses(&request, ERR_FORMAT, "c.csv:1: there are 3 columns, --columns asks for number 4");
+	request.columns = "1";
+	refuses(&request, ERR_USAGE, "--columns 1: IMAGE,CAPTION");
+	request.columns = "1,2,3,4";
+	refuses(&request, ERR_USAGE, "--columns");
+	request.columns = "1,,2";
+	refuses(&request, ERR_USAGE, "--columns");
+	scratch_text(&scratch, "c.csv", "w,z,label\none,a.jpg,cat\n");
+	request.columns = "z,w";
+	gives(&request, "a.jpg/train: one");
+	request.columns = "z,w,label";
+	gives(&request, "a.jpg/train#0=cat: one");
+	request.columns = "z,q";
+	refuses(&request, ERR_FORMAT, "c.csv:1: no column is named \"q\"");
+	scratch_text(&scratch, "c.csv", "a.jpg,one\n");
+	request.columns = "z,w";
+	refuses(&request, ERR_FORMAT, "there is no header; give --columns as numbers");
+}
+
+static void test_csv_faults(void **state)
+{
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg");
+	csv_refuses("", "c.csv: the file is empty");
+	csv_refuses("a.jpg\n", "at least two columns");
+	csv_refuses("a.jpg,one\nb.jpg,two, three\n", "c.csv:2: 3 columns where the first row has 2");
+	csv_refuses("a.jpg,one\nb.jpg\n", "c.csv:2: 1 columns");
+	csv_refuses("a.jpg,\"one\nb.jpg,two\n", "c.csv:1: a quote that begins in line 1 never ends");
+	csv_refuses("a.jpg,x\nb.jpg,\"one\"two\n", "c.csv:2: text behind a closing quote");
+	csv_refuses("a.jpg,one\n\nb.jpg,ca\xFF\xFE\n", "c.csv:3: the caption is no valid UTF-8 at its byte 3 (0xff); re-encode");
+	csv_refuses("image,caption,split\na.jpg,x,train\nb.jpg,y,\n", "c.csv:3: no split");
+	csv_refuses("image,caption,split\na.jpg,x,tr ain\n", "c.csv:2: \"tr ain\" cannot be a split's name");
+	csv_refuses("image,caption,split\na.jpg,x,all\n", "cannot be named \"all\"");
+	csv_refuses("image,caption,split\na.jpg,x,train\na.jpg,y,val\n",
+		    "c.csv:3: picture a.jpg has the split \"val\" here and \"train\" at");
+	csv_refuses("image,caption,label\na.jpg,x,cat\na.jpg,y,dog\n",
+		    "c.csv:3: picture a.jpg has the label \"dog\" here and \"cat\" at");
+	csv_refuses("image,caption,group\na.jpg,x,1\na.jpg,y,2\n", "the group \"2\" here and \"1\" at");
+	scratch_write(&scratch, "c.csv", "\xFF\xFE" "a\0,\0", 6);
+	refuses(&(struct request){ .format = "csv", .captions = { "c.csv" }, .images = { "i" } }, ERR_FORMAT, "UTF-16");
+}
+
+static void test_csv_skip(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" }, .skip = true };
+	struct listing_failure failure;
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg");
+	scratch_text(&scratch, "c.csv", "a.jpg,one\nb.jpg,\xC3(\nx.jpg,three\nb.jpg\na.jpg,four\nx.jpg,five\n");
+	gives(&request, "a.jpg/train: one | four");
+	assert_int_equal(listing_failure_count(last_listing), 3);
+	failure = listing_failure_at(last_listing, 0);
+	assert_non_null(strstr(failure.source, "c.csv:2"));
+	assert_non_null(strstr(failure.reason, "UTF-8 at its byte 1 (0xc3)"));
+	failure = listing_failure_at(last_listing, 1);
+	assert_string_equal(failure.source, "x.jpg");
+	failure = listing_failure_at(last_listing, 2);
+	assert_non_null(strstr(failure.source, "c.csv:4"));
+	assert_int_equal(listing_note_count(last_listing), 1); /* b.jpg lost all its captions */
+	request.fails[0] = "a.jpg";
+	refuses(&request, ERR_MISMATCH, "nothing is left");
+}
+
+/* --- pictures -------------------------------------------------------------------------------- */
+
+static void test_missing_pictures(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i", "j" } };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg j/b.jpg");
+	scratch_text(&scratch, "c.csv", "a.jpg,1\nb.jpg,2\nc.jpg,3\nc.jpg,4\nd.jpg,5\ne.jpg,6\nf.jpg,7\n");
+	refuses(&request, ERR_NOTFOUND, "c.csv:3: 4 of 6 pictures are missing: c.jpg, d.jpg, e.jpg, ...; looked in ");
+	request.skip = true;
+	gives(&request, "a.jpg/train: 1; b.jpg/train: 2");
+	assert_int_equal(listing_failure_count(last_listing), 4);
+	request.images[0] = "nowhere";
+	refuses(&request, ERR_NOTFOUND, "the picture folder");
+	request.images[0] = "c.csv";
+	refuses(&request, ERR_NOTFOUND, "is no folder");
+	request.images[0] = "i";
+	request.captions[0] = "nowhere.csv";
+	refuses(&request, ERR_NOTFOUND, "nowhere.csv: No such file");
+	/* every one is missing: the folder is wrong, and skipping all is no answer */
+	scratch_text(&scratch, "c.csv", "file,caption\nx.jpg,1\ny.jpg,2\n");
+	request.captions[0] = "c.csv";
+	refuses(&request, ERR_NOTFOUND, "2 of 2 pictures are missing");
+	request.captions[0] = NULL;
+	refuses(&request, ERR_USAGE, "--captions is missing");
+	request.format = "xml";
+	refuses(&request, ERR_USAGE, "--format xml is not known");
+}
+
+static void test_names_of_pictures(void **state)
+{
+	char text[2000];
+	struct request request = { .format = "csv", .captions = { "i/c.csv" } };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/sub/b.jpg k=v/c.jpg");
+	scratch_text(&scratch, "i/c.csv", "a.jpg,1\nsub/b.jpg,2\nsub/../a.jpg,3\n");
+	/* without --images: beside the captions; the same content by two paths is one picture */
+	gives(&request, "a.jpg/train: 1 | 3; b.jpg/train: 2");
+	/* an absolute name stands for itself; a folder is no picture */
+	snprintf(text, sizeof(text), "%s/i/a.jpg,1\n", scratch.path);
+	scratch_text(&scratch, "i/c.csv", text);
+	gives(&request, "a.jpg/train: 1");
+	scratch_text(&scratch, "i/c.csv", "a.jpg,1\nsub,2\n,3\n");
+	refuses(&request, ERR_NOTFOUND, "2 of 3 pictures are missing: sub, ");
+	/* a folder whose name has '=' in it is no prefix when it exists */
+	scratch_text(&scratch, "c.csv", "c.jpg,1\n");
+	char *before = getcwd(NULL, 0);
+	assert_int_equal(chdir(scratch.path), 0);
+	struct reader_options options = { .format = "csv", .captions = (const char *[]){ "c.csv" }, .caption_count = 1,
+					  .images = (const char *[]){ "k=v" }, .image_count = 1 };
+	struct listing *listing;
+	struct err err;
+	assert_int_equal(listing_open(&listing, &err), 0);
+	assert_int_equal(listing_read(listing, &options, &err), 0);
+	assert_true(listing_picture_path(listing, 0)[0] == '/');
+	assert_int_equal(chdir(before), 0);
+	free(before);
+	listing_free(listing);
+}
+
+static void test_prefixes(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "train=c.csv", "val=d.csv" }, .images = { "train=i", "val=j" } };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg k/b.jpg");
+	scratch_text(&scratch, "j/a.jpg", "another a");
+	scratch_text(&scratch, "c.csv", "a.jpg,1\n");
+	scratch_text(&scratch, "d.csv", "a.jpg,2\n");
+	gives(&request, "a.jpg/train: 1; a.jpg/val: 2");
+	/* folders of the split first, then those of every split */
+	request.images[1] = "k";
+	scratch_text(&scratch, "d.csv", "b.jpg,2\n");
+	gives(&request, "a.jpg/train: 1; b.jpg/val: 2");
+	request.images[0] = "val=i";
+	refuses(&request, ERR_NOTFOUND, "c.csv:1");
+	/* one picture in two splits */
+	request = (struct request){ .format = "csv", .captions = { "train=c.csv", "val=c.csv" }, .images = { "i" } };
+	refuses(&request, ERR_FORMAT, "picture a.jpg has the split \"val\" here and \"train\" at");
+	request.ratio = "train=0.5,val=0.5";
+	refuses(&request, ERR_USAGE, "so --split cannot be given too");
+	/* a file without prefix beside one with */
+	scratch_text(&scratch, "d.csv", "b.jpg,2\n");
+	gives(&(struct request){ .format = "csv", .captions = { "c.csv", "val=d.csv" }, .images = { "i", "k" } },
+	      "a.jpg/train: 1; b.jpg/val: 2");
+}
+
+static void test_same_content(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" } };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg");
+	scratch_text(&scratch, "i/c.jpg", "i/a.jpg"); /* as a.jpg */
+	scratch_text(&scratch, "c.csv", "file,caption,label\na.jpg,1,\nb.jpg,2,x\nc.jpg,3,y\n");
+	gives(&request, "a.jpg/train#1=y: 1 | 3; b.jpg/train#0=x: 2");
+	assert_int_equal(listing_note_count(last_listing), 1);
+	scratch_text(&scratch, "c.csv", "file,caption,label\na.jpg,1,x\nb.jpg,2,x\nc.jpg,3,y\n");
+	refuses(&request, ERR_MISMATCH, "have the same content, but the labels \"x\" and \"y\"");
+	scratch_text(&scratch, "c.csv", "file,caption,split\na.jpg,1,train\nb.jpg,2,val\nc.jpg,3,test\n");
+	refuses(&request, ERR_MISMATCH, "c.jpg (split test) has the same content as ");
+	request.skip = true;
+	gives(&request, "a.jpg/train: 1; b.jpg/val: 2");
+	assert_int_equal(listing_failure_count(last_listing), 1);
+}
+
+static void test_failing_pictures(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" }, .fails = { "b.jpg", "a.jpg" } };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg i/c.jpg");
+	scratch_text(&scratch, "c.csv", "c.jpg,1\nb.jpg,2\na.jpg,3\nc.jpg,4\n");
+	refuses(&request, ERR_FORMAT, "b.jpg: not a JPEG (and 1 more pictures fail)");
+	request.skip = true;
+	gives(&request, "c.jpg/train: 1 | 4");
+	assert_int_equal(listing_failure_count(last_listing), 2);
+	assert_non_null(strstr(listing_failure_at(last_listing, 0).source, "i/b.jpg"));
+	assert_string_equal(listing_failure_at(last_listing, 1).reason, "not a JPEG");
+}
+
+/* --- splits by ratio ----------------------------------------------------------------------------- */
+
+static void many_pictures(int count)
+{
+	struct buf csv = BUF_INIT;
+	struct err err;
+
+	for (int i = 0; i < count; i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "i/%d.jpg", i);
+		scratch_text(&scratch, name, name);
+		assert_int_equal(buf_printf(&csv, &err, "%d.jpg,a\n%d.jpg,b\n", i, i), 0);
+	}
+	scratch_write(&scratch, "c.csv", csv.data, csv.size);
+	buf_free(&csv);
+}
+
+static uint32_t count_split(const struct manifest *m, const char *name)
+{
+	uint32_t count = 0;
+
+	for (uint32_t p = 0; p < m->picture_count; p++)
+		count += strcmp(m->split_name[m->picture_split[p]], name) == 0;
+	return count;
+}
+
+static void test_ratio(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" }, .ratio = "train=0.7,val=0.2,test=0.1" };
+
+	(void)state;
+	many_pictures(101);
+	struct manifest *a = run(&request), *b = run(&request);
+	assert_true(hash_equal(&a->version, &b->version));
+	/* 70.7, 20.2, 10.1: the largest remainder gets the one that is left */
+	assert_int_equal(count_split(a, "train"), 71);
+	assert_int_equal(count_split(a, "val"), 20);
+	assert_int_equal(count_split(a, "test"), 10);
+	manifest_free(b);
+	request.seed = 1;
+	b = run(&request);
+	assert_false(hash_equal(&a->version, &b->version));
+	assert_int_equal(count_split(b, "train"), 71);
+	manifest_free(a);
+	manifest_free(b);
+	/* the order of the file does not matter to which picture goes where */
+	request.ratio = "train=1";
+	a = run(&request);
+	assert_int_equal(count_split(a, "train"), 101);
+	manifest_free(a);
+}
+
+static void test_ratio_ignores_order_and_path(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" }, .ratio = "train=0.5,val=0.5" };
+	struct buf csv = BUF_INIT;
+	struct err err;
+
+	(void)state;
+	many_pictures(40);
+	struct manifest *a = run(&request);
+	for (int i = 39; i >= 0; i--)
+		assert_int_equal(buf_printf(&csv, &err, "../i/./%d.jpg,a\n", i), 0);
+	scratch_write(&scratch, "c.csv", csv.data, csv.size);
+	struct manifest *b = run(&request);
+	assert_int_equal(b->picture_count, 40);
+	for (uint32_t p = 0; p < 40; p++) {
+		assert_true(hash_equal(&a->picture_hash[p], &b->picture_hash[39 - p]));
+		assert_int_equal(a->picture_split[p], b->picture_split[39 - p]);
+	}
+	manifest_free(a);
+	manifest_free(b);
+	buf_free(&csv);
+}
+
+static void test_ratio_keeps_groups(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" }, .ratio = "train=0.6,val=0.4" };
+	struct buf csv = BUF_INIT;
+	struct err err;
+	int split_of[12];
+
+	(void)state;
+	many_pictures(60);
+	assert_int_equal(buf_add_text(&csv, "image,caption,group\n", &err), 0);
+	for (int i = 0; i < 60; i++)
+		assert_int_equal(buf_printf(&csv, &err, "%d.jpg,a,g%d\n", i, i % 12), 0);
+	scratch_write(&scratch, "c.csv", csv.data, csv.size);
+	struct manifest *m = run(&request);
+	assert_int_equal(m->group_count, 12);
+	memset(split_of, 0xFF, sizeof(split_of));
+	for (uint32_t p = 0; p < 60; p++) {
+		uint32_t group = m->picture_group[p];
+
+		assert_true(split_of[group] < 0 || split_of[group] == m->picture_split[p]);
+		split_of[group] = m->picture_split[p];
+	}
+	assert_in_range(count_split(m, "train"), 34, 38); /* 36 within half a group */
+	manifest_free(m);
+	buf_free(&csv);
+}
+
+static void test_ratio_faults(void **state)
+{
+	static const char *const bad[] = { "", "train", "train=", "train=x", "train=0.5", "train=0.5,val=0.6", "train=0.5,train=0.5",
+					   "train=1.5,val=-0.5", "train=0,val=1", "all=1", "a b=1", "train=nan", "train=0.5,,val=0.5" };
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" } };
+
+	(void)state;
+	many_pictures(3);
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		request.ratio = bad[i];
+		refuses(&request, ERR_USAGE, "for example --split train=0.8,val=0.2");
+	}
+	request.ratio = "train=0.5,val=0.5";
+	scratch_text(&scratch, "c.csv", "file,caption,split\n0.jpg,a,train\n");
+	refuses(&request, ERR_FORMAT, "c.csv:2: this says split \"train\", so --split cannot be given");
+}
+
+/* --- COCO ------------------------------------------------------------------------------------------- */
+
+static void test_coco(void **state)
+{
+	struct request request = { .format = "coco", .captions = { "captions_train2017.json", "captions_val2017.json" },
+				   .images = { "t", "v" } };
+
+	(void)state;
+	pictures(&scratch, "t/a.jpg t/b.jpg v/c.jpg");
+	scratch_text(&scratch, "captions_train2017.json",
+		     "{\"info\":{\"x\":[1,{}]},\"annotations\":[{\"image_id\":2,\"id\":1,\"caption\":\"b one\"},"
+		     "{\"caption\":\"a one\",\"image_id\":1,\"id\":2},{\"image_id\":2,\"id\":3,\"caption\":\"b \\u00e9\"}],"
+		     "\"images\":[{\"file_name\":\"a.jpg\",\"id\":1},{\"id\":2,\"file_name\":\"b.jpg\"},"
+		     "{\"id\":3,\"file_name\":\"unused.jpg\"}],\"categories\":[]}");
+	scratch_text(&scratch, "captions_val2017.json",
+		     "{\"images\":[{\"id\":\"1\",\"file_name\":\"c.jpg\"}],\"annotations\":[{\"image_id\":\"1\",\"caption\":\"c\"}]}");
+	gives(&request, "b.jpg/train: b one | b \xC3\xA9; a.jpg/train: a one; c.jpg/val: c");
+	assert_int_equal(listing_note_count(last_listing), 3); /* two splits by name, one image without a caption */
+	/* samples are numbered in file order */
+	struct manifest *m = run(&request);
+	static const uint32_t of[] = { 0, 1, 0, 2 };
+	assert_memory_equal(m->caption_picture, of, sizeof(of));
+	manifest_free(m);
+	/* a prefix is stronger than the name, and --split replaces the name */
+	request.captions[0] = "test=captions_train2017.json";
+	gives(&request, "b.jpg/test: b one | b \xC3\xA9; a.jpg/test: a one; c.jpg/val: c");
+	request.captions[0] = "captions_train2017.json";
+	request.ratio = "x=1";
+	gives(&request, "b.jpg/x: b one | b \xC3\xA9; a.jpg/x: a one; c.jpg/x: c");
+}
+
+static void coco_refuses(const char *text, int code, const char *want)
+{
+	scratch_text(&scratch, "c.json", text);
+	refuses(&(struct request){ .format = "coco", .captions = { "c.json" }, .images = { "i" } }, code, want);
+}
+
+static void test_coco_faults(void **state)
+{
+	struct request request = { .format = "coco", .captions = { "c.json" }, .images = { "i" }, .skip = true };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg");
+#define IMAGES "\"images\":[{\"id\":1,\"file_name\":\"a.jpg\"},{\"id\":2,\"file_name\":\"b.jpg\"}]"
+	coco_refuses("", ERR_FORMAT, "c.json:1:1: ");
+	coco_refuses("[]", ERR_FORMAT, "must be an object");
+	coco_refuses("{}", ERR_FORMAT, "no \"images\"");
+	coco_refuses("{" IMAGES "}", ERR_FORMAT, "no \"annotations\"");
+	coco_refuses("{" IMAGES ",\"annotations\":[]}", ERR_MISMATCH, "no caption is left in the file");
+	coco_refuses("{" IMAGES ",\"annotations\":[{\"image_id\":1}]}", ERR_FORMAT, "annotation 1 has no caption");
+	coco_refuses("{" IMAGES ",\"annotations\":[{\"caption\":\"x\"}]}", ERR_FORMAT, "annotation 1 has no image_id");
+	coco_refuses("{" IMAGES ",\"annotations\":[{\"image_id\":1,\"caption\":7}]}", ERR_FORMAT, "caption must be a string");
+	coco_refuses("{" IMAGES ",\"annotations\":[{\"image_id\":1,\"caption\":\"x\"}", ERR_FORMAT, "the file ends");
+	coco_refuses("{\"images\":[{\"id\":1,\"file_name\":\"a.jpg\"},{\"id\":1,\"file_name\":\"b.jpg\"}],\"annotations\":[]}", ERR_FORMAT,
+		     "image 2: the id 1 belongs to a.jpg and to b.jpg");
+	coco_refuses("{\"images\":[{\"id\":1,\"filename\":\"a.jpg\",\"sentences\":[]}]}", ERR_FORMAT, "--format karpathy");
+	coco_refuses("{" IMAGES ",\"annotations\":[{\"image_id\":1,\"caption\":\"x\"},{\"image_id\":8,\"caption\":\"x\"},"
+		     "{\"image_id\":9,\"caption\":\"x\"}]}", ERR_MISMATCH,
+		     "2 annotations belong to pictures that its list of images lacks (image_id 8, 9)");
+	request.skip = true;
+	gives(&request, "a.jpg/train: x");
+	assert_int_equal(listing_failure_count(last_listing), 2);
+	coco_refuses("{" IMAGES ",\"annotations\":[{\"image_id\":1,\"caption\":\"ok\"},{\"image_id\":2,\"caption\":\"b\xE9\"}]}", ERR_FORMAT,
+		     "c.json: annotation 2: the caption is no valid UTF-8 at its byte 2");
+	gives(&request, "a.jpg/train: ok");
+	assert_int_equal(listing_failure_count(last_listing), 1);
+}
+
+static void test_split_in_name(void **state)
+{
+	static const struct {
+		const char *name, *split;
+	} cases[] = { { "captions_val2014.json", "val" }, { "captions_test.json", "test" }, { "train_captions.json", "train" },
+		      { "validation.json", "train" }, { "constrained.json", "train" }, { "all.json", "train" }, { "x-val.json", "val" } };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg");
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		char want[64];
+
+		scratch_text(&scratch, cases[i].name,
+			     "{\"images\":[{\"id\":1,\"file_name\":\"a.jpg\"}],\"annotations\":[{\"image_id\":1,\"caption\":\"x\"}]}");
+		snprintf(want, sizeof(want), "a.jpg/%s: x", cases[i].split);
+		gives(&(struct request){ .format = "coco", .captions = { cases[i].name }, .images = { "i" } }, want);
+	}
+}
+
+/* --- Karpathy ------------------------------------------------------------------------------------------ */
+
+static void test_karpathy(void **state)
+{
+	struct request request = { .format = "karpathy", .captions = { "d.json" }, .images = { "i" } };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/val2014/b.jpg i/c.jpg");
+	scratch_text(&scratch, "d.json",
+		     "{\"images\":[{\"sentences\":[{\"raw\":\"one\",\"tokens\":[\"one\"]},{\"tokens\":[],\"raw\":\"two\"}],\"imgid\":0,"
+		     "\"split\":\"train\",\"filename\":\"a.jpg\"},{\"filepath\":\"val2014\",\"filename\":\"b.jpg\",\"split\":\"restval\","
+		     "\"sentences\":[{\"raw\":\"three\"}]},{\"filename\":\"c.jpg\",\"split\":\"test\",\"sentences\":[]}],\"dataset\":\"x\"}");
+	gives(&request, "a.jpg/train: one | two; b.jpg/restval: three");
+	assert_int_equal(listing_note_count(last_listing), 1);
+	request.ratio = "train=1";
+	refuses(&request, ERR_FORMAT, "d.json: image 1: this says split \"train\", so --split cannot be given");
+	request.ratio = NULL;
+	request.columns = "1,2";
+	refuses(&request, ERR_USAGE, "--columns is for csv and jsonl");
+	request.columns = NULL;
+	scratch_text(&scratch, "d.json", "{\"images\":[{\"id\":1,\"file_name\":\"a.jpg\"}],\"annotations\":[]}");
+	refuses(&request, ERR_FORMAT, "--format coco");
+	scratch_text(&scratch, "d.json", "{\"images\":[{\"filename\":\"a.jpg\",\"sentences\":[{\"tokens\":[]}]}]}");
+	refuses(&request, ERR_FORMAT, "has no \"raw\" text");
+	scratch_text(&scratch, "d.json", "{\"pictures\":[]}");
+	refuses(&request, ERR_FORMAT, "no \"images\"");
+	scratch_text(&scratch, "d.json", "{\"images\":[{\"filename\":\"a.jpg\",\"sentences\":[{\"raw\":\"x\"}]}]}");
+	gives(&request, "a.jpg/train: x");
+}
+
+/* --- JSONL ------------------------------------------------------------------------------------------------ */
+
+static void test_jsonl(void **state)
+{
+	struct request request = { .format = "jsonl", .captions = { "d.jsonl" }, .images = { "i" } };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg");
+	scratch_text(&scratch, "d.jsonl",
+		     "\xEF\xBB\xBF{\"image\":\"a.jpg\",\"caption\":\"one\",\"x\":{}}\r\n\n"
+		     "{\"captions\":[\"two\",\"three\"],\"file_name\":\"b.jpg\",\"split\":\"val\",\"label\":3}\n"
+		     "{\"image\":\"a.jpg\",\"text\":\"four\",\"label\":null}");
+	gives(&request, "a.jpg/train: one | four; b.jpg/val#0=3: two | three");
+	scratch_text(&scratch, "d.jsonl", " [{\"image\":\"a.jpg\",\"caption\":\"one\"},\n{\"image\":\"b.jpg\",\"caption\":\"two\"}]");
+	gives(&request, "a.jpg/train: one; b.jpg/train: two");
+	scratch_text(&scratch, "d.jsonl", "{\"image\":\"zzz\",\"pic\":\"a.jpg\",\"says\":\"one\",\"kind\":\"k\",\"label\":\"no\"}\n");
+	request.columns = "pic,says";
+	gives(&request, "a.jpg/train: one");
+	request.columns = "pic,says,kind";
+	gives(&request, "a.jpg/train#0=k: one");
+	request.columns = NULL;
+	scratch_text(&scratch, "d.jsonl", "{\"image\":\"a.jpg\",\"caption\":\"one\"}\n{\"image\":\"a.jpg\"}\n");
+	refuses(&request, ERR_FORMAT, "d.jsonl:2:17: no \"caption\"");
+	scratch_text(&scratch, "d.jsonl", "{\"caption\":\"one\"}\n");
+	refuses(&request, ERR_FORMAT, "d.jsonl:1:17: no \"image\"");
+	scratch_text(&scratch, "d.jsonl", "{\"image\":\"a.jpg\",\"caption\":\"one\"} x\n");
+	refuses(&request, ERR_FORMAT, "d.jsonl:1:35: ");
+	scratch_text(&scratch, "d.jsonl", "{\"image\":\"a.jpg\",\"caption\":[7]}\n");
+	refuses(&request, ERR_FORMAT, "a caption must be a string");
+	scratch_text(&scratch, "d.jsonl", "\"x\"\n");
+	refuses(&request, ERR_FORMAT, "a line must be an object");
+	scratch_text(&scratch, "d.jsonl", "\n");
+	refuses(&request, ERR_MISMATCH, "no caption is left");
+	scratch_text(&scratch, "d.jsonl", "{\"image\":\"a.jpg\",\"caption\":\"one\"}\n{\"image\":\"b.jpg\",\"caption\":\"\xFF\"}\n");
+	refuses(&request, ERR_FORMAT, "d.jsonl:2: the caption is no valid UTF-8 at its byte 1");
+	request.skip = true;
+	gives(&request, "a.jpg/train: one");
+	/* a zero byte in a name cannot open another file */
+	scratch_text(&scratch, "d.jsonl", "{\"image\":\"a.jpg\",\"caption\":\"one\"}\n{\"image\":\"a.jpg\\u0000x\",\"caption\":\"two\"}\n");
+	gives(&request, "a.jpg/train: one");
+	assert_int_equal(listing_failure_count(last_listing), 1);
+}
+
+/* --- real files ----------------------------------------------------------------------------------------------- */
+
+static struct manifest *run_real(const char *format, const char *const *captions, int caption_count, const char *images)
+{
+	struct reader_options options = { .format = format, .captions = captions, .caption_count = caption_count, .images = &images,
+					  .image_count = 1 };
+	struct manifest *manifest;
+	struct err err;
+
+	listing_free(last_listing);
+	assert_int_equal(listing_open(&last_listing, &err), 0);
+	if (listing_read(last_listing, &options, &err) != 0)
+		fail_msg("%s", err.message);
+	/* opening is the business of others: the path stands for the content */
+	for (uint32_t i = 0; i < listing_picture_count(last_listing); i++) {
+		struct hash hash;
+		const char *path = listing_picture_path(last_listing, i);
+
+		hash_bytes(&hash, path, strlen(path));
+		listing_set_hash(last_listing, i, &hash);
+	}
+	if (listing_finish(last_listing, &manifest, &err) != 0)
+		fail_msg("%s", err.message);
+	return manifest;
+}
+
+static void check_real(const char *format, const char *captions, const char *images, uint32_t want_pictures, uint32_t want_captions)
+{
+	char captions_path[1200], images_path[1200];
+	const char *file = captions_path;
+
+	if (shared_data(captions) == NULL || shared_data(images) == NULL)
+		skip();
+	snprintf(captions_path, sizeof(captions_path), "%s", shared_data(captions));
+	snprintf(images_path, sizeof(images_path), "%s", shared_data(images));
+	struct manifest *m = run_real(format, &file, 1, images_path);
+	assert_int_equal(m->picture_count, want_pictures);
+	assert_int_equal(m->caption_count, want_captions);
+	manifest_free(m);
+}
+
+static void test_real_rsicd(void **state)
+{
+	(void)state;
+	check_real("karpathy", "rsicd/dataset_rsicd.json", "rsicd/images", 2185, 10925);
+}
+
+static void test_real_coco300(void **state)
+{
+	(void)state;
+	check_real("csv", "coco300/captions.csv", "coco300/images", 1999, 1999);
+}
+
+static void test_real_flowers(void **state)
+{
+	(void)state;
+	check_real("csv", "flowers/captions.csv", "flowers/images", 255, 255);
+}
+
+static void test_real_tiny_coco(void **state)
+{
+	(void)state;
+	check_real("coco", "tiny_coco/annotations/captions_train2017.json", "tiny_coco/train2017", 50, 250);
+	check_real("coco", "tiny_coco/annotations/captions_val2017.json", "tiny_coco/val2017", 50, 250);
+}
+
+/* COCO's validation captions at full count, with empty files as pictures. */
+static void test_real_val2017(void **state)
+{
+	const char *source = shared_data("text/captions_val2017.json");
+	struct buf json = BUF_INIT;
+	struct json_reader reader;
+	struct err err;
+	char captions[1200], images[1200];
+	const char *file = captions;
+
+	(void)state;
+	if (source == NULL)
+		skip();
+	snprintf(captions, sizeof(captions), "%s", source);
+	assert_int_equal(fs_read(captions, (size_t)1 << 30, &json, &err), 0);
+	json_reader_init(&reader, captions, json.data, json.size);
+	while (json_next(&reader, &err) == 0 && reader.kind != JSON_END) {
+		if (reader.kind != JSON_KEY || strcmp(reader.text.data, "file_name") != 0)
+			continue;
+		assert_int_equal(json_next(&reader, &err), 0);
+		char name[300];
+		snprintf(name, sizeof(name), "v/%s", reader.text.data);
+		scratch_text(&scratch, name, "");
+	}
+	json_reader_free(&reader);
+	buf_free(&json);
+	snprintf(images, sizeof(images), "%s/v", scratch.path);
+	struct manifest *m = run_real("coco", &file, 1, images);
+	assert_int_equal(m->picture_count, 5000);
+	assert_int_equal(m->caption_count, 25014);
+	assert_string_equal(m->split_name[0], "val");
+	manifest_free(m);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+		TEST(test_csv_plain),
+		TEST(test_csv_header),
+		TEST(test_csv_separators),
+		TEST(test_csv_columns),
+		TEST(test_csv_faults),
+		TEST(test_csv_skip),
+		TEST(test_missing_pictures),
+		TEST(test_names_of_pictures),
+		TEST(test_prefixes),
+		TEST(test_same_content),
+		TEST(test_failing_pictures),
+		TEST(test_ratio),
+		TEST(test_ratio_ignores_order_and_path),
+		TEST(test_ratio_keeps_groups),
+		TEST(test_ratio_faults),
+		TEST(test_coco),
+		TEST(test_coco_faults),
+		TEST(test_split_in_name),
+		TEST(test_karpathy),
+		TEST(test_jsonl),
+		TEST(test_real_rsicd),
+		TEST(test_real_coco300),
+		TEST(test_real_flowers),
+		TEST(test_real_tiny_coco),
+		TEST(test_real_val2017),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""Runs every bench and writes one document: `make bench`.
+
+    tools/bench/run.py --out build/bench.md [NAME...]
+
+Benches are tools/bench/bench_*.py, which print a table of their own, and the C
+programs in build/release/bench/, whose output is taken as it is. With NAMEs,
+only those whose name contains one of them.
+"""
+import argparse
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import tempfile
+
+from common import BUILD, ROOT, SHARED_DATA
+
+# Helpers of other benches, not benches.
+NOT_ALONE = {"bench_stream"}
+# What C benches want on their command line; one whose files are absent is left out.
+ARGUMENTS = {
+    "bench_wordpiece": [SHARED_DATA / "text" / "bert-base-uncased-vocab.txt", SHARED_DATA / "text" / "captions_val2017.json"],
+}
+
+
+def machine():
+    model = "unknown processor"
+    for line in pathlib.Path("/proc/cpuinfo").read_text().split("\n"):
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    return f"{model}, {len(os.sched_getaffinity(0))} cores, {platform.system()} {platform.release().split('-')[0]}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build" / "bench.md")
+    parser.add_argument("names", nargs="*")
+    options = parser.parse_args()
+
+    def wanted(name):
+        return not options.names or any(part in name for part in options.names)
+
+    parts = [f"Measured on {machine()}.\n"]
+    failed = []
+    with tempfile.TemporaryDirectory() as folder:
+        for path in sorted((ROOT / "tools" / "bench").glob("bench_*.py")):
+            if not wanted(path.stem):
+                continue
+            print(f"== {path.stem}", flush=True)
+            out = pathlib.Path(folder) / f"{path.stem}.md"
+            if subprocess.run([sys.executable, path, "--out", out], check=False).returncode != 0 or not out.exists():
+                failed.append(path.stem)
+                continue
+            parts.append(out.read_text())
+    for path in sorted((BUILD / "bench").glob("bench_*")):
+        if path.name in NOT_ALONE or not wanted(path.name) or not os.access(path, os.X_OK):
+            continue
+        arguments = ARGUMENTS.get(path.name, [])
+        if not all(argument.exists() for argument in arguments):
+            print(f"== {path.name}: left out, no {', '.join(str(argument) for argument in arguments)}")
+            continue
+        print(f"== {path.name}", flush=True)
+        result = subprocess.run([path, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+                                stdin=subprocess.DEVNULL, cwd=ROOT)
+        print(result.stdout, flush=True)
+        if result.returncode != 0:
+            failed.append(path.name)
+            continue
+        parts.append(f"### {path.name}\n\n```\n{result.stdout.rstrip()}\n```\n")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text("\n".join(parts))
+    print(f"written: {options.out}")
+    if failed:
+        print(f"failed: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
