@@ -474,6 +474,40 @@ static void test_max_bytes(void **state)
 	scratch_close(&dir);
 }
 
+/* Filled to the last page, a cache can still delete: that needs new pages before it frees any. */
+static void test_deletes_when_full(void **state)
+{
+	enum { RECORDS_MAX = 10000 };
+	struct cache_change *changes = mem_array(RECORDS_MAX, sizeof(*changes));
+	struct cache_stats stats;
+	struct scratch dir;
+	struct err err;
+	int count = 0;
+
+	(void)state;
+	scratch_open(&dir);
+	struct cache *cache = open_cache(dir.path, CACHE_LIMIT_BYTES_MIN);
+	do {
+		for (int i = 0; i < 20; i++, count++) {
+			key_of(&changes[count].key, CACHE_TOKENS, (uint64_t)count);
+			put(cache, CACHE_TOKENS, (uint64_t)count, 100);
+		}
+	} while (cache_flush(cache, &err) == 0 && count + 20 < RECORDS_MAX);
+	assert_int_equal(err.code, ERR_FULL);
+	/* in one transaction, which touches every leaf of the tree */
+	if (cache_apply(cache, changes, count, &err) != 0)
+		fail_msg("%s", err.message);
+	cache_stats(cache, &stats);
+	assert_true(stats.records == 0 && stats.map_bytes > 2 * CACHE_LIMIT_BYTES_MIN);
+	/* and the room beyond the limit is taken back */
+	check_recovers(cache, 1);
+	cache_stats(cache, &stats);
+	assert_true(stats.file_bytes <= stats.map_bytes && stats.map_bytes < 2 * CACHE_LIMIT_BYTES_MIN);
+	cache_close(cache);
+	mem_free(changes);
+	scratch_close(&dir);
+}
+
 /* A batch must not take a small record down with a large one. */
 static void test_full_spares_small_neighbours(void **state)
 {
@@ -690,36 +724,50 @@ static void test_every_header_byte_is_guarded(void **state)
 
 static void test_truncated_file(void **state)
 {
+	struct cache_check_counts counts;
 	struct scratch dir;
 	struct stat info;
 	struct err err;
+	int refused = 0, damaged = 0;
 
 	(void)state;
 	scratch_open(&dir);
 	struct cache *cache = open_cache(dir.path, 0);
-	for (uint64_t i = 0; i < 200; i++)
+	for (uint64_t i = 0; i < 50; i++)
 		put(cache, CACHE_PICTURE, i, PICTURE_BYTES);
+	flush(cache);
+	for (uint64_t i = 0; i < 20000; i++)
+		put(cache, CACHE_TOKENS, i, 100);
+	flush(cache);
+	/* small commits bring the root of the tree to the front of the file, its leaves stay behind */
+	for (uint64_t i = 0; i < 20; i++) {
+		put(cache, CACHE_FEATURES, i, 10);
+		flush(cache);
+	}
 	cache_close(cache);
 	assert_int_equal(stat(scratch_path(&dir, "data.mdb"), &info), 0);
-	for (off_t keep = info.st_size - 4096; keep > 100000; keep = keep * 2 / 3) {
+	for (off_t keep = info.st_size - 4096; keep > 100000; keep -= info.st_size / 12) {
 		struct cache_options options = { .path = dir.path };
 
 		assert_int_equal(truncate(scratch_path(&dir, "data.mdb"), keep), 0);
 		int code = cache_open(&cache, &options, &err);
 		if (code != 0) {
 			assert_int_equal(code, ERR_CORRUPT);
+			refused++;
 			continue;
 		}
 		/* the tree survived: every record is whole or found out */
 		struct cache_reader *reader = open_reader(cache);
-		for (uint64_t i = 0; i < 200; i++) {
+		for (uint64_t i = 0; i < 50; i++) {
 			code = get(reader, CACHE_PICTURE, i, PICTURE_BYTES, &err);
 			if (code != 0 && code != ERR_CORRUPT)
 				fail_msg("%lld bytes, record %llu: %s", (long long)keep, (unsigned long long)i, err_name(code));
 		}
+		assert_int_equal(cache_check(reader, count_damaged, &damaged, &counts, &err), 0);
 		cache_reader_close(reader);
 		cache_close(cache);
 	}
+	assert_true(refused > 0);
 	scratch_close(&dir);
 }
 
@@ -999,6 +1047,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_each),
 		cmocka_unit_test(test_grows_beyond_first_map),
 		cmocka_unit_test(test_max_bytes),
+		cmocka_unit_test(test_deletes_when_full),
 		cmocka_unit_test(test_full_spares_small_neighbours),
 		cmocka_unit_test(test_file_size_limit),
 		cmocka_unit_test_setup_teardown(test_full_disk, small_disk_setup, small_disk_teardown),

@@ -281,6 +281,7 @@ static void test_csv_faults(void **state)
 	csv_refuses("a.jpg,\"one\nb.jpg,two\n", "c.csv:1: a quote that begins in line 1 never ends");
 	csv_refuses("a.jpg,x\nb.jpg,\"one\"two\n", "c.csv:2: text behind a closing quote");
 	csv_refuses("a.jpg,one\n\nb.jpg,ca\xFF\xFE\n", "c.csv:3: the caption is no valid UTF-8 at its byte 3 (0xff); re-encode");
+	csv_refuses("a.jpg,\"one\n\r\n\rtwo\"\r\nb.jpg,\xFF\n", "c.csv:5: the caption is no valid UTF-8");
 	csv_refuses("image,caption,split\na.jpg,x,train\nb.jpg,y,\n", "c.csv:3: no split");
 	csv_refuses("image,caption,split\na.jpg,x,tr ain\n", "c.csv:2: \"tr ain\" cannot be a split's name");
 	csv_refuses("image,caption,split\na.jpg,x,all\n", "cannot be named \"all\"");
@@ -393,6 +394,10 @@ static void test_prefixes(void **state)
 	gives(&request, "a.jpg/train: 1; b.jpg/val: 2");
 	request.images[0] = "val=i";
 	refuses(&request, ERR_NOTFOUND, "c.csv:1");
+	/* the same with splits from one file's column */
+	scratch_text(&scratch, "d.csv", "image,caption,split\na.jpg,1,train\na.jpg,2,val\n");
+	gives(&(struct request){ .format = "csv", .captions = { "d.csv" }, .images = { "train=i", "val=j" } },
+	      "a.jpg/train: 1; a.jpg/val: 2");
 	/* one picture in two splits */
 	request = (struct request){ .format = "csv", .captions = { "train=c.csv", "val=c.csv" }, .images = { "i" } };
 	refuses(&request, ERR_FORMAT, "picture a.jpg has the split \"val\" here and \"train\" at");
