@@ -379,6 +379,7 @@ const struct image_ops *image_ops_blas(void)
 		.engine_open = image_engine_open,
 		.engine_close = image_engine_close,
 		.engine_bytes = image_engine_bytes,
+		.engine_threads = image_engine_threads,
 		.conv_open = blas_conv_open,
 		.conv_close = blas_conv_close,
 		.conv_begin = conv_begin,

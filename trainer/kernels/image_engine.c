@@ -58,6 +58,11 @@ size_t image_engine_bytes(const struct image_engine *engine)
 	return bytes;
 }
 
+int image_engine_threads(const struct image_engine *engine)
+{
+	return engine->threads;
+}
+
 static int conv_check(const struct conv_shape *s, int slot, int pictures_max, struct err *err)
 {
 	CHECK(slot >= 0 && slot < CONV_SLOTS);

@@ -79,6 +79,7 @@ static inline size_t conv_weight_elements(const struct conv_shape *shape)
 MUST_USE int image_engine_open(struct image_engine **out, struct err *err);
 void image_engine_close(struct image_engine *engine);
 size_t image_engine_bytes(const struct image_engine *engine);
+int image_engine_threads(const struct image_engine *engine);
 
 /* Checks limits, fills everything but .onednn, reserves nothing. */
 MUST_USE int conv_create(struct conv **out, struct image_engine *engine, const struct conv_shape *shape, int slot,

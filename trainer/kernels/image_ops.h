@@ -70,6 +70,7 @@ struct image_ops {
 	int (*engine_open)(struct image_engine **out, struct err *err);
 	void (*engine_close)(struct image_engine *engine); /* NULL is fine */
 	size_t (*engine_bytes)(const struct image_engine *engine);
+	int (*engine_threads)(const struct image_engine *engine);
 
 	/* Plans calls of up to pictures_max, the given passes (bits of enum conv_passes) ahead. Convolutions of different slots can be
 	 * in use at the same time; one of the same slot takes its memory over. */

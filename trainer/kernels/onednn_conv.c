@@ -506,6 +506,7 @@ const struct image_ops *image_ops_onednn(void)
 		.engine_open = onednn_engine_open,
 		.engine_close = onednn_engine_close,
 		.engine_bytes = image_engine_bytes,
+		.engine_threads = image_engine_threads,
 		.conv_open = onednn_conv_open,
 		.conv_close = onednn_conv_close,
 		.conv_begin = conv_begin,

@@ -207,13 +207,14 @@ void resnet_close(struct resnet *resnet)
 	mem_free(resnet);
 }
 
-/* The largest power of two whose activations fit in CHUNK_BYTES, at least one picture. */
-static int chunk_of(const struct unit *unit, int pictures)
+/* The largest power of two whose activations fit in CHUNK_BYTES, but a picture for each thread. */
+static int chunk_of(const struct resnet *resnet, const struct unit *unit)
 {
 	size_t bytes = (unit_in_elements(unit) + unit_out_elements(unit)) * sizeof(float);
-	int chunk = 1;
+	int chunk = 1, threads = resnet->ops->engine_threads(resnet->engine);
 
-	while (2 * chunk <= pictures && 2 * chunk <= CONV_PICTURES_MAX && 2 * (size_t)chunk * bytes <= CHUNK_BYTES)
+	while (2 * chunk <= resnet->kept_max && 2 * chunk <= CONV_PICTURES_MAX &&
+	       (chunk < threads || 2 * (size_t)chunk * bytes <= CHUNK_BYTES))
 		chunk *= 2;
 	return chunk;
 }
@@ -230,7 +231,7 @@ static int open_unit(struct resnet *resnet, struct unit *unit, int chunk, int sl
 
 static int open_units(struct resnet *resnet, struct err *err)
 {
-	int rc = open_unit(resnet, &resnet->stem, chunk_of(&resnet->stem, resnet->kept_max), 0, CONV_WEIGHTS, err);
+	int rc = open_unit(resnet, &resnet->stem, chunk_of(resnet, &resnet->stem), 0, CONV_WEIGHTS, err);
 
 	for (int b = 0; b < resnet->block_count && rc == 0; b++) {
 		struct block *block = &resnet->blocks[b];
@@ -239,7 +240,7 @@ static int open_units(struct resnet *resnet, struct err *err)
 			struct unit *unit = &block->unit[i];
 			bool adds = i == 0 && !block->has_down;
 
-			rc = open_unit(resnet, unit, chunk_of(unit, resnet->kept_max), 0,
+			rc = open_unit(resnet, unit, chunk_of(resnet, unit), 0,
 				       CONV_WEIGHTS | (adds ? CONV_DATA_ADD : CONV_DATA), err);
 		}
 		if (rc == 0 && block->has_down) /* one loop runs both, so they have the same chunk */

@@ -338,6 +338,7 @@ const struct image_ops *image_ops_reference(void)
 		.engine_open = image_engine_open,
 		.engine_close = image_engine_close,
 		.engine_bytes = image_engine_bytes,
+		.engine_threads = image_engine_threads,
 		.conv_open = ref_conv_open,
 		.conv_close = ref_conv_close,
 		.conv_begin = conv_begin,
