@@ -1,15 +1,25 @@
 /* The table of fast dense kernels; here matrix products (OpenBLAS), activations and attention. */
 #include <cblas.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "shared/base/log.h"
 #include "trainer/kernels/dense_parts.h"
 
-/* OpenBLAS's products get one thread below this many multiplications. */
-enum { GEMM_THREADS_MIN = 1 << 18 };
+/* A variable meant for other programs that costs half of the speed is easily overlooked. */
+static void hint_core_type(void)
+{
+#if defined(__x86_64__)
+	const char *forced = getenv("OPENBLAS_CORETYPE"), *core = openblas_get_corename();
 
-static int blas_threads = 1;
+	__builtin_cpu_init();
+	if (forced != NULL && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+	    strcmp(core, "SkylakeX") != 0 && strcmp(core, "Cooperlake") != 0 && strcmp(core, "SapphireRapids") != 0)
+		log_info("OPENBLAS_CORETYPE=%s in the environment halves the speed of matrix products on this processor; "
+			 "unset it for full speed", forced);
+#endif
+}
 
 void dense_set_threads(int threads)
 {
@@ -17,7 +27,7 @@ void dense_set_threads(int threads)
 	if (openblas_get_parallel() != 2 && threads > 1)
 		log_warn("this OpenBLAS is not its OpenMP build and slows down the other kernels; "
 			 "install libopenblas0-openmp");
-	blas_threads = threads;
+	hint_core_type();
 	openblas_set_num_threads(threads);
 }
 

@@ -147,7 +147,7 @@ const struct dense_ops *dense_ops_reference(void);
 const struct dense_ops *dense_ops_fast(void);
 
 /* Threads of OpenBLAS's products; kernels_set_threads() calls it. Warns when
- * the library is not its OpenMP build. */
+ * the library is not its OpenMP build, and tells when the environment slows it down. */
 void dense_set_threads(int threads);
 
 #endif

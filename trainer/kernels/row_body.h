@@ -346,16 +346,9 @@ INLINE float dot(const float *a, const float *b, int n)
 	return sum_lanes(sum);
 }
 
-/* y += a * x */
-INLINE void axpy(float *y, float a, const float *x, int n)
-{
-	for (int i = 0; i < n; i += LANES)
-		store_n(y + i, load_n(y + i, n - i) + a * load_n(x + i, n - i), n - i);
-}
-
-/* Scores become probabilities, in place; p has room for whole vectors, and
- * what lies behind n becomes zero. */
-INLINE void softmax(float *p, int n)
+/* Scores times scale become probabilities, in place; p has room for whole
+ * vectors, and what lies behind n becomes zero. */
+INLINE void softmax(float *p, int n, float scale)
 {
 	vec largest = splat(-__builtin_inff()), total = { 0 };
 
@@ -366,7 +359,7 @@ INLINE void softmax(float *p, int n)
 	}
 	float top = max_lanes(largest);
 	for (int i = 0; i < n; i += LANES) {
-		vec e = keep_n(exp_vec(load(p + i) - top), n - i, 0.0f);
+		vec e = keep_n(exp_vec((load(p + i) - top) * scale), n - i, 0.0f);
 
 		store(p + i, e);
 		total += e;
@@ -376,70 +369,206 @@ INLINE void softmax(float *p, int n)
 		store(p + i, load(p + i) * inverse);
 }
 
-static void attend(float *ctx, float *probs, const float *q, const float *k, const float *v, const struct attend_args *a)
+/* One tile of c (+)= a b: `rows` rows times `vecs` vectors of columns, the last one with `last` columns. */
+INLINE void product_tile(float *c, size_t ldc, const float *a, size_t a_row, size_t a_step, const float *b, size_t ldb, int depth,
+			 const int rows, const int vecs, int last, bool accumulate)
 {
-	for (int i = 0; i < a->queries; i++) {
-		float *p = probs + (size_t)i * a->ldprobs, *out = ctx + (size_t)i * a->ldctx;
-		const float *query = q + (size_t)i * a->ldq;
+	vec sum[8];
 
-		for (int j = 0; j < a->length; j++)
-			p[j] = dot(query, k + (size_t)j * a->ldkv, a->width) * a->scale;
-		softmax(p, a->length);
-		for (int from = 0; from < a->length; from += GROUP) {
-			int count = a->length - from < GROUP ? a->length - from : GROUP;
-			float kept[GROUP];
-			const float *weight = p + from;
+	for (int r = 0; r < rows; r++) {
+		for (int v = 0; v < vecs; v++)
+			sum[r * vecs + v] = accumulate ? load_n(c + r * ldc + v * LANES, v == vecs - 1 ? last : LANES) : (vec){ 0 };
+	}
+	for (int k = 0; k < depth; k++) {
+		vec line[2];
 
-			if (a->mask != NULL) {
-				factors(kept, count, a->mask, (a->head << DROPOUT_HEAD_SHIFT) + (uint32_t)from, a->position,
-					(uint32_t)i);
-				for (int j = 0; j < count; j++)
-					kept[j] *= weight[j];
-				weight = kept;
-			}
-			for (int d = 0; d < a->width; d += LANES) {
-				vec sum = from == 0 ? (vec){ 0 } : load_n(out + d, a->width - d);
+		for (int v = 0; v < vecs; v++)
+			line[v] = load_n(b + (size_t)k * ldb + v * LANES, v == vecs - 1 ? last : LANES);
+		for (int r = 0; r < rows; r++) {
+			for (int v = 0; v < vecs; v++)
+				sum[r * vecs + v] += a[r * a_row + k * a_step] * line[v];
+		}
+	}
+	for (int r = 0; r < rows; r++) {
+		for (int v = 0; v < vecs; v++)
+			store_n(c + r * ldc + v * LANES, sum[r * vecs + v], v == vecs - 1 ? last : LANES);
+	}
+}
 
-				for (int j = 0; j < count; j++)
-					sum += weight[j] * load_n(v + (size_t)(from + j) * a->ldkv + d, a->width - d);
-				store_n(out + d, sum, a->width - d);
-			}
+/* A matrix whose element (i, k) lies at i * row + k * step. */
+struct operand {
+	const float *at;
+	size_t row, step;
+};
+
+INLINE int least(int a, int b)
+{
+	return a < b ? a : b;
+}
+
+/* All rows of `vecs` vectors of columns, in tiles of 8 sums while there are rows. */
+INLINE void product_columns(float *c, size_t ldc, struct operand a, const float *b, size_t ldb, int m, int depth, const int vecs,
+			    int last, bool accumulate)
+{
+	int i = 0;
+
+	for (; i + 8 / vecs <= m; i += 8 / vecs)
+		product_tile(c + i * ldc, ldc, a.at + i * a.row, a.row, a.step, b, ldb, depth, 8 / vecs, vecs, last, accumulate);
+	for (; i + 4 / vecs <= m; i += 4 / vecs)
+		product_tile(c + i * ldc, ldc, a.at + i * a.row, a.row, a.step, b, ldb, depth, 4 / vecs, vecs, last, accumulate);
+	for (; i < m; i++)
+		product_tile(c + i * ldc, ldc, a.at + i * a.row, a.row, a.step, b, ldb, depth, 1, vecs, last, accumulate);
+}
+
+/* c (m, n) (+)= a (m, depth) b (depth, n). */
+static void product(float *c, size_t ldc, struct operand a, const float *b, size_t ldb, int m, int n, int depth,
+		    bool accumulate)
+{
+	int j = 0;
+
+	for (; j + LANES < n; j += 2 * LANES)
+		product_columns(c + j, ldc, a, b + j, ldb, m, depth, 2, least(LANES, n - j - LANES), accumulate);
+	if (j < n)
+		product_columns(c + j, ldc, a, b + j, ldb, m, depth, 1, n - j, accumulate);
+}
+
+/* Attention works on tiles of this many queries and GROUP keys. */
+enum { QUERIES = 16 };
+
+struct key_columns {
+	float at[DENSE_HEAD_MAX][GROUP];
+};
+
+/* A square of LANES rows, rows turned to columns, by interleaving halves log2(LANES) times. */
+INLINE void transpose_square(vec x[LANES])
+{
+#ifndef __clang__
+	veci low, high;
+
+	for (int i = 0; i < LANES; i++) {
+		low[i] = i / 2 + i % 2 * LANES;
+		high[i] = low[i] + LANES / 2;
+	}
+	for (int stage = 1; stage < LANES; stage *= 2) {
+		vec y[LANES];
+
+		for (int i = 0; i < LANES / 2; i++) {
+			y[2 * i] = __builtin_shuffle(x[i], x[i + LANES / 2], low);
+			y[2 * i + 1] = __builtin_shuffle(x[i], x[i + LANES / 2], high);
+		}
+		memcpy(x, y, sizeof(y));
+	}
+#else
+	for (int i = 0; i < LANES; i++) {
+		for (int j = 0; j < i; j++) {
+			float kept = x[i][j];
+
+			x[i][j] = x[j][i];
+			x[j][i] = kept;
+		}
+	}
+#endif
+}
+
+/* Columns of up to GROUP rows of k or v; unused places of the last vector are zero. */
+static void transpose_rows(struct key_columns *out, const float *x, size_t ld, int rows, int width)
+{
+	for (int j = 0; j < rows; j += LANES) {
+		for (int d = 0; d < width; d += LANES) {
+			vec square[LANES];
+
+			for (int r = 0; r < LANES; r++)
+				square[r] = j + r < rows ? load_n(x + (j + r) * ld + d, width - d) : (vec){ 0 };
+			transpose_square(square);
+			for (int r = 0; r < LANES && d + r < width; r++)
+				store(&out->at[d + r][j], square[r]);
 		}
 	}
 }
 
-INLINE void clear_columns(float *x, int rows, int ld, int n)
+/* Dropout factors of queries [i, i + m) and keys [j, j + n). */
+static void mask_tile(float out[QUERIES][GROUP], const struct attend_args *a, int i, int m, int j, int n)
 {
-	for (int r = 0; r < rows; r++)
-		memset(x + (size_t)r * ld, 0, (size_t)n * sizeof(float));
+	for (int r = 0; r < m; r++)
+		factors(out[r], n, a->mask, (a->head << DROPOUT_HEAD_SHIFT) + (uint32_t)j, a->position, (uint32_t)(i + r));
+}
+
+static void attend(float *ctx, float *probs, const float *q, const float *k, const float *v, const struct attend_args *a)
+{
+	struct key_columns columns;
+	float weight[QUERIES][GROUP];
+	const size_t ldq = (size_t)a->ldq, ldkv = (size_t)a->ldkv, ldctx = (size_t)a->ldctx;
+
+	for (int j = 0; j < a->length; j += GROUP) {
+		int n = least(GROUP, a->length - j);
+
+		transpose_rows(&columns, k + j * ldkv, ldkv, n, a->width);
+		product(probs + j, a->ldprobs, (struct operand){ q, ldq, 1 }, columns.at[0], GROUP, a->queries, n, a->width, false);
+	}
+	for (int i = 0; i < a->queries; i++)
+		softmax(probs + i * a->ldprobs, a->length, a->scale);
+	for (int i = 0; i < a->queries; i += QUERIES) {
+		int m = least(QUERIES, a->queries - i);
+
+		for (int j = 0; j < a->length; j += GROUP) {
+			int n = least(GROUP, a->length - j);
+			const float *p = probs + i * a->ldprobs + j;
+			struct operand left = { p, a->ldprobs, 1 };
+
+			if (a->mask != NULL) {
+				mask_tile(weight, a, i, m, j, n);
+				for (int r = 0; r < m; r++)
+					multiply(weight[r], weight[r], p + r * a->ldprobs, n);
+				left = (struct operand){ weight[0], GROUP, 1 };
+			}
+			product(ctx + i * ldctx, ldctx, left, v + j * ldkv, ldkv, m, a->width, n, j > 0);
+		}
+	}
+}
+
+/* The gradient of scores: ds = p (factor dp - inner) scale; and the weights p factor. dp is overwritten by ds. */
+INLINE void score_gradients(float *dp, float *weight, const float *p, const float *factor, float inner, float scale, int n)
+{
+	for (int i = 0; i < n; i += LANES) {
+		vec probability = load_n(p + i, n - i), d = load(dp + i), kept = probability;
+
+		if (factor != NULL) {
+			d *= load(factor + i);
+			kept *= load(factor + i);
+		}
+		store(weight + i, kept);
+		store(dp + i, probability * (d - inner) * scale);
+	}
 }
 
 /* The sum of p_j dp_j over the keys equals dctx . ctx, so one pass over them is enough. */
 static void attend_backward(float *dq, float *dk, float *dv, const float *dctx, const float *ctx, const float *probs,
 			    const float *q, const float *k, const float *v, const struct attend_args *a)
 {
-	clear_columns(dk, a->length, a->ldkv, a->width);
-	clear_columns(dv, a->length, a->ldkv, a->width);
-	clear_columns(dq, a->queries, a->ldq, a->width);
-	for (int i = 0; i < a->queries; i++) {
-		const float *p = probs + (size_t)i * a->ldprobs, *query = q + (size_t)i * a->ldq;
-		const float *d_out = dctx + (size_t)i * a->ldctx;
-		float inner = dot(d_out, ctx + (size_t)i * a->ldctx, a->width), kept[GROUP];
+	struct key_columns columns;
+	float dscore[QUERIES][GROUP], weight[QUERIES][GROUP], kept[QUERIES][GROUP], inner[QUERIES];
+	const size_t ldq = (size_t)a->ldq, ldkv = (size_t)a->ldkv, ldctx = (size_t)a->ldctx;
 
-		for (int j = 0; j < a->length; j++) {
-			size_t at = (size_t)j * a->ldkv;
-			float factor = 1.0f;
+	for (int i = 0; i < a->queries; i += QUERIES) {
+		int m = least(QUERIES, a->queries - i);
+		const float *d_out = dctx + i * ldctx;
 
-			if (a->mask != NULL && j % GROUP == 0)
-				factors(kept, a->length - j < GROUP ? a->length - j : GROUP, a->mask,
-					(a->head << DROPOUT_HEAD_SHIFT) + (uint32_t)j, a->position, (uint32_t)i);
+		for (int r = 0; r < m; r++)
+			inner[r] = dot(d_out + r * ldctx, ctx + (i + r) * ldctx, a->width);
+		for (int j = 0; j < a->length; j += GROUP) {
+			int n = least(GROUP, a->length - j);
+			struct operand by_key = { dscore[0], 1, GROUP }, weight_by_key = { weight[0], 1, GROUP };
+
+			transpose_rows(&columns, v + j * ldkv, ldkv, n, a->width);
+			product(dscore[0], GROUP, (struct operand){ d_out, ldctx, 1 }, columns.at[0], GROUP, m, n, a->width, false);
 			if (a->mask != NULL)
-				factor = kept[j % GROUP];
-			float ds = p[j] * (factor * dot(d_out, v + at, a->width) - inner) * a->scale;
-
-			axpy(dv + at, p[j] * factor, d_out, a->width);
-			axpy(dk + at, ds, query, a->width);
-			axpy(dq + (size_t)i * a->ldq, ds, k + at, a->width);
+				mask_tile(kept, a, i, m, j, n);
+			for (int r = 0; r < m; r++)
+				score_gradients(dscore[r], weight[r], probs + (i + r) * a->ldprobs + j,
+						a->mask != NULL ? kept[r] : NULL, inner[r], a->scale, n);
+			product(dv + j * ldkv, ldkv, weight_by_key, d_out, ldctx, n, a->width, m, i > 0);
+			product(dk + j * ldkv, ldkv, by_key, q + i * ldq, ldq, n, a->width, m, i > 0);
+			product(dq + i * ldq, ldq, (struct operand){ dscore[0], GROUP, 1 }, k + j * ldkv, ldkv, m, a->width, n, j > 0);
 		}
 	}
 }

@@ -25,6 +25,7 @@ static bool supported(const struct row_ops *ops)
 	if (ops == &row_ops_avx2)
 		return __builtin_cpu_supports("x86-64-v3");
 #endif
+	(void)ops;
 	return true;
 }
 

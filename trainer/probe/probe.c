@@ -253,10 +253,11 @@ int trainer_probe(int argc, char *const argv[], struct err *err)
 		goto out;
 	if ((code = check_options(&probe->options, err)) != 0)
 		goto out;
-	kernels_set_threads((int)probe->options.threads);
 	if ((code = configure(probe, err)) != 0 ||
-	    (code = batch_file_read(&probe->batch, probe->batch_tensors, &probe->config, err)) != 0 ||
-	    (code = open_model(probe, err)) != 0)
+	    (code = batch_file_read(&probe->batch, probe->batch_tensors, &probe->config, err)) != 0)
+		goto out;
+	kernels_set_threads((int)probe->options.threads);
+	if ((code = open_model(probe, err)) != 0)
 		goto out;
 	run(probe);
 	code = write_results(probe, err);

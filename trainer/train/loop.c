@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "shared/base/clock.h"
 #include "shared/base/log.h"
@@ -11,6 +12,7 @@
 
 /* Beside the checkpoints at the end of epochs: so much work at most is lost to a SIGKILL. */
 static const double checkpoint_seconds = 300;
+static const double daemon_wait_seconds = 600; /* as streams do by default */
 
 /* What one optimizer step summed up over its micro-batches. */
 struct step_sums {
@@ -220,6 +222,25 @@ static bool validation_due(const struct session *s)
 	return s->config.eval_every > 0 ? done % (uint64_t)s->config.eval_every == 0 : done % s->steps_per_epoch == 0;
 }
 
+/* A daemon that is being started again is waited for, as in the middle of a stream. */
+static int open_patiently(struct session *s, const struct feed_options *options, struct feed **out, struct err *err)
+{
+	const struct timespec pause = { .tv_nsec = 100000000 };
+	double until = clock_seconds() + daemon_wait_seconds;
+	bool said = false;
+	int code;
+
+	while ((code = feed_open(out, options, err)) == ERR_UNAVAILABLE && clock_seconds() < until) {
+		if (cancelled(s))
+			return err_set(err, ERR_CANCELLED, "stopped");
+		if (!said)
+			log_warn("%s; waiting for it", err->message);
+		said = true;
+		nanosleep(&pause, NULL);
+	}
+	return code;
+}
+
 static int validate_now(struct session *s, struct validation *out, struct err *err)
 {
 	struct feed *feed = NULL;
@@ -231,7 +252,7 @@ static int validate_now(struct session *s, struct validation *out, struct err *e
 	};
 	int code;
 
-	if ((code = feed_open(&feed, &options, err)) != 0)
+	if ((code = open_patiently(s, &options, &feed, err)) != 0)
 		return code;
 	if (!hash_equal(&feed_info(feed)->version, &s->version))
 		code = err_set(err, ERR_MISMATCH, "data set %s is another version now than at the start of the run", s->config.data);

@@ -1,0 +1,515 @@
+"""Training runs end to end, with a real daemon: what they write, that they repeat bit for bit, and that
+nothing that stops them (a kill, Ctrl-C, a daemon that goes away) changes what comes out."""
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+from harness import BIN, SLOW, Daemon, SmallData, environment, run, run_ok, write_csv  # noqa: E402
+
+TIME_FIELDS = {"pairs_per_s", "data_wait_s", "seconds", "adv_cost"}
+TRAIN_FIELDS = {"step", "epoch", "split", "loss", "accuracy", "pairs_per_s", "data_wait_s", "lr", "grad_norm", "samples", "digest"}
+VAL_FIELDS = {"step", "epoch", "split", "loss", "accuracy", "pairs_per_s", "data_wait_s", "seconds", "pairs", "best", "digest"}
+ADV_FIELDS = {"adv_loss", "delta_over_embedding", "delta_over_feature", "adv_cost"}
+STEPS = 3  # of an epoch: 24 pictures, batches of 8
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return SmallData(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def daemon(data):
+    with Daemon() as running:
+        data.add(running)
+        yield running
+
+
+def arguments(daemon, out, *more):
+    return ["--data", "small", "--preset", "tiny", "--batch-size", "8", "--threads", "2", "--out", str(out), *map(str, more),
+            *map(str, daemon.at())]
+
+
+def train(daemon, out, *more, **options):
+    return run("trainer", *arguments(daemon, out, *more), **options)
+
+
+def train_ok(daemon, out, *more, **options):
+    result = train(daemon, out, *more, **options)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+def start(daemon, out, *more):
+    return subprocess.Popen([str(BIN / "trainer"), *arguments(daemon, out, *more)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, env=environment(), text=True)
+
+
+def lines(out, split=None, timeless=False):
+    path = out / "metrics.jsonl"
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    if timeless:
+        found = [{key: value for key, value in line.items() if key not in TIME_FIELDS} for line in found]
+    return [line for line in found if split in (None, line["split"])]
+
+
+def wait_for_lines(process, out, count, wait_s=60):
+    until = time.monotonic() + wait_s * SLOW
+    path = out / "metrics.jsonl"
+    while time.monotonic() < until:
+        if path.exists() and path.read_bytes().count(b"\n") >= count:
+            return
+        if process.poll() is not None:
+            return
+        time.sleep(0.002)
+    process.kill()
+    raise AssertionError(f"{path} has no {count} lines after {wait_s} s")
+
+
+def header(path):
+    data = path.read_bytes()
+    size = struct.unpack("<Q", data[:8])[0]
+    return json.loads(data[8:8 + size])
+
+
+def record(out):
+    return json.loads((out / "run.json").read_text())
+
+
+def same_outcome(a, b):
+    assert lines(a, timeless=True) == lines(b, timeless=True)
+    assert (a / "last.safetensors").read_bytes() == (b / "last.safetensors").read_bytes()
+    assert (a / "best.safetensors").read_bytes() == (b / "best.safetensors").read_bytes()
+    assert record(a)["digest"] == record(b)["digest"]
+
+
+# --- what a run writes ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def arms(daemon, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("arms")
+    return {arm: train_ok(daemon, folder / arm.replace(":", "_"), "--reg", arm, "--epochs", "2")
+            for arm in ("none", "dropout", "l2", "adv", "l2:mode=coupled", "dropout+l2+adv@1")}
+
+
+def test_every_arm_writes_its_metrics(arms):
+    for arm, out in arms.items():
+        steps, vals = lines(out, "train"), lines(out, "val")
+        assert [line["step"] for line in steps] == list(range(2 * STEPS)), arm
+        assert [line["epoch"] for line in steps] == [0] * STEPS + [1] * STEPS
+        assert [(line["step"], line["epoch"]) for line in vals] == [(STEPS - 1, 0), (2 * STEPS - 1, 1)]
+        assert all(set(line) == VAL_FIELDS and 0 <= line["accuracy"] <= 1 and line["loss"] > 0 for line in vals)
+        # adv@1 works in epoch 1 only
+        for line in steps:
+            adversarial = arm == "adv" or (arm.endswith("adv@1") and line["epoch"] == 1)
+            assert set(line) == TRAIN_FIELDS | (ADV_FIELDS if adversarial else set()), arm
+            assert line["samples"] == 8 and line["pairs_per_s"] > 0 and line["data_wait_s"] >= 0 and line["grad_norm"] > 0
+            if adversarial:
+                assert line["adv_loss"] > line["loss"] and abs(line["delta_over_embedding"] - 0.1) < 0.05 and line["adv_cost"] > 1
+        assert lines(out)[STEPS]["split"] == "val"
+
+
+def test_arms_see_the_same_batches_from_the_same_start(arms):
+    digests = [[line["digest"] for line in lines(out)] for out in arms.values()]
+    assert all(chain == digests[0] for chain in digests)
+    assert len(set(digests[0])) == 2 * STEPS + 1  # the validation batches are the same each time
+    # The first step has rate 0 in none of them, but before it all have the same weights.
+    first = {arm: lines(out, "train")[0]["loss"] for arm, out in arms.items()}
+    assert first["none"] == first["l2"] == first["adv"] == first["l2:mode=coupled"]
+    last = {arm: lines(out, "train")[-1]["loss"] for arm, out in arms.items()}
+    assert len(set(last.values())) == len(last), last
+
+
+def test_run_record(arms):
+    out = arms["dropout+l2+adv@1"]
+    said = record(out)
+    assert said["state"] == "finished" and said["config"]["batch-size"] == 8 and said["config"]["preset"] == "tiny"
+    assert said["reg"].startswith("dropout=0.3+l2=0.01:mode=decoupled,on=weights+adv:method=fgm") and said["reg"].endswith("@1")
+    val = lines(out, "val")[-1]
+    assert said["result"]["val"] == {key: val[key] for key in ("accuracy", "loss", "pairs")}
+    assert said["result"]["steps"] == 2 * STEPS and said["digest"] == lines(out, "train")[-1]["digest"]
+    best = max(lines(out, "val"), key=lambda line: (line["accuracy"], -line["loss"]))
+    assert said["result"]["best"]["steps"] == best["step"] + 1 and best["best"]
+
+
+def test_validation_pairs_are_every_distinct_caption_twice(arms, data):
+    distinct = {(row[0], row[1]) for row in data.rows[24:]}
+    assert lines(arms["none"], "val")[0]["pairs"] == 2 * len(distinct)
+
+
+def test_eval_agrees_with_the_val_line(daemon, arms):
+    for name, line in (("last", lines(arms["adv"], "val")[-1]), ("best", next(v for v in reversed(lines(arms["adv"], "val")) if v["best"]))):
+        result = run_ok("trainer", "eval", arms["adv"] / f"{name}.safetensors", "--data", "small", "--split", "val", "--json", "--threads", "2",
+                        *daemon.at())
+        said = json.loads(result.stdout)
+        assert {key: said[key] for key in ("accuracy", "loss", "pairs", "digest")} == {key: line[key] for key in ("accuracy", "loss", "pairs", "digest")}
+    text = run_ok("trainer", "eval", arms["adv"] / "last.safetensors", "--data", "small", "--split", "train+val", *daemon.at()).stdout
+    assert "33 pictures" in text and "66 pairs" in text
+
+
+def crc32c(data):
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def fields(message):
+    """(number, value) of a protocol buffer's fields."""
+    at, found = 0, []
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while at < len(message):
+        key = varint()
+        if key & 7 == 0:
+            found.append((key >> 3, varint()))
+        else:
+            size = {1: 8, 5: 4}.get(key & 7)
+            size = varint() if size is None else size
+            found.append((key >> 3, message[at:at + size]))
+            at += size
+    return found
+
+
+def scalars(out):
+    """{(tag, step): value} of a run's event files, every checksum verified."""
+    found = {}
+    for path in sorted((out / "tensorboard").iterdir()):
+        data, at = path.read_bytes(), 0
+        while at < len(data):
+            size, size_crc = struct.unpack_from("<QI", data, at)
+            assert crc32c(data[at:at + 8]) == size_crc
+            event = data[at + 12:at + 12 + size]
+            assert crc32c(event) == struct.unpack_from("<I", data, at + 12 + size)[0]
+            at += 16 + size
+            step = dict(fields(event)).get(2, 0)
+            for number, value in fields(event):
+                if number == 3:
+                    assert value == b"brain.Event:2"
+                if number == 5:
+                    for _, scalar in fields(value):
+                        parts = dict(fields(scalar))
+                        found[parts[1].decode(), step] = struct.unpack("<f", parts[2])[0]
+    return found
+
+
+def test_tensorboard_says_the_same(arms):
+    found = scalars(arms["adv"])
+    for line in lines(arms["adv"]):
+        for key in ("loss", "accuracy"):
+            assert abs(found[f"{line['split']}/{key}", line["step"]] - line[key]) < 1e-6
+    assert ("adv/loss", 0) in found and ("adv/loss", 0) not in scalars(arms["none"])
+
+
+# --- the same bits --------------------------------------------------------------------
+
+LONG = ["--reg", "dropout+l2+adv", "--epochs", "6", "--checkpoint-every", "2", "--seed", "5"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(daemon, tmp_path_factory):
+    return train_ok(daemon, tmp_path_factory.mktemp("long") / "run", *LONG)
+
+
+def test_repeats_bit_for_bit(daemon, uninterrupted, tmp_path):
+    same_outcome(train_ok(daemon, tmp_path / "again", *LONG), uninterrupted)
+    other = train_ok(daemon, tmp_path / "other", *LONG[:-1], "6")
+    assert lines(other, "train")[0]["loss"] != lines(uninterrupted, "train")[0]["loss"]
+
+
+def test_resume_after_sigkill(daemon, uninterrupted, tmp_path):
+    """Killed again and again, at other places each time, also before the first checkpoint."""
+    out = tmp_path / "run"
+    for kill_at in (1, 4, 9, 14, 18):
+        process = start(daemon, out, *LONG, *(["--resume"] if out.exists() else []))
+        wait_for_lines(process, out, kill_at)
+        process.kill()
+        process.wait()
+    train_ok(daemon, out, "--resume", *LONG)
+    same_outcome(out, uninterrupted)
+
+
+def test_resume_takes_everything_from_the_run(daemon, uninterrupted, tmp_path):
+    out = tmp_path / "run"
+    process = start(daemon, out, *LONG)
+    wait_for_lines(process, out, 5)
+    process.kill()
+    process.wait()
+    run_ok("trainer", "--resume", "--out", out, *daemon.at())
+    same_outcome(out, uninterrupted)
+    before = (out / "metrics.jsonl").read_bytes()
+    run_ok("trainer", "--resume", "--out", out, *daemon.at())  # nothing is left to do
+    assert (out / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+def test_ctrl_c_writes_a_checkpoint(daemon, uninterrupted, tmp_path, number):
+    out = tmp_path / "run"
+    arguments = [word if word != "2" else "1000" for word in LONG]
+    process = start(daemon, out, *arguments)
+    wait_for_lines(process, out, 2)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30 * SLOW)
+    assert process.returncode == 130, said
+    done = len(lines(out, "train"))
+    assert f"--resume --out {out}" in said and 2 <= done < 18
+    assert record(out)["state"] == "interrupted" and record(out)["result"]["steps"] == done
+    assert list((out / "checkpoints").iterdir())[0].name.endswith(str(done)) or len(list((out / "checkpoints").iterdir())) == 2
+    run_ok("trainer", "--resume", "--out", out, *daemon.at())
+    assert lines(out, timeless=True) == lines(uninterrupted, timeless=True)
+    assert tensors(out / "last.safetensors") == tensors(uninterrupted / "last.safetensors")
+
+
+def tensors(path):
+    data = path.read_bytes()
+    size = struct.unpack("<Q", data[:8])[0]
+    return {name: data[8 + size + entry["data_offsets"][0]:8 + size + entry["data_offsets"][1]]
+            for name, entry in json.loads(data[8:8 + size]).items() if name != "__metadata__"}
+
+
+def test_daemon_killed_and_started_again(data, uninterrupted, tmp_path):
+    with Daemon() as own:
+        data.add(own)
+        process = start(own, tmp_path / "run", *LONG)
+        for kill_at in (3, 8):
+            wait_for_lines(process, tmp_path / "run", kill_at)
+            own.kill()
+            time.sleep(0.3)
+            own.start()
+        _, said = process.communicate(timeout=120 * SLOW)
+        assert process.returncode == 0, said
+    same_outcome(tmp_path / "run", uninterrupted)
+
+
+def test_damaged_checkpoint_falls_back(daemon, uninterrupted, tmp_path):
+    out = tmp_path / "run"
+    process = start(daemon, out, *LONG)
+    wait_for_lines(process, out, 12)
+    process.kill()
+    process.wait()
+    newest = max((out / "checkpoints").glob("step-*")) / "model.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-100] ^= 1
+    newest.unlink()  # its other names stay whole
+    newest.write_bytes(content)
+    result = train(daemon, out, "--resume", *LONG)
+    assert result.returncode == 0, result.stderr
+    assert str(newest.parent) in result.stderr and "damaged" in result.stderr
+    same_outcome(out, uninterrupted)
+
+
+def test_accumulation_resumes_too(daemon, tmp_path):
+    more = ["--accumulate", "2", "--epochs", "4", "--checkpoint-every", "1", "--optimizer", "sgd", "--schedule", "linear"]
+    whole, parts = train_ok(daemon, tmp_path / "whole", *more), tmp_path / "parts"
+    assert [line["samples"] for line in lines(whole, "train")] == [16, 8] * 4  # three batches an epoch: two steps
+    for kill_at in (2, 5):
+        process = start(daemon, parts, *more, *(["--resume"] if parts.exists() else []))
+        wait_for_lines(process, parts, kill_at)
+        process.kill()
+        process.wait()
+    same_outcome(train_ok(daemon, parts, "--resume", *more), whole)
+
+
+# --- options ----------------------------------------------------------------------------
+
+
+def test_classification(daemon, tmp_path):
+    out = train_ok(daemon, tmp_path / "run", "--task", "classify", "--epochs", "12", "--lr", "2e-3", "--reg", "adv")
+    assert record(out)["model"]["classes"] == 3
+    assert lines(out, "val")[0]["pairs"] == 9
+    assert lines(out, "train")[-1]["loss"] < lines(out, "train")[0]["loss"]
+    assert lines(out, "val")[-1]["accuracy"] > 0.6  # three colors
+
+
+def test_steps_and_eval_every(daemon, tmp_path):
+    out = train_ok(daemon, tmp_path / "run", "--steps", "5", "--eval-every", "2", "--negatives", "2", "--warmup", "2", "--schedule", "constant")
+    assert [line["step"] for line in lines(out, "val")] == [1, 3, 4]
+    assert [line["lr"] for line in lines(out, "train")] == [0, 1.5e-4, 3e-4, 3e-4, 3e-4]
+
+
+def test_starts_from_other_weights(daemon, arms, tmp_path):
+    out = train_ok(daemon, tmp_path / "run", "--init", arms["none"] / "last.safetensors", "--epochs", "1")
+    fresh = lines(arms["none"], "train")[0]["loss"]
+    assert lines(out, "train")[0]["loss"] != fresh
+    result = train(daemon, tmp_path / "towers", "--image-weights", arms["none"] / "last.safetensors", "--epochs", "1")
+    assert result.returncode == 0 and "tensors loaded" in result.stderr, result.stderr  # the image tower of a whole model
+
+
+def test_no_val_split(data, daemon, tmp_path):
+    daemon.prepctl_ok("add", "noval", "--format", "csv", "--images", data.images, "--captions", data.train, "--columns", "image,caption,label",
+                      "--vocab", data.vocab, "--size", "64")
+    options = [word if word != "small" else "noval" for word in arguments(daemon, tmp_path / "run", "--epochs", "1")]
+    result = run("trainer", *options)
+    assert result.returncode == 0 and "no val split" in result.stderr, result.stderr
+    assert not lines(tmp_path / "run", "val") and (tmp_path / "run" / "last.safetensors").exists()
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+    run_ok("trainer", "--resume", "--out", tmp_path / "run", *daemon.at())
+    options = [word if word != "small" else "noval" for word in arguments(daemon, tmp_path / "other", "--val-split", "val")]
+    result = run("trainer", *options)
+    assert result.returncode == 1 and "val" in result.stderr and "train" in result.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def test_val_inside_training_warns(daemon, tmp_path):
+    result = train(daemon, tmp_path / "run", "--train-split", "train+val", "--steps", "1")
+    assert result.returncode == 0 and "part of what is trained on" in result.stderr
+    assert lines(train_ok(daemon, tmp_path / "none", "--val-split", "none", "--steps", "1"), "val") == []
+
+
+def test_dry_run_writes_nothing(daemon, tmp_path):
+    result = train(daemon, tmp_path / "run", "--dry-run", "--reg", "adv")
+    assert result.returncode == 0, result.stderr
+    assert "pairs/s" in result.stdout and "gradients" in result.stdout and "GFLOP" in result.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_empty_folder_is_fine_and_quiet_is_quiet(daemon, tmp_path):
+    (tmp_path / "run").mkdir()
+    result = train(daemon, tmp_path / "run", "--steps", "1", "--quiet")
+    assert result.returncode == 0 and result.stdout == "" and result.stderr == "", result.stderr
+
+
+def test_default_folder(daemon, tmp_path):
+    words = arguments(daemon, "X", "--steps", "1", "--reg", "adv:target=text")
+    del words[words.index("--out"):words.index("--out") + 2]
+    assert run("trainer", *words, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "runs" / "small-adv_target_text-seed0" / "run.json").exists()
+
+
+# --- errors -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words, needles", [
+    (["--precision", "bf16"], ["bf16", "fp32"]),
+    (["--precision", "fp8"], ["fp8"]),
+    (["--task", "dream"], ["dream", "classify"]),
+    (["--preset", "huge"], ["huge", "small"]),
+    (["--optimizer", "lion"], ["lion", "adamw"]),
+    (["--schedule", "step"], ["step", "cosine"]),
+    (["--negatives", "0"], ["--negatives", "all"]),
+    (["--negatives", "many"], ["many"]),
+    (["--batch-size", "1"], ["--batch-size", "negatives"]),
+    (["--lr", "0"], ["--lr"]),
+    (["--lr", "fast"], ["--lr", "fast"]),
+    (["--momentum", "1"], ["--momentum"]),
+    (["--clip", "-1"], ["--clip"]),
+    (["--bert-dropout", "1"], ["--bert-dropout"]),
+    (["--steps", "5", "--epochs", "2"], ["--steps", "--epochs"]),
+    (["--max-len", "1"], ["--max-len"]),
+    (["--image-size", "7"], ["--image-size"]),
+    (["--log-level", "loud"], ["loud", "debug"]),
+    (["--reg", "adv:method=pgd"], ["pgd", "not available"]),
+    (["stray"], ["stray"]),
+], ids=lambda value: " ".join(value) if isinstance(value, list) else None)
+def test_usage(daemon, tmp_path, words, needles):
+    result = train(daemon, tmp_path / "run", *words)
+    assert result.returncode == 2, result.stderr
+    for needle in needles:
+        assert needle in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_resume_with_other_options(daemon, arms, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(arms["none"], out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for words, needle in ((["--lr", "1"], "--lr"), (["--reg", "dropout"], "--reg"), (["--seed", "9"], "--seed"), (["--epochs", "3"], "--epochs"),
+                          (["--steps", "3"], "--steps"), (["--task", "classify"], "--task"), (["--preset", "small"], "--preset")):
+        result = run("trainer", "--resume", "--out", out, *words, *daemon.at())
+        assert result.returncode == 1 and needle in result.stderr and str(out) in result.stderr, result.stderr
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    # what says the same in other words, or decides nothing, is no difference
+    run_ok("trainer", "--resume", "--out", out, "--reg", "none", "--lr", "0.0003", "--checkpoint-every", "7", *daemon.at())
+
+
+def test_resume_on_other_data(data, arms, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(arms["none"], out)
+    fewer = write_csv(tmp_path / "fewer.csv", data.rows[:20])
+    with Daemon() as own:
+        own.prepctl_ok("add", "small", "--format", "csv", "--images", data.images, "--captions", f"train={fewer}", "--captions",
+                       f"val={data.val}", "--columns", "image,caption,label", "--vocab", data.vocab, "--size", "64")
+        result = run("trainer", "--resume", "--out", out, *own.at())
+    assert result.returncode == 1 and "version" in result.stderr and "small" in result.stderr, result.stderr
+
+
+def test_nothing_to_resume(daemon, tmp_path):
+    result = run("trainer", "--resume", *daemon.at())
+    assert result.returncode == 2 and "--out" in result.stderr
+    result = run("trainer", "--resume", "--out", tmp_path / "none", *daemon.at())
+    assert result.returncode == 2 and "--data" in result.stderr and not (tmp_path / "none").exists()
+
+
+def test_two_trainers_in_one_folder(daemon, tmp_path):
+    out = tmp_path / "run"
+    process = start(daemon, out, "--epochs", "100")
+    wait_for_lines(process, out, 1)
+    result = run("trainer", "--resume", "--out", out, *daemon.at())
+    process.kill()
+    process.wait()
+    assert result.returncode == 1 and "another trainer" in result.stderr, result.stderr
+
+
+def test_classify_without_labels(data, daemon, tmp_path):
+    bare = write_csv(tmp_path / "bare.csv", [row[:2] for row in data.rows], header=("image", "caption"))
+    daemon.prepctl_ok("add", "bare", "--format", "csv", "--images", data.images, "--captions", bare, "--vocab", data.vocab, "--size", "64")
+    result = run("trainer", "--data", "bare", "--task", "classify", "--preset", "tiny", "--out", tmp_path / "run", *daemon.at())
+    assert result.returncode == 1 and "label" in result.stderr and "bare" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_diverging_run_stops(daemon, tmp_path):
+    out = tmp_path / "run"
+    result = train(daemon, out, "--lr", "1e30", "--clip", "0", "--warmup", "0", "--optimizer", "sgd", "--epochs", "5")
+    assert result.returncode == 1 and "not finite" in result.stderr and "--lr" in result.stderr, result.stderr
+    assert all(line["loss"] is not None for line in lines(out, "train"))
+    assert record(out)["state"] == "failed"
+
+
+def test_eval_errors(daemon, arms, tmp_path):
+    checkpoint = arms["none"] / "last.safetensors"
+
+    def fails(*words, code=1):
+        result = run("trainer", "eval", *words, *daemon.at())
+        assert result.returncode == code, result.stderr
+        return result.stderr
+
+    assert "folder" in fails(arms["none"], "--data", "small", code=2)
+    assert "--data" in fails(checkpoint, code=2)
+    assert "nosuch" in fails(checkpoint, "--data", "small", "--split", "nosuch")
+    assert "nowhere" in fails(tmp_path / "nowhere.safetensors", "--data", "small")
+    assert "tiny" in fails(checkpoint, "--data", "small", "--preset", "full")
+    bare = tmp_path / "bare.safetensors"
+    data = checkpoint.read_bytes()
+    head = header(checkpoint)
+    del head["__metadata__"]
+    text = json.dumps(head).encode()
+    text += b" " * (-len(text) % 8)
+    bare.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + struct.unpack("<Q", data[:8])[0]:])
+    assert "--preset" in fails(bare, "--data", "small", code=2)
+    said = run_ok("trainer", "eval", bare, "--data", "small", "--preset", "tiny", "--json", "--threads", "2", "--batch-size", "8", *daemon.at())
+    assert json.loads(said.stdout)["loss"] == lines(arms["none"], "val")[-1]["loss"]
+    bare.write_bytes(bare.read_bytes()[:-1])
+    assert "bare.safetensors" in fails(bare, "--data", "small", "--preset", "tiny")
