@@ -5,10 +5,7 @@
 
 #include "shared/base/log.h"
 #include "trainer/cli/commands.h"
-#if __has_include("trainer/probe/probe.h")
 #include "trainer/probe/probe.h"
-#define HAVE_PROBE 1
-#endif
 
 static int run_verb(int argc, char *argv[], struct err *err)
 {
@@ -16,10 +13,8 @@ static int run_verb(int argc, char *argv[], struct err *err)
 
 	if (strcmp(verb, "eval") == 0)
 		return eval_command(argc - 2, argv + 2, err);
-#ifdef HAVE_PROBE
 	if (strcmp(verb, "probe") == 0)
 		return trainer_probe(argc - 2, argv + 2, err);
-#endif
 	if (argc < 2)
 		return err_set(err, ERR_USAGE, "nothing to do; trainer --help says how to train, eval and probe");
 	if (verb[0] != '-' && verb[0] != '\0')

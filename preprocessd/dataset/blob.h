@@ -38,6 +38,8 @@ MUST_USE int blob_open(struct blob **out, const struct blob_counts *counts, stru
 void blob_group_captions(struct blob *blob);
 /* name_text is filled in: sets the name pointers; false where it does not hold all names. */
 bool blob_find_names(struct blob *blob);
+/* manifest_decode without its last step: *version is what the content says, and may differ from the view's. */
+MUST_USE int blob_decode(struct blob **out, const void *bytes, size_t size, struct hash *version, struct err *err);
 MUST_USE int blob_set_version(struct blob *blob, struct err *err);
 
 #endif

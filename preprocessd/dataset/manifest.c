@@ -302,10 +302,9 @@ static int check_captions(const struct blob *b, struct err *err)
 	return 0;
 }
 
-int manifest_decode(struct manifest **out, const void *bytes, size_t size, struct err *err)
+int blob_decode(struct blob **out, const void *bytes, size_t size, struct hash *version, struct err *err)
 {
 	struct blob_header header;
-	struct hash version;
 	size_t begins[SECTION_COUNT];
 	struct blob *b = NULL;
 	int code;
@@ -337,12 +336,26 @@ int manifest_decode(struct manifest **out, const void *bytes, size_t size, struc
 	if (code == 0)
 		code = check_captions(b, err);
 	if (code == 0)
-		code = compute_version(b, &version, err);
-	if (code == 0 && !hash_equal(&version, &header.version))
-		code = corrupt(err, "its content differs from its version");
-	if (code != 0) {
+		code = compute_version(b, version, err);
+	if (code != 0)
 		manifest_free(&b->view);
+	else
+		*out = b;
+	return code;
+}
+
+int manifest_decode(struct manifest **out, const void *bytes, size_t size, struct err *err)
+{
+	struct hash version;
+	struct blob *b;
+	int code = blob_decode(&b, bytes, size, &version, err);
+
+	*out = NULL;
+	if (code != 0)
 		return code;
+	if (!hash_equal(&version, &b->view.version)) {
+		manifest_free(&b->view);
+		return corrupt(err, "its content differs from its version");
 	}
 	*out = &b->view;
 	return 0;

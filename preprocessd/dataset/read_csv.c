@@ -1,10 +1,11 @@
 /*
  * read_csv.c - a picture and a caption a row.
  *
- * The file has a header exactly when the picture column of its first row names
- * no picture that exists. Columns are found by --columns (names of the header
- * or numbers from 1), else by the usual names, else by position: picture,
- * caption. A picture's captions may stand in any rows.
+ * The file has a header exactly when its first row names no picture that
+ * exists. Columns are found by --columns (names of the header or numbers from
+ * 1), else by the usual names in the header, else by the existing picture in
+ * the first row and the column behind it, else picture and caption come first.
+ * A picture's captions may stand in any rows.
  */
 #include <stdio.h>
 #include <string.h>
@@ -93,17 +94,38 @@ static int find_given(struct reader *reader, const struct csv *csv, bool header,
 			   "--columns as numbers", given);
 }
 
-/* The first column, from the left, that has no other meaning. */
-static uint32_t first_free(const struct columns *columns, uint32_t other)
+/* The first column from `from` on, else from the left, that has no other meaning. */
+static uint32_t first_free(const struct columns *columns, uint32_t from)
 {
-	for (uint32_t i = 0; i < columns->count; i++)
-		if (i != other && i != columns->label && i != columns->split && i != columns->group)
+	for (uint32_t k = 0; k < columns->count; k++) {
+		uint32_t i = (from + k) % columns->count;
+
+		if (i != columns->image && i != columns->caption && i != columns->label && i != columns->split && i != columns->group)
 			return i;
+	}
 	return NO_COLUMN;
 }
 
-static int find_columns(struct reader *reader, const struct csv *csv, bool header, struct columns *out, struct err *err)
+/* The column of the current row that names an existing picture: the one --columns gives by
+ * number, else any. */
+static uint32_t picture_column(struct reader *reader, const struct csv *csv)
 {
+	const char *given = reader->columns[COLUMN_IMAGE];
+	uint32_t number = given != NULL ? as_number(given) : 0;
+
+	for (uint32_t i = 0; i < csv->count; i++) {
+		size_t bytes;
+		const char *name = csv_field(csv, i, &bytes);
+
+		if ((number == 0 || number == i + 1) && reader_has_picture(reader, name, bytes))
+			return i;
+	}
+	return NO_COLUMN;
+}
+
+static int find_columns(struct reader *reader, const struct csv *csv, uint32_t picture, struct columns *out, struct err *err)
+{
+	bool header = picture == NO_COLUMN;
 	uint32_t *given[COLUMN_COUNT] = { &out->image, &out->caption, &out->label };
 	int code;
 
@@ -122,9 +144,9 @@ static int find_columns(struct reader *reader, const struct csv *csv, bool heade
 		out->group = find_usual(csv, usual_group_names);
 	}
 	if (out->image == NO_COLUMN)
-		out->image = first_free(out, out->caption);
+		out->image = header ? first_free(out, 0) : picture;
 	if (out->caption == NO_COLUMN)
-		out->caption = first_free(out, out->image);
+		out->caption = first_free(out, out->image == NO_COLUMN ? 0 : out->image);
 	if (out->image == NO_COLUMN || out->caption == NO_COLUMN)
 		return reader_fail(reader, csv->line, err, "a picture and a caption are needed, so at least two columns; this row "
 				   "has %u (separated by ',', ';', '|' or tabs)", csv->count);
@@ -139,7 +161,8 @@ static int explain(struct reader *reader, const struct csv *csv, bool header, co
 
 	snprintf(reader->hint, sizeof(reader->hint), " (names are taken from column %u%s%.*s%s; --columns says otherwise)",
 		 columns->image + 1, header ? ", \"" : "", header ? (int)(bytes > 40 ? 40 : bytes) : 0, name, header ? "\"" : "");
-	if (!header || reader->columns_given || find_usual(csv, usual_image_names) != NO_COLUMN ||
+	const char *given = reader->columns[COLUMN_IMAGE];
+	if (!header || (given != NULL && as_number(given) == 0) || find_usual(csv, usual_image_names) != NO_COLUMN ||
 	    find_usual(csv, usual_caption_names) != NO_COLUMN)
 		return 0;
 	return listing_add_note(reader->listing, err, "%s: its first row names no picture that exists, so it is taken as a header",
@@ -188,21 +211,6 @@ static int row(struct reader *reader, const struct csv *csv, const struct column
 	return reader_item(reader, item, err);
 }
 
-/* The first row is csv's current one. */
-static int has_header(struct reader *reader, const struct csv *csv, bool *header, struct err *err)
-{
-	const char *given = reader->columns[COLUMN_IMAGE];
-	uint32_t column = given != NULL ? as_number(given) : 1;
-	size_t bytes;
-
-	if (column > csv->count)
-		return reader_fail(reader, csv->line, err, "there are %u columns, --columns asks for number %u", csv->count, column);
-	/* A name in --columns is one of the header's, if there is one: the usual place tells. */
-	const char *name = csv_field(csv, column == 0 ? 0 : column - 1, &bytes);
-	*header = !reader_has_picture(reader, name, bytes);
-	return 0;
-}
-
 static int csv_error(const struct reader *reader, const struct csv *csv, int code, struct err *err)
 {
 	struct err reason;
@@ -216,15 +224,15 @@ static int csv_error(const struct reader *reader, const struct csv *csv, int cod
 static int read_rows(struct reader *reader, struct csv *csv, struct item *item, struct err *err)
 {
 	struct columns columns;
-	bool header = false;
 	int code;
 
 	if ((code = csv_next(csv, err)) != 0)
 		return csv_error(reader, csv, code, err);
 	if (csv->count == 0)
 		return err_set(err, ERR_FORMAT, "%s: the file is empty", reader->name);
-	if ((code = has_header(reader, csv, &header, err)) != 0 || (code = find_columns(reader, csv, header, &columns, err)) != 0 ||
-	    (code = explain(reader, csv, header, &columns, err)) != 0)
+	uint32_t picture = picture_column(reader, csv);
+	bool header = picture == NO_COLUMN;
+	if ((code = find_columns(reader, csv, picture, &columns, err)) != 0 || (code = explain(reader, csv, header, &columns, err)) != 0)
 		return code;
 	while (csv->count > 0) {
 		if (!header && (code = row(reader, csv, &columns, item, err)) != 0)
@@ -242,18 +250,12 @@ static int read_rows(struct reader *reader, struct csv *csv, struct item *item, 
 static int score_first_row(struct reader *reader, const struct csv *csv)
 {
 	const char *given = reader->columns[COLUMN_IMAGE];
-	uint32_t column = given != NULL ? as_number(given) : 1;
-	size_t bytes;
 
 	if (csv->count < 2)
 		return 0;
-	if (column > 0 && column <= csv->count) {
-		const char *name = csv_field(csv, column - 1, &bytes);
-
-		if (reader_has_picture(reader, name, bytes))
-			return 3;
-	}
-	if (given != NULL && column == 0)
+	if (picture_column(reader, csv) != NO_COLUMN)
+		return 3;
+	if (given != NULL && as_number(given) == 0)
 		return find_name(csv, given) != NO_COLUMN ? 2 : 1;
 	return find_usual(csv, usual_image_names) != NO_COLUMN || find_usual(csv, usual_caption_names) != NO_COLUMN ? 2 : 1;
 }

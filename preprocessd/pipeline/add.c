@@ -508,12 +508,20 @@ static int reply_added(void *context, Wire__DatasetDetail *detail, struct err *e
 	struct add *add = context;
 	Wire__AddReply added = WIRE__ADD_REPLY__INIT;
 	Wire__Reply reply = WIRE__REPLY__INIT;
+	char notes[WIRE_NOTES_SHOWN][ERR_MESSAGE_BYTES], *pointers[WIRE_NOTES_SHOWN];
 
 	added.detail = detail;
 	added.unchanged = add->unchanged;
 	added.decoded = atomic_load(&add->decoded);
 	added.tokenized = atomic_load(&add->tokenized);
 	added.seconds = add->seconds;
+	for (uint32_t i = 0; i < listing_note_count(add->listing) && i < WIRE_NOTES_SHOWN; i++) {
+		const char *note = listing_note_at(add->listing, i);
+
+		pointers[i] = wire_text(notes[i], sizeof(notes[i]), note, strlen(note));
+		added.n_notes++;
+	}
+	added.notes = pointers;
 	reply.id = add->request_id;
 	reply.body_case = WIRE__REPLY__BODY_ADDED;
 	reply.added = &added;

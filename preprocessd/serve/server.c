@@ -8,6 +8,8 @@
 #include "shared/base/clock.h"
 #include "shared/base/log.h"
 
+enum { CACHE_TRIES = 20, CACHE_WAIT_MS = 50 };
+
 /* --- from other threads ------------------------------------------------------------------ */
 
 static void post(void *context, struct completion *completion)
@@ -164,8 +166,15 @@ static int open_all(struct server *server, struct err *err)
 	const struct server_options *options = server->options;
 	struct cache_options cache = { .path = options->cache, .max_bytes = options->max_cache_bytes };
 	struct pipeline_options pipeline = { .workers = options->workers, .post = post, .post_context = server };
-	int code = cache_open(&server->cache, &cache, err);
+	int code;
 
+	/* A daemon that was killed a moment ago may still be on its way out. */
+	for (int tries = 0;; tries++) {
+		code = cache_open(&server->cache, &cache, err);
+		if (code != ERR_BUSY || tries == CACHE_TRIES)
+			break;
+		uv_sleep(CACHE_WAIT_MS);
+	}
 	if (code != 0)
 		return code;
 	pipeline.cache = server->cache;

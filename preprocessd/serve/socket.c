@@ -12,10 +12,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "shared/base/clock.h"
 #include "shared/base/mem.h"
 #include "shared/base/paths.h"
+#include "shared/client/conn.h"
 
-enum { LOCK_TEXT_BYTES = 64, BACKLOG = 128, WAIT_MS = 50, WAIT_TRIES = 200 };
+enum { LOCK_TEXT_BYTES = 64, BACKLOG = 128, WAIT_MS = 50, WAIT_TRIES = 100, ANSWER_S = 1 };
 
 struct socket_lock {
 	int fd;
@@ -35,14 +37,34 @@ static void write_lock(struct socket_lock *lock, const char *state)
 		return;
 }
 
-static void read_lock(int fd, int *pid, bool *stopping)
+static int read_lock(int fd, bool *stopping)
 {
 	char text[LOCK_TEXT_BYTES] = "";
 	ssize_t got = pread(fd, text, sizeof(text) - 1, 0);
 
 	text[got > 0 ? got : 0] = '\0';
-	*pid = (int)strtol(text, NULL, 10);
 	*stopping = strstr(text, "stopping") != NULL;
+	return (int)strtol(text, NULL, 10);
+}
+
+static bool is_late(void *context)
+{
+	return clock_seconds() > *(double *)context;
+}
+
+/* Does somebody answer? A killed process may hold lock and socket for a while
+ * after its death, as long as the system needs to take its memory down. */
+static bool answers(const char *path)
+{
+	double deadline_s = clock_seconds() + ANSWER_S;
+	struct conn conn;
+	struct err err;
+
+	conn_init(&conn, is_late, &deadline_s);
+	int code = conn_open(&conn, path, "preprocessd starting", &err);
+	conn_free(&conn);
+	/* One that refuses us for a reason of its own is alive too. */
+	return code == 0 || code == ERR_MISMATCH;
 }
 
 /* 0: locked. 1: somebody else has it. The file may have been removed by its
@@ -70,22 +92,22 @@ static int try_lock(struct socket_lock *lock, struct err *err)
 
 static int take_lock(struct socket_lock *lock, struct err *err)
 {
-	int pid = 0;
 	bool stopping = false;
+	int pid = 0;
 
 	for (int tries = 0; tries < WAIT_TRIES; tries++) {
 		int code = try_lock(lock, err);
 
 		if (code <= 0)
 			return code;
-		read_lock(lock->fd, &pid, &stopping);
+		pid = read_lock(lock->fd, &stopping);
 		close(lock->fd);
 		lock->fd = -1;
-		if (!stopping)
+		if (!stopping && answers(lock->path))
 			break;
 		nanosleep(&(struct timespec){ .tv_nsec = WAIT_MS * 1000000L }, NULL);
 	}
-	return err_set(err, ERR_BUSY, "another preprocessd (pid %d) serves %s; stop it with prepctl --socket %s shutdown, or choose "
+	return err_set(err, ERR_BUSY, "another preprocessd (pid %d) serves %s; stop it with prepctl shutdown --socket %s, or choose "
 		       "another --socket", pid, lock->path, lock->path);
 }
 

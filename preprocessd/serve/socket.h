@@ -4,7 +4,8 @@
  * A lock file SOCKET.lock (flock) is held as long as the daemon lives. So a
  * socket file without a lock is one that a killed daemon left behind, and is
  * replaced; one with a lock is a live daemon's, and an error. A daemon that is
- * stopping says so in the lock file, and its successor waits for it a while.
+ * stopping says so in the lock file, and one that was killed does not answer:
+ * for both a successor waits a while.
  */
 #ifndef PREPROCESSD_SERVE_SOCKET_H
 #define PREPROCESSD_SERVE_SOCKET_H

@@ -28,6 +28,7 @@ enum {
 	WIRE_CLIENT_NAME_BYTES_MAX = 128,
 	WIRE_FAILURES_PER_REPLY = 1024, /* of FailureList */
 	WIRE_FAILURES_SHOWN = 10,       /* of Error */
+	WIRE_NOTES_SHOWN = 20,          /* of AddReply */
 };
 
 struct frame_reader {

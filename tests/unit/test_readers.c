@@ -203,6 +203,9 @@ static void test_csv_plain(void **state)
 	csv_gives("\"a.jpg\",\"\"\n", "a.jpg/train: ");
 	csv_gives("a.jpg,he said \"no\"\n", "a.jpg/train: he said \"no\"");
 	csv_gives("a.jpg, spaces stay \n", "a.jpg/train:  spaces stay ");
+	/* the picture may stand in any column: its caption is the next one, or else the first */
+	csv_gives("one,a.jpg\ntwo,b.jpg\n", "a.jpg/train: one; b.jpg/train: two");
+	csv_gives("0,a.jpg,one\n1,b.jpg,two\n", "a.jpg/train: one; b.jpg/train: two");
 }
 
 static void test_csv_header(void **state)
@@ -245,6 +248,8 @@ static void test_csv_columns(void **state)
 	gives(&request, "a.jpg/train: one; b.jpg/train: two");
 	request.columns = "2,1,3";
 	gives(&request, "a.jpg/train#0=cat: one; b.jpg/train#1=dog: two");
+	request.columns = "3,1"; /* the third of the first row is no picture: a header */
+	refuses(&request, ERR_NOTFOUND, "1 of 1 pictures are missing: dog");
 	request.columns = "4,1";
 	refuses(&request, ERR_FORMAT, "c.csv:1: there are 3 columns, --columns asks for number 4");
 	request.columns = "1";

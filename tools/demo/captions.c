@@ -143,9 +143,9 @@ void caption_write(const struct scene *scene, struct draw *draw, char out[CAPTIO
 		describe_several(out, scene, draw);
 	if (draw_unit(draw) < 0.3f)
 		add(out, " on a %s background", GROUND_NAMES[scene->ground]);
-	if (draw_unit(draw) < 0.5f)
+	if (draw_unit(draw) < 0.35f)
 		add(out, ", %s %s", draw_unit(draw) < 0.5f ? "by" : "taken by", PERSONS[scene->person]);
-	if (draw_unit(draw) < 0.5f)
+	if (draw_unit(draw) < 0.35f)
 		add(out, " in %s", PLACES[scene->place]);
 	if (draw_unit(draw) < 0.4f) {
 		if (out[0] >= 'a' && out[0] <= 'z')

@@ -74,7 +74,7 @@ static bool place(const struct scene *scene, int placed, struct scene_object *ob
 	float side = (float)(scene->width < scene->height ? scene->width : scene->height);
 	float right = (float)scene->width / side, bottom = (float)scene->height / side;
 
-	object->radius = object->large ? draw_between(draw, 0.22f, 0.30f) : draw_between(draw, 0.10f, 0.14f);
+	object->radius = object->large ? draw_between(draw, 0.25f, 0.34f) : draw_between(draw, 0.11f, 0.15f);
 	for (int i = 0; i < PLACE_TRIES_MAX; i++) {
 		object->x = draw_between(draw, object->radius, right - object->radius);
 		object->y = draw_between(draw, object->radius, bottom - object->radius);
@@ -105,7 +105,7 @@ static void draw_ground(struct scene *scene, struct draw *draw)
 
 void scene_draw(struct scene *out, struct draw *draw)
 {
-	static const int COUNT_OF_TEN[10] = { 1, 1, 1, 1, 2, 2, 2, 2, 3, 3 };
+	static const int COUNT_OF_TEN[10] = { 1, 1, 1, 1, 1, 2, 2, 2, 2, 3 };
 	int wanted = COUNT_OF_TEN[draw_below(draw, 10)];
 
 	*out = (struct scene){ 0 };
@@ -123,7 +123,7 @@ void scene_draw(struct scene *out, struct draw *draw)
 
 		draw_looks(object, draw);
 		/* Large ones first: they are the hard ones to place. */
-		object->large = i == 0 ? draw_unit(draw) < 0.7f : out->objects[i - 1].large && draw_unit(draw) < 0.25f;
+		object->large = i == 0 ? draw_unit(draw) < 0.9f : out->objects[i - 1].large && draw_unit(draw) < 0.25f;
 		if (!place(out, out->object_count, object, draw))
 			break;
 		out->object_count++;

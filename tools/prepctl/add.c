@@ -30,7 +30,7 @@ static int parse(int argc, char *const argv[], struct options *o, struct args_re
 		{ .name = "format", .kind = ARGS_TEXT, .value = &o->format, .metavar = "FORMAT",
 		  .help = "coco, karpathy, csv or jsonl. Needed." },
 		{ .name = "images", .kind = ARGS_LIST, .value = &o->images, .metavar = "[SPLIT=]DIR",
-		  .help = "A folder with pictures; repeatable. With SPLIT= it is for that split alone. Needed." },
+		  .help = "A folder with pictures; repeatable. With SPLIT= it is for that split alone. Default: the captions' folder." },
 		{ .name = "captions", .kind = ARGS_LIST, .value = &o->captions, .metavar = "[SPLIT=]FILE",
 		  .help = "A file with captions; repeatable. With SPLIT= what it lists is in that split. Needed." },
 		{ .name = "vocab", .kind = ARGS_TEXT, .value = &o->vocab, .metavar = "FILE",
@@ -75,16 +75,18 @@ static int parse(int argc, char *const argv[], struct options *o, struct args_re
 		return err_set(err, ERR_USAGE, "--on-bad: expected fail or skip, got '%s'", o->on_bad);
 	if (o->format == NULL)
 		return err_set(err, ERR_USAGE, "prepctl add: --format is missing (coco, karpathy, csv or jsonl)");
-	if (o->images.count == 0 || o->captions.count == 0)
-		return err_set(err, ERR_USAGE, "prepctl add: --%s is missing", o->images.count == 0 ? "images DIR" : "captions FILE");
+	if (o->captions.count == 0)
+		return err_set(err, ERR_USAGE, "prepctl add: --captions FILE is missing");
 	return prepctl_exif(o->exif, &o->exif_apply, err);
 }
 
-/* Length of "SPLIT=" in front of a path, or 0. */
+/* Length of "SPLIT=" in front of a path, or 0: as the daemon's readers see it. */
 static size_t split_bytes(const char *text)
 {
 	size_t bytes = strcspn(text, "=/");
 
+	if (fs_exists(text)) /* a file whose name has an = in it */
+		return 0;
 	return bytes > 0 && bytes <= NAME_BYTES_MAX && text[bytes] == '=' ? bytes + 1 : 0;
 }
 
@@ -197,6 +199,8 @@ static void print_added(const struct options *o, const Wire__AddReply *added)
 	printf("%s %s: %s, %s, version %s\n", added->unchanged ? "already there:" : "added", o->name,
 	       prepctl_count(a, dataset->pictures, "picture"), prepctl_count(b, dataset->captions, "caption"), version);
 	prepctl_print_detail(added->detail);
+	for (size_t i = 0; i < added->n_notes; i++)
+		printf("  note             %s\n", added->notes[i]);
 	if (added->decoded == 0 && added->tokenized == 0)
 		printf("  nothing had to be decoded: all was in the cache (%.1f s)\n", added->seconds);
 	else

@@ -1,5 +1,6 @@
 /* main.c - prepctl: the daemon's control tool. Each verb is a file of its own. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "shared/base/log.h"
@@ -54,12 +55,43 @@ static int run_verb(const struct verb *verbs, size_t count, const char *what, in
 	return err_set(err, ERR_USAGE, "'%s' is no %s of prepctl", argv[0], what);
 }
 
+/* --socket and --cache may stand in front of the verb as well: what they say is
+ * handed on as the environment would. Returns how many arguments that were. */
+static int leading_options(int argc, char *argv[], struct err *err)
+{
+	static const char *const names[][2] = { { "--socket", "PREPROCESSD_SOCKET" }, { "--cache", "PREPROCESSD_CACHE" } };
+	int used = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(names) && used < argc; i++) {
+		size_t bytes = strlen(names[i][0]);
+		const char *value;
+
+		if (strncmp(argv[used], names[i][0], bytes) != 0 || (argv[used][bytes] != '\0' && argv[used][bytes] != '='))
+			continue;
+		value = argv[used][bytes] == '=' ? argv[used] + bytes + 1 : used + 1 < argc ? argv[used + 1] : NULL;
+		if (value == NULL)
+			return err_set(err, ERR_USAGE, "%s needs a value", names[i][0]);
+		if (setenv(names[i][1], value, 1) != 0)
+			return err_nomem(err, strlen(value));
+		used += argv[used][bytes] == '=' ? 1 : 2;
+		i = (size_t)-1; /* either may come next */
+	}
+	return used;
+}
+
 int main(int argc, char *argv[])
 {
 	struct err err = { 0 };
-	int code;
+	int code, leading;
 
 	log_setup("prepctl", LOG_INFO, 0);
+	leading = leading_options(argc - 1, argv + 1, &err);
+	if (leading < 0) {
+		log_error("%s", err.message);
+		return err_exit_code(leading);
+	}
+	argc -= leading;
+	argv += leading;
 	if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)) {
 		print_help();
 		return 0;
