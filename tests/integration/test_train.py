@@ -289,6 +289,30 @@ def tensors(path):
             for name, entry in json.loads(data[8:8 + size]).items() if name != "__metadata__"}
 
 
+def test_second_ctrl_c_ends_at_once(daemon, tmp_path):
+    process = start(daemon, tmp_path / "run", "--steps", "100000", "--batch-size", "24")
+    wait_for_lines(process, tmp_path / "run", 1)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30 * SLOW)
+    assert process.returncode in (130, -signal.SIGINT), said
+
+
+def test_both_killed(data, uninterrupted, tmp_path):
+    out = tmp_path / "run"
+    with Daemon() as own:
+        data.add(own)
+        for kill_at in (5, 11):
+            process = start(own, out, *LONG, *(["--resume"] if out.exists() else []))
+            wait_for_lines(process, out, kill_at)
+            own.kill()
+            process.kill()
+            process.wait()
+            own.start()
+        train_ok(own, out, "--resume", *LONG)
+    same_outcome(out, uninterrupted)
+
+
 def test_daemon_killed_and_started_again(data, uninterrupted, tmp_path):
     with Daemon() as own:
         data.add(own)

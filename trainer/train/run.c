@@ -421,8 +421,10 @@ static int end_early(struct session *s, int code, struct err *err)
 {
 	struct err second = { 0 };
 	bool stopped = code == ERR_CANCELLED;
+	/* What the daemon said or did not say leaves the run between two steps; a full disk or a loss that is not finite does not. */
+	bool whole = stopped || code == ERR_UNAVAILABLE || code == ERR_MISMATCH || code == ERR_PROTOCOL || code == ERR_NOTFOUND;
 
-	if (!stopped && code != ERR_UNAVAILABLE) {
+	if (!whole) {
 		if (record_write(s, "failed", &second) != 0)
 			log_warn("%s", second.message);
 		return code;

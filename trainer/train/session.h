@@ -78,6 +78,7 @@ struct session {
 	struct progress bar;
 	/* sums over the epoch, for its line on the terminal */
 	double epoch_loss, epoch_accuracy, epoch_began;
+	double epoch_adv_loss, epoch_adv_ratio, epoch_adv_cost; /* of the adversary; 0 without */
 	uint64_t epoch_steps;
 	double wait_total, step_total; /* seconds of this session, for the progress line */
 };
