@@ -12,13 +12,15 @@
 #include "shared/base/mem.h"
 #include "shared/base/paths.h"
 
-enum { CONFIG_BYTES_MAX = 1 << 16, ARGV_MAX = 256 };
+enum { CONFIG_BYTES_MAX = 1 << 16, ARGV_MAX = 256, FILE_OPTIONS_MAX = 32 };
 
 struct settings {
 	const char *cache, *socket, *config, *log_level;
 	int64_t workers;
 	uint64_t max_cache;
 	bool version;
+	char *from_file[FILE_OPTIONS_MAX]; /* "--name=value" of each line of --config; the rest points into them */
+	int from_file_count;
 };
 
 static const char usage[] =
@@ -101,14 +103,13 @@ static int config_line(const char *path, int number, char *line, char **out, str
 	return 0;
 }
 
-static int config_read(const char *path, char **out, int room, int *count, struct err *err)
+static int config_read(struct settings *settings, const char *path, struct err *err)
 {
 	struct buf text = BUF_INIT;
 	char *rest, *line;
 	int number = 0;
 	int code = fs_read(path, CONFIG_BYTES_MAX, &text, err);
 
-	*count = 0;
 	if (code != 0)
 		err_prefix(err, "--config");
 	rest = text.data;
@@ -118,9 +119,9 @@ static int config_read(const char *path, char **out, int room, int *count, struc
 		code = config_line(path, ++number, line, &option, err);
 		if (code != 0 || option == NULL)
 			continue;
-		out[(*count)++] = option;
-		if (*count == room)
-			code = err_set(err, ERR_LIMIT, "%s: more than %d options", path, room - 1);
+		settings->from_file[settings->from_file_count++] = option;
+		if (settings->from_file_count == FILE_OPTIONS_MAX)
+			code = err_set(err, ERR_LIMIT, "%s: more than %d options", path, FILE_OPTIONS_MAX - 1);
 	}
 	buf_free(&text);
 	return code;
@@ -130,23 +131,22 @@ static int config_read(const char *path, char **out, int room, int *count, struc
 static int parse_all(struct settings *settings, int argc, char *argv[], struct args_result *result, struct err *err)
 {
 	char *all[ARGV_MAX];
-	int count = 0, from_file = 0;
+	int count = 0;
 	int code = parse(settings, argc, argv, result, err, false);
 
 	if (code != 0 || result->help || settings->config == NULL)
 		return code;
-	code = config_read(settings->config, all, ARGV_MAX / 2, &from_file, err);
-	if (code == 0 && from_file + argc > ARGV_MAX)
+	code = config_read(settings, settings->config, err);
+	if (code == 0 && settings->from_file_count + argc > ARGV_MAX)
 		code = err_set(err, ERR_LIMIT, "more than %d options", ARGV_MAX);
-	if (code == 0) {
-		for (count = 0; count < argc; count++)
-			all[from_file + count] = argv[count];
-		code = parse(settings, from_file + argc, all, result, err, false);
-		if (code != 0)
-			err_prefix(err, "%s or the command line", settings->config);
-	}
-	/* The settings point into these strings until the program ends. */
-	return code;
+	if (code != 0)
+		return code;
+	for (int i = 0; i < settings->from_file_count; i++)
+		all[count++] = settings->from_file[i];
+	for (int i = 0; i < argc; i++)
+		all[count++] = argv[i];
+	code = parse(settings, count, all, result, err, false);
+	return code != 0 ? err_prefix(err, "%s or the command line", settings->config) : 0;
 }
 
 static int level_of(const char *name, enum log_level *out, struct err *err)
@@ -209,6 +209,8 @@ int main(int argc, char *argv[])
 		log_setup("preprocessd", level, 1);
 		code = serve(&settings, &err);
 	}
+	for (int i = 0; i < settings.from_file_count; i++)
+		mem_free(settings.from_file[i]);
 	if (code != 0)
 		log_error("%s%s", err.message, code == ERR_USAGE ? " (preprocessd --help lists the options)" : "");
 	return err_exit_code(code);

@@ -18,7 +18,7 @@ static int run_verb(int argc, char *argv[], struct err *err)
 	if (argc < 2)
 		return err_set(err, ERR_USAGE, "nothing to do; trainer --help says how to train, eval and probe");
 	if (verb[0] != '-' && verb[0] != '\0')
-		return err_set(err, ERR_USAGE, "'%s' is no verb; trainer --data NAME trains, trainer eval and trainer probe look at what came out", verb);
+		return err_set(err, ERR_USAGE, "'%s' is no verb; trainer --data NAME trains, the verbs are eval and probe", verb);
 	return train_command(argc - 1, argv + 1, err);
 }
 

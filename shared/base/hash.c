@@ -67,9 +67,13 @@ void hash_stream_close(struct hash_stream *stream)
 	mem_free(stream);
 }
 
+/* The library's own choice of the widest vectors that the processor has, three
+ * times faster than the SSE2 of the plain call. Same value; not every build of the library has it. */
+extern XXH64_hash_t XXH3_64bits_dispatch(const void *data, size_t size) __attribute__((weak));
+
 uint64_t hash_checksum(const void *data, size_t size)
 {
-	return XXH3_64bits(data, size);
+	return XXH3_64bits_dispatch != NULL ? XXH3_64bits_dispatch(data, size) : XXH3_64bits(data, size);
 }
 
 bool hash_equal(const struct hash *a, const struct hash *b)

@@ -483,6 +483,12 @@ static int take_reply(struct stream *stream, const Wire__Reply *reply, struct er
 		if (entry != NULL)
 			code = take_batch(stream, entry, reply->batch_ready, err);
 	} else if (reply->body_case == WIRE__REPLY__BODY_ERROR) {
+		/* It is shutting down: the same as being gone. */
+		if (reply->error->code == WIRE__ERROR_CODE__UNAVAILABLE) {
+			code = conn_error(reply, err);
+			conn_close(&stream->conn);
+			return code;
+		}
 		if (reply->id == 0) /* about the connection, which the daemon closes */
 			return conn_error(reply, err);
 		if (entry != NULL) {

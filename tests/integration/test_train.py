@@ -289,6 +289,30 @@ def tensors(path):
             for name, entry in json.loads(data[8:8 + size]).items() if name != "__metadata__"}
 
 
+def test_second_ctrl_c_ends_at_once(daemon, tmp_path):
+    process = start(daemon, tmp_path / "run", "--steps", "100000", "--batch-size", "24")
+    wait_for_lines(process, tmp_path / "run", 1)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30 * SLOW)
+    assert process.returncode in (130, -signal.SIGINT), said
+
+
+def test_both_killed(data, uninterrupted, tmp_path):
+    out = tmp_path / "run"
+    with Daemon() as own:
+        data.add(own)
+        for kill_at in (5, 11):
+            process = start(own, out, *LONG, *(["--resume"] if out.exists() else []))
+            wait_for_lines(process, out, kill_at)
+            own.kill()
+            process.kill()
+            process.wait()
+            own.start()
+        train_ok(own, out, "--resume", *LONG)
+    same_outcome(out, uninterrupted)
+
+
 def test_daemon_killed_and_started_again(data, uninterrupted, tmp_path):
     with Daemon() as own:
         data.add(own)
@@ -486,6 +510,23 @@ def test_diverging_run_stops(daemon, tmp_path):
     assert result.returncode == 1 and "not finite" in result.stderr and "--lr" in result.stderr, result.stderr
     assert all(line["loss"] is not None for line in lines(out, "train"))
     assert record(out)["state"] == "failed"
+
+
+def test_full_disk(daemon, uninterrupted, tmp_path):
+    """The run stops with a word about it, and goes on from the checkpoint before once there is room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", str(disk)], capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system takes root")
+    try:
+        result = train(daemon, disk / "run", *LONG)
+        assert result.returncode == 1 and "No space left" in result.stderr and "--resume" in result.stderr, result.stderr
+        assert not list((disk / "run" / "checkpoints").glob(".new*"))
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        train_ok(daemon, disk / "run", "--resume", *LONG)
+        same_outcome(disk / "run", uninterrupted)
+    finally:
+        subprocess.run(["umount", str(disk)], check=False)
 
 
 def test_eval_errors(daemon, arms, tmp_path):

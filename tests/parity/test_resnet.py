@@ -19,11 +19,17 @@ torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")
 
 ROOT = Path(__file__).resolve().parents[2]
-BENCH = ROOT / "build" / os.environ.get("MODE", "release") / "bench" / "bench_resnet"
+MODE = os.environ.get("MODE", "release")
+BENCH = ROOT / "build" / MODE / "bench" / "bench_resnet"
 FULL = os.environ.get("FULL") == "1"
 FEATURES = 768
 GRADIENT_LIMIT = 5e-3
 DTYPES = {"F32": np.float32, "F64": np.float64, "I64": np.int64}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bench():
+    subprocess.run(["make", "-s", f"MODE={MODE}", str(BENCH.relative_to(ROOT))], cwd=ROOT, check=True)
 
 
 def write_safetensors(path, tensors):
@@ -148,7 +154,6 @@ if FULL:
 
 @pytest.mark.parametrize("arch,size,batch,mode,kernels", CASES)
 def test_tower(arch, size, batch, mode, kernels, tmp_path):
-    assert BENCH.exists(), f"{BENCH} is missing; run `make benches`"
     torch.set_num_threads(2)
     best = {}
     for seed in range(3):

@@ -16,6 +16,7 @@
 #include "shared/base/rng.h"
 #include "trainer/kernels/image_ops.h"
 #include "trainer/kernels/image_rows.h"
+#include "trainer/kernels/process.h"
 
 static float *floats(size_t n)
 {
@@ -500,6 +501,20 @@ static void test_reference_bn_gradients(void **state)
 			assert_true(fabs(slope(&bd[c], xd, wd, bd, sd, dyd) - db[c]) < 1e-4);
 		}
 	}
+	float mean[FD_CHANNELS] = { 1, 1, 1 }, var[FD_CHANNELS] = { 2, 2, 2 };
+	ops->bn_stats_begin(bn);
+	ops->bn_stats(bn, x, FD_ROWS);
+	ops->bn_stats_end(bn, w, b, mean, var);
+	for (int c = 0; c < FD_CHANNELS; c++) {
+		double m = 0, v = 0;
+
+		for (int r = 0; r < FD_ROWS; r++)
+			m += xd[r * FD_CHANNELS + c] / FD_ROWS;
+		for (int r = 0; r < FD_ROWS; r++) /* the unbiased variance, as PyTorch keeps it */
+			v += (xd[r * FD_CHANNELS + c] - m) * (xd[r * FD_CHANNELS + c] - m) / (FD_ROWS - 1);
+		assert_true(fabs(mean[c] - (0.9 + 0.1 * m)) < 1e-6);
+		assert_true(fabs(var[c] - (1.8 + 0.1 * v)) < 1e-6);
+	}
 	ops->bn_close(bn);
 	ops->engine_close(engine);
 	float *all[] = { x, w, b, s, dy, y, g, dx, dw, db };
@@ -641,8 +656,10 @@ static void test_instruction_sets(void **state)
 	mem_free(terms);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	(void)argc;
+	kernels_settle_process(argv);
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_reference_conv_gradients), cmocka_unit_test(test_conv_against_reference),
 		cmocka_unit_test(test_conv_repeats_its_bits),    cmocka_unit_test(test_conv_limits),

@@ -171,7 +171,7 @@ static void test_text_differences(void **state)
 		for (size_t k = 0; k < p->count; k++)
 			direction[k] = (float)(p->grad[k] / norm);
 		expected = slope(&tower, &DROPPING, &pass, p->value, p->count, direction, 4e-3f);
-		if (!(fabs(norm - expected) <= 1e-2 * norm))
+		if (!(fabs(norm - expected) <= 3e-2 * norm))
 			fail_msg("%s: gradient %g, by differences %g", p->name, norm, expected);
 	}
 	close_tower(&tower);
@@ -253,6 +253,70 @@ static void test_evaluation_plan(void **state)
 	close_tower(&b);
 }
 
+/* Sites that the last forward call drew masks for. */
+static uint32_t sites[64];
+static int site_count;
+
+static void note_site(const struct dropout_spec *drop)
+{
+	assert_true(drop->probability > 0 && drop->seed == DROPPING.seed && drop->step == DROPPING.step);
+	sites[site_count++] = drop->layer;
+}
+
+static void noting_norm(float *y, float *sum, float *mean, float *rstd, const float *bias, const float *residual,
+			struct norm_weights norm, int width, struct packed_rows rows, const struct dropout_spec *drop)
+{
+	note_site(drop);
+	dense_ops_fast()->residual_norm(y, sum, mean, rstd, bias, residual, norm, width, rows, drop);
+}
+
+static void noting_embed(float *y, float *sum, float *mean, float *rstd, const float *word, const float *position,
+			 const float *type, struct norm_weights norm, int width, struct packed_rows rows,
+			 const struct dropout_spec *drop)
+{
+	note_site(drop);
+	dense_ops_fast()->embed_norm(y, sum, mean, rstd, word, position, type, norm, width, rows, drop);
+}
+
+static void noting_attention(float *ctx, float *probs, const float *q, const float *k, const float *v, struct attention_shape s,
+			     const struct dropout_spec *drop)
+{
+	note_site(drop);
+	dense_ops_fast()->attention(ctx, probs, q, k, v, s, drop);
+}
+
+/* No two of the tower's dropouts share a mask: embeddings, and three of each layer. */
+static void test_sites(void **state)
+{
+	struct dense_ops noting = *dense_ops_fast();
+	struct kernels kernels = *kernels_fast();
+	struct params *params;
+	struct bert *bert;
+	struct err err;
+	static struct pass pass;
+
+	(void)state;
+	noting.residual_norm = noting_norm;
+	noting.embed_norm = noting_embed;
+	noting.attention = noting_attention;
+	kernels.dense = &noting;
+	assert_int_equal(params_open(&params, &err), 0);
+	assert_int_equal(bert_open(&bert, &CONFIG, F, &kernels, params, &err), 0);
+	assert_int_equal(params_allocate(params, &err), 0);
+	params_init(params, 5);
+	assert_int_equal(bert_plan(bert, &LIMITS, &err), 0);
+	random_pass(&pass);
+	site_count = 0;
+	bert_forward(bert, &DROPPING, pass.word, OFFSETS, C, pass.t);
+	assert_int_equal(site_count, 1 + 3 * CONFIG.layers);
+	for (int i = 0; i < site_count; i++) {
+		for (int j = 0; j < i; j++)
+			assert_true(sites[i] != sites[j]);
+	}
+	bert_close(bert);
+	params_close(params);
+}
+
 static void test_text_errors(void **state)
 {
 	struct bert_config config = CONFIG;
@@ -279,7 +343,7 @@ static void test_text_errors(void **state)
 
 /* ---- fusion ---- */
 
-enum { B = 6, N = 30, K = 3 };
+enum { B = 6, N = 30, K = 3, SCALE = 3 };
 
 struct stage {
 	struct params *params;
@@ -375,16 +439,17 @@ static void test_fusion_split(void **state)
 	close_stage(b);
 }
 
+/* grad is that of SCALE times the loss. */
 static void check_slope(struct stage *s, float dropout, const char *what, float *x, const float *grad, size_t n)
 {
 	float *direction = malloc(n * sizeof(float)), *kept = malloc(n * sizeof(float));
-	double norm = sqrt(dot(grad, grad, n)), ends[2];
+	double norm = sqrt(dot(grad, grad, n)) / SCALE, ends[2];
 	const double step = 2e-3;
 
 	assert_true(direction != NULL && kept != NULL);
 	memcpy(kept, x, n * sizeof(float));
 	for (size_t i = 0; i < n; i++)
-		direction[i] = (float)(grad[i] / norm);
+		direction[i] = (float)(grad[i] / SCALE / norm);
 	for (int end = 0; end < 2; end++) {
 		for (size_t i = 0; i < n; i++)
 			x[i] = (float)(kept[i] + (end == 0 ? step : -step) * direction[i]);
@@ -405,7 +470,7 @@ static void test_fusion_differences(void **state)
 	for (int dropout = 0; dropout < 2; dropout++) {
 		float p = 0.3f * (float)dropout;
 
-		stage_pass(s, p, 1);
+		stage_pass(s, p, SCALE);
 		check_slope(s, p, "v", s->v, s->dv, B * F);
 		check_slope(s, p, "t", s->t, s->dt, C * F);
 		for (int i = 0; i < s->params->count; i++) {
@@ -431,8 +496,11 @@ static void test_pair_names(void **state)
 
 		fusion_forward(s->fusion, &DROPPING, 0.3f, s->v, B, s->t, C, &one, s->far, POSITIONS, s->logits, &s->result);
 		assert_near("one pair", s->logits, all + i * K, K, 1e-5);
-		fusion_forward(s->fusion, &DROPPING, 0.3f, s->v, B, s->t, C, &one, NULL, NULL, s->logits, &s->result);
-		assert_true(fabs(s->logits[0] - all[i * K]) > 1e-5f);
+		for (int other = 0; other < 2; other++) {
+			fusion_forward(s->fusion, &DROPPING, 0.3f, s->v, B, s->t, C, &one, other ? NULL : s->far,
+				       other ? POSITIONS : NULL, s->logits, &s->result);
+			assert_true(fabs(s->logits[0] - all[i * K]) > 1e-5f);
+		}
 	}
 	close_stage(s);
 }
@@ -449,6 +517,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_text_reference),	 cmocka_unit_test(test_text_differences), cmocka_unit_test(test_packing),
 		cmocka_unit_test(test_repeat),		 cmocka_unit_test(test_evaluation_plan),  cmocka_unit_test(test_text_errors),
+		cmocka_unit_test(test_sites),
 		cmocka_unit_test(test_fusion_reference), cmocka_unit_test(test_fusion_split),	  cmocka_unit_test(test_fusion_differences),
 		cmocka_unit_test(test_pair_names),
 	};

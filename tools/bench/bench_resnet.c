@@ -19,10 +19,12 @@
 #endif
 
 #include "shared/base/clock.h"
+#include "shared/base/log.h"
 #include "shared/base/mem.h"
 #include "shared/io/tensorfile.h"
 #include "trainer/model/resnet.h"
 #include "trainer/kernels/kernels.h"
+#include "trainer/kernels/process.h"
 
 static const char PREFIX[] = "image_encoder.";
 enum { PREFIX_BYTES = sizeof(PREFIX) - 1, FEATURES = 768 };
@@ -376,6 +378,8 @@ static int run(char **argv, int argc)
 
 int main(int argc, char **argv)
 {
+	kernels_settle_process(argv);
+	log_setup("bench_resnet", LOG_INFO, 0);
 	if (argc >= 6 && strcmp(argv[1], "speed") == 0)
 		return speed(argv, argc);
 	if (argc >= 8 && strcmp(argv[1], "run") == 0)

@@ -26,7 +26,7 @@ MAY_INCLUDE = {
     "preprocessd/serve": ["shared", "preprocessd/codec", "preprocessd/dataset", "preprocessd/store", "preprocessd/pipeline"],
     "preprocessd/main.c": ["shared", "preprocessd"],
     "trainer/kernels": ["shared"],
-    "trainer/io": ["shared", "trainer/nn"],
+    "trainer/io": ["shared", "trainer/kernels", "trainer/nn"],
     "trainer/client": ["shared"],
     "trainer/nn": ["shared", "trainer/kernels"],
     "trainer/model": ["shared", "trainer/kernels", "trainer/nn", "trainer/io"],
@@ -76,10 +76,10 @@ TESTS_ALLOWED = {"atoi", "atof", "atol", "fork", "system", "popen", "strcpy", "s
 
 # Only main.c ends the process.
 ENDERS = {"exit", "_exit", "abort", "quick_exit", "_Exit"}
-# server.c: a second signal means at once.
-ENDERS_ALLOWED = ("shared/base/check.c", "preprocessd/serve/server.c", "tools/", "tests/")
+# server.c, signals.c: a second signal means at once.
+ENDERS_ALLOWED = ("shared/base/check.c", "preprocessd/serve/server.c", "trainer/cli/signals.c", "tools/", "tests/")
 
-LINE_COLUMNS_MAX = 150
+LINE_COLUMNS_MAX = 160
 FILE_LINES_MAX = 900
 
 
@@ -229,7 +229,7 @@ def self_check():
         "spaces": ("shared/base/a.c", "void f(void)\n{\n    return;\n}\n"),
         "trailing": ("shared/base/a.c", "int a; \n"),
         "newline": ("shared/base/a.c", "int a;"),
-        "long": ("shared/base/a.c", "int " + "a" * 150 + ";\n"),
+        "long": ("shared/base/a.c", "int " + "a" * 170 + ";\n"),
         "head": ("shared/base/a.h", "#ifndef SHARED_BASE_A_H\n#define SHARED_BASE_A_H\n#endif\n"),
         "guard": ("shared/base/a.h", "/*\n * a.h - x\n */\n#ifndef A_H\n#define A_H\n#endif\n"),
     }

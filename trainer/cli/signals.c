@@ -11,9 +11,10 @@ static void on_signal(int number)
 	static const char note[] = "\ntrainer: stopping after this step; once more to stop at once\n";
 
 	(void)number;
-	if (stop_asked)
-		_exit(130);
 	stop_asked = 1;
+	/* The next one has its default effect: the end. */
+	signal(SIGINT, SIG_DFL);
+	signal(SIGTERM, SIG_DFL);
 	/* Nothing can be done about a standard error that is gone. */
 	ssize_t ignored = write(STDERR_FILENO, note, sizeof(note) - 1);
 	(void)ignored;

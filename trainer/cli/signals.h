@@ -1,6 +1,6 @@
 /*
  * signals.h - Ctrl-C and SIGTERM ask a run to stop after the step it is in; a
- * second one ends the process at once (exit code 130).
+ * second one ends the process at once, as if nobody had asked to be told.
  *
  * Threads: signals_install() once, by the main thread.
  */

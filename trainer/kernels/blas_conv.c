@@ -51,22 +51,6 @@ static size_t column_width(const struct gather *g)
 	return (size_t)g->kernel * (size_t)g->kernel * (size_t)g->channels;
 }
 
-bool blas_uses_processor(void)
-{
-#if defined(__x86_64__)
-	static const char *const wide[] = { "SkylakeX", "Cooperlake", "SapphireRapids" };
-
-	if (!__builtin_cpu_supports("avx512f"))
-		return true;
-	for (size_t i = 0; i < ARRAY_LEN(wide); i++)
-		if (strcmp(openblas_get_corename(), wide[i]) == 0)
-			return true;
-	return false;
-#else
-	return true;
-#endif
-}
-
 static bool is_plain_product(const struct conv_shape *s)
 {
 	return s->kernel == 1 && s->stride == 1 && s->pad == 0;

@@ -11,13 +11,15 @@
 static void hint_core_type(void)
 {
 #if defined(__x86_64__)
+	static bool told;
 	const char *forced = getenv("OPENBLAS_CORETYPE"), *core = openblas_get_corename();
 
 	__builtin_cpu_init();
-	if (forced != NULL && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+	if (!told && forced != NULL && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
 	    strcmp(core, "SkylakeX") != 0 && strcmp(core, "Cooperlake") != 0 && strcmp(core, "SapphireRapids") != 0)
 		log_info("OPENBLAS_CORETYPE=%s in the environment halves the speed of matrix products on this processor; "
 			 "unset it for full speed", forced);
+	told = true;
 #endif
 }
 

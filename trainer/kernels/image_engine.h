@@ -98,9 +98,6 @@ void bn_sums_end(struct bn *bn, float *dweight, float *dbias);
 /* blas_conv.c: convolutions as matrix products. Also what oneDNN's table uses
  * where the library has only its reference code for a shape. */
 MUST_USE int blas_conv_reserve(struct conv *conv, struct err *err);
-/* False where OpenBLAS runs narrower vectors than the processor has (an old
- * version, or OPENBLAS_CORETYPE in the environment). */
-bool blas_uses_processor(void);
 void blas_conv_forward(struct conv *conv, const float *x, int n, float *y);
 void blas_conv_backward_data(struct conv *conv, const float *dy, int n, float *dx, bool add);
 void blas_conv_backward_weights(struct conv *conv, const float *x, const float *dy, int n, float *grad);

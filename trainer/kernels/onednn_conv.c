@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "shared/base/mem.h"
+#include "trainer/kernels/process.h"
 
 enum pass { PASS_FORWARD, PASS_DATA, PASS_DATA_ADD, PASS_WEIGHTS, PASSES }; /* bit numbers of enum conv_passes */
 _Static_assert(CONV_DATA_ADD == 1 << PASS_DATA_ADD && CONV_WEIGHTS == 1 << PASS_WEIGHTS, "passes and their bits");
@@ -491,7 +492,7 @@ static int onednn_engine_open(struct image_engine **out, struct err *err)
 		rc = err_set(err, ERR_UNSUPPORTED, "oneDNN: no processor engine; build with ONEDNN=0 to use OpenBLAS alone");
 		goto out;
 	}
-	engine->onednn->products = blas_uses_processor();
+	engine->onednn->products = kernels_blas_fits_processor();
 	*out = engine;
 	return 0;
 out:

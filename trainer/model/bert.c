@@ -251,13 +251,10 @@ static void plan(struct bert *bert)
 	for (int i = 0; i <= last; i++) {
 		float *in = i == 0 ? bert->states[0].in : bert->states[i - 1].y2;
 
-		if (i > 0 && i < last && !bert->limits.training) {
-			bert->states[i] = bert->states[0];
-			/* a layer's y2 may not be its in: two of them take turns */
-			bert->states[i].y2 = i % 2 == 0 ? bert->states[0].y2 : bert->states[0].in;
-		} else {
+		if (i > 0 && i < last && !bert->limits.training)
+			bert->states[i] = bert->states[0]; /* y2 is written when in is no longer needed */
+		else
 			plan_layer(bert, i);
-		}
 		bert->states[i].in = in;
 	}
 	bert->act = arena_take(arena, T * I);

@@ -141,7 +141,9 @@ static int gradients(struct session *s, uint64_t step, uint64_t epoch, struct st
 
 	*sums = (struct step_sums){ 0 };
 	keep_buffers(s, false);
-	s->ops->fill(s->params->grads, s->params->trained_elements, 0.0f);
+	if (!s->grads_clear)
+		s->ops->fill(s->params->grads, s->params->trained_elements, 0.0f);
+	s->grads_clear = false;
 	model_set_fusion_dropout(s->model, reg_dropout_probability(&s->plan.reg, epoch));
 	for (uint32_t place = 0; place < places; place++)
 		if ((code = micro_step(s, step, epoch, first + place, place, places, sums, err)) != 0) {
@@ -197,6 +199,7 @@ int loop_step(struct session *s, struct metrics_train *line, struct err *err)
 		return diverged(s, step, line->lr, err);
 	optimizer_step(s->optimizer, line->lr, reg_l2_decoupled(&s->plan.reg, line->epoch),
 		       clip_coefficient(line->grad_norm, s->config.clip));
+	s->grads_clear = true;
 	double seconds = clock_seconds() - began;
 	waited = feed_wait_seconds(s->feed) - waited;
 	fill_line(s, line, &sums, seconds, waited);
@@ -296,17 +299,21 @@ static int validate_and_log(struct session *s, struct err *err)
 static void epoch_line(struct session *s)
 {
 	uint64_t done = s->progress.step, epoch = (done - 1) / s->steps_per_epoch;
-	char val[96] = "";
+	char val[96] = "", adv[96] = "";
+	double steps = (double)s->epoch_steps;
 
 	if (s->epoch_steps == 0 || (done % s->steps_per_epoch != 0 && done != s->steps_total))
 		return;
 	if (s->has_last_val && s->progress.validated)
 		snprintf(val, sizeof(val), "; val loss %.4f, accuracy %.4f%s", s->last_val.loss, s->last_val.accuracy,
 			 s->progress.best_step == done ? " (best)" : "");
-	log_info("epoch %llu done: train loss %.4f, accuracy %.4f%s; %.0f s", (unsigned long long)epoch,
-		 s->epoch_loss / (double)s->epoch_steps, s->epoch_accuracy / (double)s->epoch_steps, val,
-		 clock_seconds() - s->epoch_began);
+	if (s->epoch_adv_cost > 0)
+		snprintf(adv, sizeof(adv), "; adversarial loss %.4f, perturbation %.3f of its target, step %.2f x a clean one",
+			 s->epoch_adv_loss / steps, s->epoch_adv_ratio / steps, s->epoch_adv_cost / steps);
+	log_info("epoch %llu done: train loss %.4f, accuracy %.4f%s%s; %.0f s", (unsigned long long)epoch, s->epoch_loss / steps,
+		 s->epoch_accuracy / steps, val, adv, clock_seconds() - s->epoch_began);
 	s->epoch_loss = s->epoch_accuracy = 0;
+	s->epoch_adv_loss = s->epoch_adv_ratio = s->epoch_adv_cost = 0;
 	s->epoch_steps = 0;
 	s->epoch_began = clock_seconds();
 }
@@ -356,6 +363,11 @@ static void show(struct session *s, const struct metrics_train *line)
 	s->epoch_loss += line->loss;
 	s->epoch_accuracy += line->accuracy;
 	s->epoch_steps++;
+	if (line->adv) {
+		s->epoch_adv_loss += line->adv_loss;
+		s->epoch_adv_ratio += fmax(line->delta_over_embedding, line->delta_over_feature);
+		s->epoch_adv_cost += line->adv_cost;
+	}
 	snprintf(note, sizeof(note), "epoch %llu  loss %.4f  acc %.3f  %.1f pairs/s  wait %.1f%%",
 		 (unsigned long long)line->epoch, line->loss, line->accuracy, line->pairs_per_s,
 		 s->step_total > 0 ? 100.0 * s->wait_total / s->step_total : 0.0);

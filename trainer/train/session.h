@@ -61,6 +61,7 @@ struct session {
 	/* per micro-batch, (batch_size) */
 	uint32_t *picture_positions, *caption_positions;
 	uint8_t *correct;      /* (pairs) */
+	bool grads_clear;      /* all gradients are zero */
 	float *buffers;        /* running statistics at the start of a step; NULL when steps are whole batches */
 	int64_t *counters;     /* (params->count) */
 
@@ -78,6 +79,7 @@ struct session {
 	struct progress bar;
 	/* sums over the epoch, for its line on the terminal */
 	double epoch_loss, epoch_accuracy, epoch_began;
+	double epoch_adv_loss, epoch_adv_ratio, epoch_adv_cost; /* of the adversary; 0 without */
 	uint64_t epoch_steps;
 	double wait_total, step_total; /* seconds of this session, for the progress line */
 };
