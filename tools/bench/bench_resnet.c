@@ -19,6 +19,7 @@
 #endif
 
 #include "shared/base/clock.h"
+#include "shared/base/log.h"
 #include "shared/base/mem.h"
 #include "shared/io/tensorfile.h"
 #include "trainer/model/resnet.h"
@@ -378,6 +379,7 @@ static int run(char **argv, int argc)
 int main(int argc, char **argv)
 {
 	kernels_settle_process(argv);
+	log_setup("bench_resnet", LOG_INFO, 0);
 	if (argc >= 6 && strcmp(argv[1], "speed") == 0)
 		return speed(argv, argc);
 	if (argc >= 8 && strcmp(argv[1], "run") == 0)
