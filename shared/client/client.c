@@ -281,6 +281,8 @@ static int copy_texts(struct stream *stream, const struct stream_options *o, str
 	return 0;
 }
 
+static int reconnect(struct stream *stream, struct err *err);
+
 int stream_open(struct stream **out, const struct stream_options *options, struct err *err)
 {
 	int code = check_options(options, err);
@@ -300,6 +302,9 @@ int stream_open(struct stream **out, const struct stream_options *options, struc
 	code = copy_texts(stream, options, err);
 	if (code == 0)
 		code = connect_stream(stream, err);
+	/* It was there and died at this very moment. */
+	if (code == ERR_UNAVAILABLE && stream->conn.broken)
+		code = reconnect(stream, err);
 	if (code != 0) {
 		stream_close(stream);
 		return code;

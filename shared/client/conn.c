@@ -106,6 +106,7 @@ int conn_open(struct conn *conn, const char *socket, const char *client_name, st
 	int code = 0;
 
 	conn_close(conn);
+	conn->broken = false;
 	if (conn->arena.first == NULL)
 		code = arena_init(&conn->arena, CONN_ARENA_BYTES_MAX, err);
 	if (code == 0)
@@ -130,6 +131,7 @@ out:
 static int broken(struct conn *conn, struct err *err, const char *what)
 {
 	conn_close(conn);
+	conn->broken = true;
 	return err_set(err, ERR_UNAVAILABLE, "the connection to preprocessd broke (%s)", what);
 }
 

@@ -19,6 +19,7 @@ enum { CONN_POLL_MS = 100 };
 
 struct conn {
 	int fd;          /* -1: closed */
+	bool broken;     /* the last one ended without our doing: the daemon died */
 	int received_fd; /* -1, or what came with SCM_RIGHTS and was not taken yet */
 	struct frame_reader in;
 	struct buf out;
