@@ -94,6 +94,19 @@ static void runner_ends(struct add *add)
 	pthread_mutex_unlock(&add->lock);
 }
 
+/* A cache that keeps nothing any more: the disk is full, say. Sooner heard than at the end. */
+static bool cache_failed(struct add *add, struct err *err)
+{
+	struct pipeline *pipeline = add->pipeline;
+
+	if (counter_get(&pipeline->put_failures) == add->put_failures_before)
+		return false;
+	pthread_mutex_lock(&pipeline->put_lock);
+	*err = pipeline->put_err;
+	pthread_mutex_unlock(&pipeline->put_lock);
+	return true;
+}
+
 /* Is it the picture's fault? What is not (no memory, no descriptors, a
  * damaged cache) must not leave samples out of a data set. */
 static bool blames_picture(int code, const char *path)
@@ -138,7 +151,9 @@ static void add_picture(struct worker *worker, struct add *add, uint32_t i)
 	enum prepared how;
 	struct err err;
 
-	if (prepare_file(worker, &add->settings, path, &content, &how, &err) == 0) {
+	if (cache_failed(add, &err)) {
+		stop_all(add, &err);
+	} else if (prepare_file(worker, &add->settings, path, &content, &how, &err) == 0) {
 		listing_set_hash(add->listing, i, &content);
 		if (how == PREPARED_MADE)
 			atomic_fetch_add(&add->decoded, 1);
@@ -206,7 +221,8 @@ static int run_phase(struct add *add, void (*run)(struct worker *, struct pool_j
 	pthread_mutex_unlock(&add->lock);
 	if (add->code != 0) {
 		*err = add->err;
-		return add->code;
+		add->code = 0; /* add_main() sets it again */
+		return err->code;
 	}
 	return is_cancelled(add) ? cancelled_error(add, err) : 0;
 }
@@ -455,19 +471,13 @@ static int commit_all(struct add *add, struct err *err)
 
 	set_phase(add, WIRE__PROGRESS__PHASE__COMMITTING, 0);
 	int code = cache_flush(pipeline->cache, err);
-	if (code == 0 && counter_get(&pipeline->put_failures) != add->put_failures_before) {
-		pthread_mutex_lock(&pipeline->put_lock);
-		*err = pipeline->put_err;
+	if (code == 0 && cache_failed(add, err))
 		code = err->code;
-		pthread_mutex_unlock(&pipeline->put_lock);
-	}
 	if (code == 0)
 		code = fill_commit(add, &commit, err);
 	if (code == 0)
 		code = cache_apply(pipeline->cache, commit.changes, commit.count, err);
-	if (code != 0)
-		err_prefix(err, "data set %s was not registered; what was prepared stays in the cache", add->request->name);
-	else
+	if (code == 0)
 		catalog_dataset_changed(pipeline->catalog, &add->manifest->version);
 	buf_free(&commit.manifest);
 	buf_free(&commit.failures);
@@ -493,6 +503,8 @@ static int run_add(struct add *add, struct err *err)
 	};
 	for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
 		code = steps[i](add, err);
+		if (code == ERR_FULL || code == ERR_NOMEM)
+			err_prefix(err, "data set %s was not registered; what was prepared stays in the cache", add->request->name);
 		if (code == 0 && is_cancelled(add) && i + 1 < ARRAY_LEN(steps))
 			code = cancelled_error(add, err);
 		if (code != 0)

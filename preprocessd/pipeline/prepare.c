@@ -29,7 +29,8 @@ struct request {
 	size_t bytes; /* of the payload; 0: any multiple of 4 */
 	cache_visit use;
 	void *context;
-	bool damaged; /* its record is: make it again without looking there */
+	bool damaged; /* its record was, at the last look */
+	struct err damage;
 	enum prepared how;
 };
 
@@ -48,15 +49,13 @@ static int look_up(struct request *request, struct err *err)
 	struct cache_reader *reader = request->worker->reader;
 	struct err reason;
 
-	if (request->damaged)
-		return ERR_NOTFOUND;
+	request->damaged = false;
 	if (request->use == NULL)
 		return cache_has(reader, &request->key) ? 0 : ERR_NOTFOUND;
 	int code = cache_read(reader, &request->key, true, use_checked, request, &reason);
 	if (code == ERR_CORRUPT) {
-		log_warn("a damaged record in the cache is made again (%s)", reason.message);
-		counter_add(&request->worker->pipeline->counters.remade, 1);
 		request->damaged = true;
+		request->damage = reason;
 		return ERR_NOTFOUND;
 	}
 	if (code != 0 && code != ERR_NOTFOUND)
@@ -119,11 +118,15 @@ static int lead(struct request *request, struct flight *flight, make_record make
 		request->how = PREPARED_HIT;
 		return code;
 	}
+	if (request->damaged)
+		log_warn("a damaged record in the cache is made again (%s)", request->damage.message);
 	code = make(request, context, &payload, &size, err);
 	if (code != 0) {
 		flights_fail(flights, flight, err);
 		return code;
 	}
+	if (request->damaged)
+		counter_add(&request->worker->pipeline->counters.remade, 1);
 	request->how = PREPARED_MADE;
 	return land(request, flight, payload, size, err);
 }
@@ -162,7 +165,6 @@ static int get_or_make(struct request *request, make_record make, void *context,
 		if (!again)
 			return code;
 		/* The leader found a sound record: so will we. */
-		request->damaged = false;
 	}
 }
 

@@ -72,39 +72,69 @@ out:
 	return code;
 }
 
+/* Where a write to path ends up: the target of a symbolic link, which a rename
+ * over the link would not be. */
+static char *final_path(const char *path)
+{
+	char *real = realpath(path, NULL);
+	char *copy = mem_strdup(real != NULL ? real : path);
+
+	free(real);
+	return copy;
+}
+
+/* A device, pipe or socket takes bytes as they come: /dev/null is no place for a rename. */
+static bool is_special(const char *path)
+{
+	struct stat info;
+
+	return stat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode);
+}
+
+static int open_temporary(struct fs_writer *writer, size_t bytes, struct err *err)
+{
+	snprintf(writer->temporary, bytes, "%s.XXXXXX.tmp", writer->path);
+	writer->fd = mkostemps(writer->temporary, 4, O_CLOEXEC);
+	if (writer->fd < 0) {
+		writer->temporary[0] = '\0';
+		return err_errno(err, errno, "%s", writer->path);
+	}
+	mode_t mask = umask(0);
+
+	umask(mask);
+	if (fchmod(writer->fd, 0666 & ~mask) != 0)
+		return err_errno(err, errno, "%s", writer->path);
+	return 0;
+}
+
 int fs_writer_open(struct fs_writer **out, const char *path, struct err *err)
 {
-	int code;
-	size_t bytes = strlen(path) + sizeof(".XXXXXX.tmp");
+	int code = 0;
+	size_t bytes = 0;
 	struct fs_writer *writer = mem_zalloc(sizeof(*writer));
 
 	*out = NULL;
 	if (writer == NULL)
 		return err_nomem(err, sizeof(*writer));
 	writer->fd = -1;
-	writer->path = mem_strdup(path);
-	writer->temporary = mem_alloc(bytes);
+	/* Where realpath() fails (/dev/stdout to a pipe), the path as given still names the thing. */
+	writer->path = is_special(path) ? mem_strdup(path) : final_path(path);
+	if (writer->path != NULL)
+		bytes = strlen(writer->path) + sizeof(".XXXXXX.tmp");
+	writer->temporary = mem_zalloc(bytes);
 	if (writer->path == NULL || writer->temporary == NULL) {
 		code = err_nomem(err, bytes);
-		goto failed;
+	} else if (is_special(path)) {
+		writer->fd = open(path, O_WRONLY | O_CLOEXEC);
+		if (writer->fd < 0)
+			code = err_errno(err, errno, "%s", path);
+	} else {
+		code = open_temporary(writer, bytes, err);
 	}
-	snprintf(writer->temporary, bytes, "%s.XXXXXX.tmp", path);
-	writer->fd = mkostemps(writer->temporary, 4, O_CLOEXEC);
-	if (writer->fd < 0) {
-		code = err_errno(err, errno, "%s", path);
-		writer->temporary[0] = '\0';
-		goto failed;
-	}
-	mode_t mask = umask(0);
-	umask(mask);
-	if (fchmod(writer->fd, 0666 & ~mask) != 0) {
-		code = err_errno(err, errno, "%s", path);
-		goto failed;
-	}
-	*out = writer;
-	return 0;
-failed:
-	fs_writer_abort(writer);
+	if (code != 0)
+		fs_writer_abort(writer);
+	else
+		*out = writer;
 	return code;
 }
 
@@ -146,12 +176,17 @@ static int sync_folder_of(const char *path, struct err *err)
 int fs_writer_commit(struct fs_writer *writer, struct err *err)
 {
 	int code;
+	int fd = writer->fd;
 
-	if (fsync(writer->fd) != 0) {
+	if (writer->temporary[0] == '\0') {
+		writer->fd = -1;
+		code = close(fd) == 0 ? 0 : err_errno(err, errno, "%s", writer->path);
+		goto out;
+	}
+	if (fsync(fd) != 0) {
 		code = err_errno(err, errno, "%s", writer->path);
 		goto out;
 	}
-	int fd = writer->fd;
 	writer->fd = -1;
 	if (close(fd) != 0 || rename(writer->temporary, writer->path) != 0) {
 		code = err_errno(err, errno, "%s", writer->path);

@@ -4,6 +4,8 @@
  * fs_write_atomic() writes a temporary file beside the target, fsyncs it and
  * renames it over the target, then fsyncs the folder: after a crash the old or
  * the new content is there, never a mixture. On failure nothing is left over.
+ * A symbolic link stays one: its target is replaced. A device, pipe or socket
+ * (/dev/null, /dev/stdout) is written to as it is.
  */
 #ifndef SHARED_BASE_FS_H
 #define SHARED_BASE_FS_H

@@ -414,6 +414,53 @@ def test_source_that_changes_or_disappears(tmp_path, daemon):
     assert digests(daemon, "data", "--batch-size", 8, "--size", 48)
 
 
+def flip_record(daemon, picture, size, tmp_path):
+    """Changes one byte of a picture's record in the stopped daemon's cache file."""
+    out = tmp_path / "pixels.safetensors"
+    assert run("prepctl", "inspect", "image", picture, "--size", size, "--dtype", "u8", "--out", out).returncode == 0
+    raw = out.read_bytes()
+    pixels = raw[8 + struct.unpack("<Q", raw[:8])[0]:][:3 * size * size]
+    with open(daemon.cache / "data.mdb", "r+b") as file:
+        at = file.read().find(pixels)
+        assert at > 0, "the record was not found"
+        file.seek(at + 100)
+        file.write(bytes([pixels[100] ^ 1]))
+
+
+def test_damaged_record_is_made_again(small, daemon, tmp_path):
+    small.add(daemon)
+    arguments = ["small", "--size", 64, "--batch-size", 48]
+    want = digests(daemon, *arguments)
+    assert daemon.stop() == 0
+    picture = small.images / small.rows[5][0]
+    flip_record(daemon, picture, 64, tmp_path)
+    daemon.start()
+    assert digests(daemon, *arguments) == want
+    status = daemon.status()
+    assert (status["remade"], status["decoded"]) == (1, 1)
+    assert digests(daemon, *arguments) == want and daemon.status()["remade"] == 1
+    assert daemon.stop() == 0
+    flip_record(daemon, picture, 64, tmp_path)
+    moved = picture.with_suffix(".moved")
+    picture.rename(moved)
+    daemon.start()
+    try:
+        result = daemon.prepctl("digests", *arguments)
+        assert result.returncode == 1 and "is gone" in result.stderr and picture.name in result.stderr
+    finally:
+        moved.rename(picture)
+    assert digests(daemon, *arguments) == want
+
+
+def test_rank_without_samples(small, daemon, tmp_path):
+    small.add(daemon)
+    arguments = ["small", "--split", "val", "--order", "eval", "--batch-size", 8, "--world", 4, "--size", 16]
+    assert len(digests(daemon, *arguments, "--rank", 0)) == 2
+    assert len(digests(daemon, *arguments, "--rank", 3)) == 2  # the second one is empty
+    result = daemon.prepctl("batch", *arguments, "--rank", 3, "--step", 1, "--out", tmp_path / "x")
+    assert result.returncode == 1 and "rank 3" in result.stderr and not (tmp_path / "x").exists()
+
+
 def test_names_and_versions(small, daemon, tmp_path):
     small.add(daemon)
     other = SmallData(tmp_path / "other", train=10, val=4)

@@ -157,7 +157,7 @@ def demo_ready():
             pytest.skip(f"{path} is not built")
 
 
-def test_demo_beside_another_daemon_twice(tmp_path, demo_ready):
+def test_demo_twice(tmp_path, demo_ready):
     """A short demo: its table, nothing left behind, another daemon of the same user untouched."""
     with Daemon() as other:
         SmallData(other.folder / "data").add(other)
@@ -175,7 +175,7 @@ def test_demo_beside_another_daemon_twice(tmp_path, demo_ready):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_demo_interrupted_leaves_nothing(tmp_path, demo_ready, number):
+def test_demo_interrupted(tmp_path, demo_ready, number):
     process = subprocess.Popen([ROOT / "tools/demo/run.sh"], env=demo_environment(tmp_path) | {"DEMO_EPOCHS": "500"}, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL, start_new_session=True)
     folder = None

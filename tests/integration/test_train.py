@@ -512,6 +512,23 @@ def test_diverging_run_stops(daemon, tmp_path):
     assert record(out)["state"] == "failed"
 
 
+def test_full_disk(daemon, uninterrupted, tmp_path):
+    """The run stops with a word about it, and goes on from the checkpoint before once there is room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", str(disk)], capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system takes root")
+    try:
+        result = train(daemon, disk / "run", *LONG)
+        assert result.returncode == 1 and "No space left" in result.stderr and "--resume" in result.stderr, result.stderr
+        assert not list((disk / "run" / "checkpoints").glob(".new*"))
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        train_ok(daemon, disk / "run", "--resume", *LONG)
+        same_outcome(disk / "run", uninterrupted)
+    finally:
+        subprocess.run(["umount", str(disk)], check=False)
+
+
 def test_eval_errors(daemon, arms, tmp_path):
     checkpoint = arms["none"] / "last.safetensors"
 

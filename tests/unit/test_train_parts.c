@@ -175,8 +175,9 @@ static void check_optimizer(enum optimizer_kind kind)
 	struct decay_spans spans;
 	struct optimizer *optimizer;
 	double *exact = mem_array(params->trained_elements * 3, sizeof(*exact));
+	float *grads = mem_array(params->trained_elements, sizeof(*grads));
 
-	assert_non_null(exact);
+	assert_true(exact != NULL && grads != NULL);
 	OK(decay_spans_init(&spans, params, false, err));
 	OK(optimizer_open(&optimizer, &config, params, &spans, vector_ops_fast(), err));
 	for (size_t e = 0; e < params->trained_elements; e++)
@@ -186,13 +187,16 @@ static void check_optimizer(enum optimizer_kind kind)
 		for (int i = 0; i < params->count; i++)
 			for (size_t e = 0; params->all[i].grad != NULL && e < params->all[i].count; e++)
 				params->all[i].grad[e] = (float)sin((double)(i * 100 + (int)e + t));
+		memcpy(grads, params->grads, params->trained_elements * sizeof(*grads));
 		optimizer_step(optimizer, 0.01, 0.1, 0.5f);
+		for (size_t e = 0; e < params->trained_elements; e++)
+			assert_true(params->grads[e] == 0.0f);
 		for (int i = 0; i < params->count; i++) {
 			const struct param *p = &params->all[i];
 			bool decayed = p->kind == PARAM_WEIGHT || p->kind == PARAM_EMBEDDING;
 
 			for (size_t e = 0; p->grad != NULL && e < p->count; e++) {
-				double *x = exact + 3 * (p->at + e), g = 0.5 * (double)p->grad[e];
+				double *x = exact + 3 * (p->at + e), g = 0.5 * (double)grads[p->at + e];
 
 				x[0] *= decayed ? 1 - 0.01 * 0.1 : 1;
 				if (kind == OPTIMIZER_SGD) {
@@ -213,6 +217,7 @@ static void check_optimizer(enum optimizer_kind kind)
 	decay_spans_free(&spans);
 	params_close(params);
 	mem_free(exact);
+	mem_free(grads);
 }
 
 static void test_optimizers(void **state)

@@ -196,7 +196,7 @@ static void test_row_correct(void **state)
 static void check_adamw(size_t n, double decay, float grad_scale)
 {
 	const struct vector_ops *fast = vector_ops_fast(), *ref = vector_ops_reference();
-	float *value[2], *m[2], *v[2], *grad = random_array(n, 9);
+	float *value[2], *m[2], *v[2], *grad = random_array(n, 9), *cleared[2] = { random_array(n, 9), random_array(n, 9) };
 	double *exact = mem_array(3 * (n + 1), sizeof(*exact));
 
 	assert_non_null(exact);
@@ -213,8 +213,14 @@ static void check_adamw(size_t n, double decay, float grad_scale)
 					   .correction1 = 1 - pow(0.9, t), .correction2 = 1 - pow(0.999, t),
 					   .grad_scale = grad_scale };
 
-		fast->adamw(value[0], grad, m[0], v[0], n, &step);
-		ref->adamw(value[1], grad, m[1], v[1], n, &step);
+		if (t < 3) {
+			fast->adamw(value[0], grad, m[0], v[0], n, &step);
+			ref->adamw(value[1], grad, m[1], v[1], n, &step);
+		} else { /* the last time the gradient goes */
+			step.clear = 1;
+			fast->adamw(value[0], cleared[0], m[0], v[0], n, &step);
+			ref->adamw(value[1], cleared[1], m[1], v[1], n, &step);
+		}
 		same_bits(value[0], value[1], n, "adamw: value");
 		same_bits(m[0], m[1], n, "adamw: m");
 		same_bits(v[0], v[1], n, "adamw: v");
@@ -230,7 +236,10 @@ static void check_adamw(size_t n, double decay, float grad_scale)
 		}
 	}
 	for (int k = 0; k < 2; k++) {
-		assert_true(value[k][n] == 12345.0f);
+		assert_true(value[k][n] == 12345.0f && cleared[k][n] == 12345.0f);
+		for (size_t i = 0; i < n; i++)
+			assert_true(cleared[k][i] == 0.0f);
+		mem_free(cleared[k]);
 		mem_free(value[k]);
 		mem_free(m[k]);
 		mem_free(v[k]);
@@ -289,7 +298,16 @@ static void test_sgd(void **state)
 					fail_msg("sgd step %d: %.9g, by the formula %.9g", t, (double)b[i], e[0]);
 			}
 		}
-		assert_true(a[n] == 12345.0f);
+		struct sgd_step last = { .lr = 0.1, .momentum = 0.9, .grad_scale = 1.0f, .clear = 1 };
+		float *other = random_array(n, 2);
+
+		fast->sgd(a, g, ma, n, &last);
+		ref->sgd(b, other, mb, n, &last);
+		same_bits(a, b, n, "sgd: value");
+		for (size_t i = 0; i < n; i++)
+			assert_true(g[i] == 0.0f && other[i] == 0.0f);
+		assert_true(a[n] == 12345.0f && g[n] == 12345.0f);
+		mem_free(other);
 		mem_free(a);
 		mem_free(b);
 		mem_free(g);

@@ -6,17 +6,17 @@
 # daemon that is running and leaves nothing behind, also when interrupted.
 #
 #   DEMO_KEEP=DIR      keep the folder there (pictures, cache, runs) instead of removing it
-#   DEMO_PICTURES=N    training pictures (default 800; a quarter as many for validation)
-#   DEMO_EPOCHS=N      epochs of each run
+#   DEMO_PICTURES=N    training pictures (default 1000; a quarter as many for validation)
+#   DEMO_EPOCHS=N      epochs of each run (default 60)
 #   DEMO_ARMS="A B"    the values of --reg (default: none dropout l2 adv)
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
 bin=$root/build/release/bin
-pictures=${DEMO_PICTURES:-800}
-epochs=${DEMO_EPOCHS:-20}
+pictures=${DEMO_PICTURES:-1000}
+epochs=${DEMO_EPOCHS:-60}
 arms=${DEMO_ARMS:-none dropout l2 adv}
 # The same for every arm.
-options="--task match --preset tiny --batch-size 32 --lr 5e-4 --seed 1 --epochs $epochs"
+options="--task match --preset tiny --batch-size 32 --lr 3e-4 --seed 1 --epochs $epochs"
 
 # A demo shows what it is told here, not what the user's own daemon is set to.
 unset PREPROCESSD_SOCKET PREPROCESSD_CACHE
@@ -73,7 +73,7 @@ for program in preprocessd prepctl trainer; do
 done
 # A socket's path has 107 bytes at most.
 folder=${TMPDIR:-/tmp}
-[ ${#folder} -gt 60 ] && folder=/tmp
+[ ${#folder} -gt 80 ] && folder=/tmp
 work=$(mktemp -d "$folder/demo-XXXXXX") || fail "no temporary folder could be made in $folder"
 socket=$work/daemon.sock
 cache=$work/cache

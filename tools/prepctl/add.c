@@ -167,8 +167,10 @@ static void on_progress(void *context, const Wire__Progress *progress)
 	if (phase < 0 || phase >= (int)ARRAY_LEN(what))
 		return;
 	if (phase != display->phase) {
-		if (display->phase >= 0)
+		if (display->phase >= 0) {
+			display->done = display->progress.total; /* the last count was on its way when the phase ended */
 			draw(display, true);
+		}
 		display->phase = phase;
 		snprintf(display->label, sizeof(display->label), "%s %s", what[phase], display->name);
 		/* Nothing is counted while files are read and saved. */

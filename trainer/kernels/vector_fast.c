@@ -7,6 +7,7 @@
 #include "trainer/kernels/vector_ops.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "shared/base/check.h"
@@ -237,7 +238,7 @@ CLONES static void adamw_span(out_array value, in_array grad, out_array m, out_a
 	}
 }
 
-static void fast_adamw(float *value, const float *grad, float *m, float *v, size_t n, const struct adamw_step *step)
+static void fast_adamw(float *value, float *grad, float *m, float *v, size_t n, const struct adamw_step *step)
 {
 	const struct adamw_scalars scalars = {
 		.keep = (float)(1.0 - step->lr * step->decay),
@@ -251,7 +252,13 @@ static void fast_adamw(float *value, const float *grad, float *m, float *v, size
 		.grad_scale = step->grad_scale,
 	};
 
-	FOR_CHUNKS(n, from, count, adamw_span(value + from, grad + from, m + from, v + from, count, &scalars));
+	const bool clear = step->clear;
+
+	FOR_CHUNKS(n, from, count, {
+		adamw_span(value + from, grad + from, m + from, v + from, count, &scalars);
+		if (clear)
+			memset(grad + from, 0, count * sizeof(*grad));
+	});
 }
 
 CLONES static void sgd_span(out_array value, in_array grad, out_array momentum, size_t n, float keep, float by, float rate,
@@ -274,17 +281,21 @@ CLONES static void sgd_first_span(out_array value, in_array grad, out_array mome
 	}
 }
 
-static void fast_sgd(float *value, const float *grad, float *momentum, size_t n, const struct sgd_step *step)
+static void fast_sgd(float *value, float *grad, float *momentum, size_t n, const struct sgd_step *step)
 {
 	const float keep = (float)(1.0 - step->lr * step->decay);
 	const float by = (float)step->momentum, rate = (float)-step->lr, grad_scale = step->grad_scale;
 
-	if (step->first)
-		FOR_CHUNKS(n, from, count,
-			   sgd_first_span(value + from, grad + from, momentum + from, count, keep, rate, grad_scale));
-	else
-		FOR_CHUNKS(n, from, count,
-			   sgd_span(value + from, grad + from, momentum + from, count, keep, by, rate, grad_scale));
+	const bool first = step->first, clear = step->clear;
+
+	FOR_CHUNKS(n, from, count, {
+		if (first)
+			sgd_first_span(value + from, grad + from, momentum + from, count, keep, rate, grad_scale);
+		else
+			sgd_span(value + from, grad + from, momentum + from, count, keep, by, rate, grad_scale);
+		if (clear)
+			memset(grad + from, 0, count * sizeof(*grad));
+	});
 }
 
 const struct vector_ops *vector_ops_fast(void)

@@ -28,6 +28,7 @@ struct adamw_step {
 	double decay;                 /* decoupled */
 	double correction1, correction2; /* 1 - beta^t, t from 1 */
 	float grad_scale;             /* multiplies the gradient first (clipping) */
+	int clear;                    /* the gradient is zero afterwards: cheaper here, where it is in cache, than in a pass of its own */
 };
 /* torch.optim.SGD with dampening 0, no Nesterov; decay is decoupled here:
  *     value *= 1 - lr*decay;  buf = first ? g : momentum*buf + g;  value -= lr*buf */
@@ -35,6 +36,7 @@ struct sgd_step {
 	double lr, momentum, decay;
 	float grad_scale;
 	int first;                /* the momentum buffer starts as the first gradient */
+	int clear;                /* as above */
 };
 
 struct vector_ops {
@@ -56,8 +58,8 @@ struct vector_ops {
 				const float *scale);
 	/* logits (n, k): correct[i] = 1 where the first largest of row i is label[i], else 0 (also where a row has a NaN) */
 	void (*row_correct)(const float *logits, const int32_t *label, int n, int k, uint8_t *correct);
-	void (*adamw)(float *value, const float *grad, float *m, float *v, size_t n, const struct adamw_step *step);
-	void (*sgd)(float *value, const float *grad, float *momentum, size_t n, const struct sgd_step *step);
+	void (*adamw)(float *value, float *grad, float *m, float *v, size_t n, const struct adamw_step *step);
+	void (*sgd)(float *value, float *grad, float *momentum, size_t n, const struct sgd_step *step);
 };
 
 const struct vector_ops *vector_ops_reference(void);

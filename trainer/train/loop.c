@@ -141,7 +141,9 @@ static int gradients(struct session *s, uint64_t step, uint64_t epoch, struct st
 
 	*sums = (struct step_sums){ 0 };
 	keep_buffers(s, false);
-	s->ops->fill(s->params->grads, s->params->trained_elements, 0.0f);
+	if (!s->grads_clear)
+		s->ops->fill(s->params->grads, s->params->trained_elements, 0.0f);
+	s->grads_clear = false;
 	model_set_fusion_dropout(s->model, reg_dropout_probability(&s->plan.reg, epoch));
 	for (uint32_t place = 0; place < places; place++)
 		if ((code = micro_step(s, step, epoch, first + place, place, places, sums, err)) != 0) {
@@ -197,6 +199,7 @@ int loop_step(struct session *s, struct metrics_train *line, struct err *err)
 		return diverged(s, step, line->lr, err);
 	optimizer_step(s->optimizer, line->lr, reg_l2_decoupled(&s->plan.reg, line->epoch),
 		       clip_coefficient(line->grad_norm, s->config.clip));
+	s->grads_clear = true;
 	double seconds = clock_seconds() - began;
 	waited = feed_wait_seconds(s->feed) - waited;
 	fill_line(s, line, &sums, seconds, waited);

@@ -96,7 +96,7 @@ static void step_adamw(struct optimizer *optimizer, double lr, double decay, flo
 		.lr = lr, .beta1 = beta1, .beta2 = beta2, .eps = eps,
 		.correction1 = 1.0 - pow(beta1, (double)optimizer->steps),
 		.correction2 = 1.0 - pow(beta2, (double)optimizer->steps),
-		.grad_scale = grad_scale,
+		.grad_scale = grad_scale, .clear = 1,
 	};
 
 	for (int i = 0; i < optimizer->spans->count; i++) {
@@ -113,6 +113,7 @@ static void step_sgd(struct optimizer *optimizer, double lr, double decay, float
 	struct params *params = optimizer->params;
 	struct sgd_step step = {
 		.lr = lr, .momentum = optimizer->config.momentum, .grad_scale = grad_scale, .first = optimizer->steps == 1,
+		.clear = 1,
 	};
 
 	for (int i = 0; i < optimizer->spans->count; i++) {

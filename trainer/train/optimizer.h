@@ -35,7 +35,7 @@ const char *optimizer_kind_name(enum optimizer_kind kind);
 MUST_USE int optimizer_open(struct optimizer **out, const struct optimizer_config *config, struct params *params,
 			    const struct decay_spans *spans, const struct vector_ops *ops, struct err *err);
 void optimizer_close(struct optimizer *optimizer); /* NULL is fine */
-/* One step with the gradients in params, each multiplied by grad_scale first. */
+/* One step with the gradients in params, each multiplied by grad_scale first; they are zero afterwards. */
 void optimizer_step(struct optimizer *optimizer, double lr, double decay, float grad_scale);
 size_t optimizer_state_bytes(const struct optimizer *optimizer);
 

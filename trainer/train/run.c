@@ -425,8 +425,13 @@ static int end_early(struct session *s, int code, struct err *err)
 	bool whole = stopped || code == ERR_UNAVAILABLE || code == ERR_MISMATCH || code == ERR_PROTOCOL || code == ERR_NOTFOUND;
 
 	if (!whole) {
+		struct err first = *err;
+
 		if (record_write(s, "failed", &second) != 0)
 			log_warn("%s", second.message);
+		if (code == ERR_FULL && checkpoint_exists(s->dir))
+			return err_set(err, code, "%.500s; make room and go on from the last checkpoint with: trainer --resume --out %.300s",
+				       first.message, s->dir);
 		return code;
 	}
 	if (loop_checkpoint(s, &second) != 0 || record_write(s, "interrupted", &second) != 0) {

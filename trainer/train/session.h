@@ -61,6 +61,7 @@ struct session {
 	/* per micro-batch, (batch_size) */
 	uint32_t *picture_positions, *caption_positions;
 	uint8_t *correct;      /* (pairs) */
+	bool grads_clear;      /* all gradients are zero */
 	float *buffers;        /* running statistics at the start of a step; NULL when steps are whole batches */
 	int64_t *counters;     /* (params->count) */
 

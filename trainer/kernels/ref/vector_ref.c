@@ -98,7 +98,7 @@ static void ref_row_correct(const float *logits, const int32_t *label, int n, in
 	}
 }
 
-static void ref_adamw(float *value, const float *grad, float *m, float *v, size_t n, const struct adamw_step *step)
+static void ref_adamw(float *value, float *grad, float *m, float *v, size_t n, const struct adamw_step *step)
 {
 	const float keep = (float)(1.0 - step->lr * step->decay);
 	const float beta1 = (float)step->beta1, rest1 = (float)(1.0 - step->beta1);
@@ -114,10 +114,12 @@ static void ref_adamw(float *value, const float *grad, float *m, float *v, size_
 		v[i] = v[i] * beta2 + rest2 * g * g;
 		float denominator = sqrtf(v[i]) / root2 + eps;
 		value[i] = value[i] + rate * m[i] / denominator;
+		if (step->clear)
+			grad[i] = 0.0f;
 	}
 }
 
-static void ref_sgd(float *value, const float *grad, float *momentum, size_t n, const struct sgd_step *step)
+static void ref_sgd(float *value, float *grad, float *momentum, size_t n, const struct sgd_step *step)
 {
 	const float keep = (float)(1.0 - step->lr * step->decay);
 	const float by = (float)step->momentum, rate = (float)-step->lr;
@@ -127,6 +129,8 @@ static void ref_sgd(float *value, const float *grad, float *momentum, size_t n, 
 
 		momentum[i] = step->first ? g : momentum[i] * by + g;
 		value[i] = value[i] * keep + rate * momentum[i];
+		if (step->clear)
+			grad[i] = 0.0f;
 	}
 }
 

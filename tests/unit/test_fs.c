@@ -1,0 +1,184 @@
+/* Files in and out: atomic writes, links, devices, limits. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "shared/base/fs.h"
+
+static char folder[64];
+
+static int set_up(void **state)
+{
+	(void)state;
+	strcpy(folder, "/tmp/test_fs.XXXXXX");
+	return mkdtemp(folder) == NULL;
+}
+
+static int tear_down(void **state)
+{
+	char command[128];
+
+	(void)state;
+	snprintf(command, sizeof(command), "rm -rf %s", folder);
+	return system(command);
+}
+
+static const char *in_folder(const char *name, char out[128])
+{
+	snprintf(out, 128, "%s/%s", folder, name);
+	return out;
+}
+
+static int entries(void)
+{
+	DIR *dir = opendir(folder);
+	int count = 0;
+
+	assert_non_null(dir);
+	while (readdir(dir) != NULL)
+		count++;
+	closedir(dir);
+	return count - 2;
+}
+
+static void assert_content(const char *path, const char *expected)
+{
+	struct buf content = BUF_INIT;
+	struct err err;
+
+	assert_int_equal(fs_read(path, 1000, &content, &err), 0);
+	assert_string_equal(content.data, expected);
+	buf_free(&content);
+}
+
+static void new_and_replaced(void **state)
+{
+	char path[128];
+	struct stat info;
+
+	(void)state;
+	in_folder("f", path);
+	umask(022);
+	assert_int_equal(fs_write_atomic(path, "one", 3, NULL), 0);
+	assert_content(path, "one");
+	assert_int_equal(stat(path, &info), 0);
+	assert_int_equal(info.st_mode & 0777, 0644);
+	assert_int_equal(fs_write_atomic(path, "two2", 4, NULL), 0);
+	assert_content(path, "two2");
+	assert_int_equal(entries(), 1);
+}
+
+static void abandoned(void **state)
+{
+	char path[128];
+	struct fs_writer *writer;
+
+	(void)state;
+	in_folder("f", path);
+	assert_int_equal(fs_write_atomic(path, "one", 3, NULL), 0);
+	assert_int_equal(fs_writer_open(&writer, path, NULL), 0);
+	assert_int_equal(fs_writer_add(writer, "half", 4, NULL), 0);
+	fs_writer_abort(writer);
+	assert_content(path, "one");
+	assert_int_equal(entries(), 1);
+}
+
+static void link_stays(void **state)
+{
+	char path[128], link[128];
+	struct stat info;
+
+	(void)state;
+	in_folder("real", path);
+	in_folder("link", link);
+	assert_int_equal(fs_write_atomic(path, "one", 3, NULL), 0);
+	assert_int_equal(symlink("real", link), 0);
+	assert_int_equal(fs_write_atomic(link, "two", 3, NULL), 0);
+	assert_int_equal(lstat(link, &info), 0);
+	assert_true(S_ISLNK(info.st_mode));
+	assert_content(path, "two");
+}
+
+static void pipe_is_written_to(void **state)
+{
+	char path[128], got[8] = "";
+	struct stat info;
+
+	(void)state;
+	in_folder("pipe", path);
+	assert_int_equal(mkfifo(path, 0600), 0);
+	int fd = open(path, O_RDONLY | O_NONBLOCK);
+
+	assert_true(fd >= 0);
+	assert_int_equal(fs_write_atomic(path, "bytes", 5, NULL), 0);
+	assert_int_equal(read(fd, got, sizeof(got)), 5);
+	close(fd);
+	assert_string_equal(got, "bytes");
+	assert_int_equal(stat(path, &info), 0);
+	assert_true(S_ISFIFO(info.st_mode));
+	assert_int_equal(entries(), 1);
+}
+
+/* A device is still one afterwards. Through a link to it in our own folder, so
+ * that a fault of ours cannot replace the system's. */
+static void device_stays(void **state)
+{
+	char path[128];
+	struct stat info;
+
+	(void)state;
+	in_folder("null", path);
+	assert_int_equal(symlink("/dev/zero", path), 0);
+	assert_int_equal(fs_write_atomic(path, "bytes", 5, NULL), 0);
+	assert_int_equal(stat(path, &info), 0);
+	assert_true(S_ISCHR(info.st_mode));
+	assert_int_equal(lstat(path, &info), 0);
+	assert_true(S_ISLNK(info.st_mode));
+	assert_int_equal(entries(), 1);
+}
+
+static void errors_name_the_path(void **state)
+{
+	char path[128];
+	struct err err;
+	struct buf content = BUF_INIT;
+
+	(void)state;
+	in_folder("no/such/folder", path);
+	assert_int_equal(fs_write_atomic(path, "x", 1, &err), ERR_NOTFOUND);
+	assert_non_null(strstr(err.message, "no/such/folder"));
+	assert_true(fs_write_atomic(folder, "x", 1, &err) < 0);
+	assert_non_null(strstr(err.message, folder));
+	in_folder("f", path);
+	assert_int_equal(fs_write_atomic(path, "0123456789", 10, NULL), 0);
+	assert_int_equal(fs_read(path, 9, &content, &err), ERR_LIMIT);
+	assert_int_equal(fs_read(folder, 9, &content, &err), ERR_FORMAT);
+	assert_int_equal(fs_read(path, 10, &content, &err), 0);
+	assert_int_equal(content.size, 10);
+	buf_free(&content);
+	assert_int_equal(entries(), 1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(new_and_replaced, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(abandoned, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(link_stays, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(pipe_is_written_to, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(device_stays, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(errors_name_the_path, set_up, tear_down),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
