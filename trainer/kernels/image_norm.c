@@ -11,7 +11,10 @@
 #include "trainer/kernels/image_engine.h"
 #include "trainer/kernels/image_rows.h"
 
-enum { SUMS = 3 };
+enum {
+	SUMS = 3,
+	PARALLEL_MIN = 16384, /* elements; fewer are done before another thread has woken up */
+};
 
 /* Rows of one thread: a contiguous share. */
 struct share {
@@ -61,7 +64,7 @@ void fast_bn_stats(struct bn *bn, const float *x, size_t rows)
 	if (bn->rows == 0)
 		memcpy(bn->pivot, x, channels * sizeof(*x));
 	bn->rows += rows;
-#pragma omp parallel for schedule(static) num_threads(engine->threads)
+#pragma omp parallel for schedule(static) num_threads(engine->threads) if (rows * channels >= PARALLEL_MIN)
 	for (int thread = 0; thread < engine->threads; thread++) {
 		struct share share = share_of(rows, thread, engine->threads);
 		double *sums = thread_sums(engine, thread, bn->channels);
@@ -81,7 +84,7 @@ void fast_bn_relu(const struct bn *bn, const float *x, size_t rows, float *y)
 	struct bn_terms terms = terms_of(bn);
 	size_t channels = (size_t)bn->channels;
 
-#pragma omp parallel for schedule(static) num_threads(threads)
+#pragma omp parallel for schedule(static) num_threads(threads) if (rows * channels >= PARALLEL_MIN)
 	for (int thread = 0; thread < threads; thread++) {
 		struct share share = share_of(rows, thread, threads);
 		size_t start = share.first * channels;
@@ -98,7 +101,7 @@ void fast_bn_add_relu(const struct bn *bn, const float *x, const struct bn *shor
 	struct bn_terms terms = terms_of(bn), other = shortcut_bn != NULL ? terms_of(shortcut_bn) : terms;
 	size_t channels = (size_t)bn->channels;
 
-#pragma omp parallel for schedule(static) num_threads(threads)
+#pragma omp parallel for schedule(static) num_threads(threads) if (rows * channels >= PARALLEL_MIN)
 	for (int thread = 0; thread < threads; thread++) {
 		struct share share = share_of(rows, thread, threads);
 		size_t start = share.first * channels;
@@ -131,7 +134,7 @@ void fast_bn_relu_sums(struct bn *bn, const float *dy, const float *x, size_t ro
 	size_t channels = (size_t)bn->channels;
 
 	bn->rows += rows;
-#pragma omp parallel for schedule(static) num_threads(engine->threads)
+#pragma omp parallel for schedule(static) num_threads(engine->threads) if (rows * channels >= PARALLEL_MIN)
 	for (int thread = 0; thread < engine->threads; thread++) {
 		struct share share = share_of(rows, thread, engine->threads);
 		double *sums = thread_sums(engine, thread, bn->channels);
@@ -154,7 +157,7 @@ void fast_bn_add_relu_sums(struct bn *bn, const float *x, struct bn *shortcut_bn
 	size_t channels = (size_t)bn->channels;
 
 	bn->rows += rows;
-#pragma omp parallel for schedule(static) num_threads(engine->threads)
+#pragma omp parallel for schedule(static) num_threads(engine->threads) if (rows * channels >= PARALLEL_MIN)
 	for (int thread = 0; thread < engine->threads; thread++) {
 		struct share share = share_of(rows, thread, engine->threads);
 		double *sums = thread_sums(engine, thread, bn->channels);
@@ -182,7 +185,7 @@ void fast_bn_backward(const struct bn *bn, bool relu, const float *dy, const flo
 	struct bn_terms terms = terms_of(bn);
 	size_t channels = (size_t)bn->channels;
 
-#pragma omp parallel for schedule(static) num_threads(threads)
+#pragma omp parallel for schedule(static) num_threads(threads) if (rows * channels >= PARALLEL_MIN)
 	for (int thread = 0; thread < threads; thread++) {
 		struct share share = share_of(rows, thread, threads);
 		size_t start = share.first * channels;
