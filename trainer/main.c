@@ -5,6 +5,7 @@
 
 #include "shared/base/log.h"
 #include "trainer/cli/commands.h"
+#include "trainer/kernels/process.h"
 #include "trainer/probe/probe.h"
 
 static int run_verb(int argc, char *argv[], struct err *err)
@@ -27,6 +28,7 @@ int main(int argc, char *argv[])
 	struct err err = { 0 };
 	int code;
 
+	kernels_settle_process(argv);
 	log_setup("trainer", LOG_INFO, 0);
 	code = run_verb(argc, argv, &err);
 	if (code != 0)
