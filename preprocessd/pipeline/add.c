@@ -1,230 +1,22 @@
-#include "preprocessd/pipeline/add.h"
+#include "preprocessd/pipeline/add_internal.h"
 
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
-#include "preprocessd/pipeline/catalog.h"
 #include "preprocessd/pipeline/describe.h"
-#include "preprocessd/pipeline/pool.h"
-#include "preprocessd/pipeline/prepare.h"
 #include "preprocessd/pipeline/records.h"
 #include "shared/base/clock.h"
 #include "shared/base/fs.h"
 #include "shared/base/mem.h"
 #include "shared/wire/frame.h"
 
-enum { CAPTIONS_A_TURN = 64, CHANGES_MAX = 5 };
-
-struct add_runner {
-	struct pool_job job;
-	struct add *add;
-};
-
-struct add {
-	struct pipeline *pipeline;
-	const Wire__AddDataset *request;
-	uint64_t request_id;
-	struct completion *done;
-	pthread_t thread;
-	_Atomic bool cancelled;
-	_Atomic int phase; /* Wire__Progress__Phase */
-	_Atomic uint64_t done_count, total, failed, decoded, tokenized;
-	/* the workers' share of a phase */
-	struct add_runner runners[PIPELINE_WORKERS_MAX];
-	_Atomic uint32_t next;
-	pthread_mutex_t lock;
-	pthread_cond_t finished;
-	int running;    /* under lock */
-	int code;       /* under lock while workers run: what ends the whole add */
-	struct err err;
-	/* the add's own thread */
-	struct cache_reader *reader;
-	struct picture_settings settings;
-	struct listing *listing;
-	struct manifest *manifest;
-	struct vocab_ref *vocab;
-	struct buf vocab_bytes;
-	char vocab_name[MANIFEST_NAME_BYTES_MAX + 1];
-	Records__DatasetRecord *before; /* under the same name; NULL: none */
-	uint64_t put_failures_before;
-	bool unchanged;
-	uint64_t failure_count;
-	double start_s, seconds;
-	struct buf reply; /* one frame */
-};
-
-static bool is_cancelled(struct add *add)
-{
-	return atomic_load_explicit(&add->cancelled, memory_order_relaxed);
-}
-
-static int cancelled_error(struct add *add, struct err *err)
-{
-	return err_set(err, ERR_CANCELLED, "adding %s was cancelled; what was prepared stays in the cache, and adding it again goes "
-		       "on from there", add->request->name);
-}
+enum { CHANGES_MAX = 5 };
 
 static void set_phase(struct add *add, Wire__Progress__Phase phase, uint64_t total)
 {
 	atomic_store(&add->done_count, 0);
 	atomic_store(&add->total, total);
 	atomic_store(&add->phase, (int)phase);
-}
-
-/* --- what workers do -------------------------------------------------------------------- */
-
-/* Something that is not about one picture: the add ends. */
-static void stop_all(struct add *add, const struct err *err)
-{
-	pthread_mutex_lock(&add->lock);
-	if (add->code == 0) {
-		add->code = err->code;
-		add->err = *err;
-	}
-	pthread_mutex_unlock(&add->lock);
-	atomic_store(&add->cancelled, true);
-}
-
-static void runner_ends(struct add *add)
-{
-	pthread_mutex_lock(&add->lock);
-	if (--add->running == 0)
-		pthread_cond_signal(&add->finished);
-	pthread_mutex_unlock(&add->lock);
-}
-
-/* A cache that keeps nothing any more: the disk is full, say. Sooner heard than at the end. */
-static bool cache_failed(struct add *add, struct err *err)
-{
-	struct pipeline *pipeline = add->pipeline;
-
-	if (counter_get(&pipeline->put_failures) == add->put_failures_before)
-		return false;
-	pthread_mutex_lock(&pipeline->put_lock);
-	*err = pipeline->put_err;
-	pthread_mutex_unlock(&pipeline->put_lock);
-	return true;
-}
-
-/* Is it the picture's fault? What is not (no memory, no descriptors, a
- * damaged cache) must not leave samples out of a data set. */
-static bool blames_picture(int code, const char *path)
-{
-	switch (code) {
-	case ERR_FORMAT:
-	case ERR_UNSUPPORTED:
-	case ERR_LIMIT:
-	case ERR_NOTFOUND:
-		return true;
-	case ERR_IO:
-		return access(path, R_OK) != 0;
-	default:
-		return false;
-	}
-}
-
-static void picture_failed(struct add *add, uint32_t i, const char *path, struct err *err)
-{
-	size_t bytes = strlen(path);
-	struct err trouble;
-
-	if (!blames_picture(err->code, path)) {
-		stop_all(add, err);
-		return;
-	}
-	/* The list names the source beside the reason. */
-	if (strncmp(err->message, path, bytes) == 0 && strncmp(err->message + bytes, ": ", 2) == 0)
-		memmove(err->message, err->message + bytes + 2, strlen(err->message + bytes + 2) + 1);
-	if (listing_set_failure(add->listing, i, err) != 0) {
-		err_nomem(&trouble, sizeof(*err));
-		stop_all(add, &trouble);
-		return;
-	}
-	atomic_fetch_add(&add->failed, 1);
-}
-
-static void add_picture(struct worker *worker, struct add *add, uint32_t i)
-{
-	const char *path = listing_picture_path(add->listing, i);
-	struct hash content;
-	enum prepared how;
-	struct err err;
-
-	if (cache_failed(add, &err)) {
-		stop_all(add, &err);
-	} else if (prepare_file(worker, &add->settings, path, &content, &how, &err) == 0) {
-		listing_set_hash(add->listing, i, &content);
-		if (how == PREPARED_MADE)
-			atomic_fetch_add(&add->decoded, 1);
-	} else {
-		picture_failed(add, i, path, &err);
-	}
-	atomic_fetch_add(&add->done_count, 1);
-}
-
-static void run_picture(struct worker *worker, struct pool_job *job)
-{
-	struct add *add = ((struct add_runner *)(void *)job)->add;
-	uint32_t i = atomic_fetch_add(&add->next, 1);
-
-	if (i >= listing_picture_count(add->listing) || is_cancelled(add)) {
-		runner_ends(add);
-		return;
-	}
-	add_picture(worker, add, i);
-	pool_submit(worker->pool, job, POOL_WARM);
-}
-
-static void run_captions(struct worker *worker, struct pool_job *job)
-{
-	struct add *add = ((struct add_runner *)(void *)job)->add;
-	const struct manifest *manifest = add->manifest;
-	uint32_t first = atomic_fetch_add(&add->next, CAPTIONS_A_TURN);
-	struct err err;
-
-	if (first >= manifest->caption_count || is_cancelled(add)) {
-		runner_ends(add);
-		return;
-	}
-	for (uint32_t i = first; i < first + CAPTIONS_A_TURN && i < manifest->caption_count; i++) {
-		const uint64_t *at = manifest->caption_at + i;
-		enum prepared how;
-
-		if (prepare_tokens(worker, add->vocab, manifest->caption_text + at[0], at[1] - at[0], NULL, NULL, &how,
-				   &err) != 0) {
-			err_prefix(&err, "caption %u", i);
-			stop_all(add, &err);
-			break;
-		}
-		if (how == PREPARED_MADE)
-			atomic_fetch_add(&add->tokenized, 1);
-		atomic_fetch_add(&add->done_count, 1);
-	}
-	pool_submit(worker->pool, job, POOL_WARM);
-}
-
-static int run_phase(struct add *add, void (*run)(struct worker *, struct pool_job *), struct err *err)
-{
-	int workers = pool_workers(add->pipeline->pool);
-
-	atomic_store(&add->next, 0);
-	add->running = workers;
-	for (int i = 0; i < workers; i++) {
-		add->runners[i].add = add;
-		add->runners[i].job.run = run;
-		pool_submit(add->pipeline->pool, &add->runners[i].job, POOL_WARM);
-	}
-	pthread_mutex_lock(&add->lock);
-	while (add->running > 0)
-		pthread_cond_wait(&add->finished, &add->lock);
-	pthread_mutex_unlock(&add->lock);
-	if (add->code != 0) {
-		*err = add->err;
-		add->code = 0; /* add_main() sets it again */
-		return err->code;
-	}
-	return is_cancelled(add) ? cancelled_error(add, err) : 0;
 }
 
 /* --- the steps of an add ------------------------------------------------------------------- */
@@ -319,7 +111,7 @@ static int prepare_pictures(struct add *add, struct err *err)
 	uint32_t total = listing_picture_count(add->listing);
 
 	set_phase(add, WIRE__PROGRESS__PHASE__PICTURES, total);
-	int code = run_phase(add, run_picture, err);
+	int code = add_work_pictures(add, err);
 	if (code != 0)
 		return code;
 	add->failure_count = listing_failure_count(add->listing);
@@ -388,7 +180,7 @@ static int prepare_captions(struct add *add, struct err *err)
 	if (code != 0 || add->vocab == NULL)
 		return code;
 	set_phase(add, WIRE__PROGRESS__PHASE__CAPTIONS, add->manifest->caption_count);
-	return run_phase(add, run_captions, err);
+	return add_work_captions(add, err);
 }
 
 static void fill_record(struct add *add, Records__DatasetRecord *record)
@@ -471,7 +263,7 @@ static int commit_all(struct add *add, struct err *err)
 
 	set_phase(add, WIRE__PROGRESS__PHASE__COMMITTING, 0);
 	int code = cache_flush(pipeline->cache, err);
-	if (code == 0 && cache_failed(add, err))
+	if (code == 0 && add_cache_failed(add, err))
 		code = err->code;
 	if (code == 0)
 		code = fill_commit(add, &commit, err);
@@ -505,8 +297,8 @@ static int run_add(struct add *add, struct err *err)
 		code = steps[i](add, err);
 		if (code == ERR_FULL || code == ERR_NOMEM)
 			err_prefix(err, "data set %s was not registered; what was prepared stays in the cache", add->request->name);
-		if (code == 0 && is_cancelled(add) && i + 1 < ARRAY_LEN(steps))
-			code = cancelled_error(add, err);
+		if (code == 0 && add_is_cancelled(add) && i + 1 < ARRAY_LEN(steps))
+			code = add_cancelled_error(add, err);
 		if (code != 0)
 			return code;
 	}
