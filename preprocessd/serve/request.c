@@ -281,8 +281,9 @@ static int check_add(struct server *server, const Wire__AddDataset *request, str
 	if (request->n_images + request->n_captions > ADD_PATHS_MAX)
 		return err_set(err, ERR_LIMIT, "%zu folders and caption files; the limit is %d",
 			       request->n_images + request->n_captions, ADD_PATHS_MAX);
+	/* One whose client has gone is on its way out and in nobody's way. */
 	for (struct connection *c = server->connections; c != NULL; c = c->next)
-		if (c->control != NULL && c->control->add != NULL &&
+		if (!c->closing && c->control != NULL && c->control->add != NULL &&
 		    strcmp(c->control->request->add_dataset->name, request->name) == 0)
 			return err_set(err, ERR_BUSY, "%s is being added by %s (pid %u) at this moment; wait for it", request->name,
 				       c->name, c->pid);
