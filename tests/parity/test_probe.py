@@ -96,7 +96,7 @@ def is_zero_in_theory(name):
 
 
 def check_batch(folder, preset, task, mode, B, seed):
-    """The worst gradient error in units of its allowance."""
+    """Each gradient's error in units of its allowance."""
     classes = 2 if task == "match" else 5
     model = make_model(preset, classes, seed)
     batch = make_batch(preset, task, classes, B, seed + 1)
@@ -108,20 +108,18 @@ def check_batch(folder, preset, task, mode, B, seed):
     assert abs(float(ours["loss"]) - loss) <= VALUE_LIMIT * abs(loss)
     assert tensors.distance(ours["logits"], logits) <= VALUE_LIMIT
     assert set(ours) == set(exact) | {"loss", "logits"}
-    worst, worst_name = 0.0, None
+    ratios = {}
     for name, expected in exact.items():
         assert ours[name].shape == expected.shape, name
-        if is_zero_in_theory(name):
-            continue
-        allowed = max(GRADIENT_LIMIT, 4 * tensors.distance(single[name], expected))
-        off = tensors.distance(ours[name], expected) / allowed
-        if off > worst:
-            worst, worst_name = off, name
-    print(f"{preset} {task} {mode}: worst {worst:.3f} of the allowance at {worst_name}")
-    assert worst <= BEYOND, f"{worst_name}: {worst} times the allowance"
+        if not is_zero_in_theory(name):
+            allowed = max(GRADIENT_LIMIT, 4 * tensors.distance(single[name], expected))
+            ratios[name] = tensors.distance(ours[name], expected) / allowed
+    worst = max(ratios, key=ratios.get)
+    print(f"{preset} {task} {mode}: worst {ratios[worst]:.3f} of the allowance at {worst}")
+    assert ratios[worst] <= BEYOND, f"{worst}: {ratios[worst]} times the allowance"
     pad = ours["text_encoder.embeddings.word_embeddings.weight.grad"][0]
     assert not pad.any(), "the padding row has a gradient"
-    return worst
+    return ratios
 
 
 CASES = [("tiny", "match", "train"), ("tiny", "match", "eval"), ("tiny", "classify", "train"), ("tiny", "classify", "eval"),
@@ -133,12 +131,14 @@ if FULL:
 
 @pytest.mark.parametrize("preset,task,mode", CASES)
 def test_parity(tmp_path, preset, task, mode):
-    results = []
+    best = {}
     for seed in range(BATCHES):
-        results.append(check_batch(tmp_path, preset, task, mode, 4 if preset == "full" else 6, 100 * seed + len(preset)))
-        if results[-1] <= 1:
+        ratios = check_batch(tmp_path, preset, task, mode, 4 if preset == "full" else 6, 100 * seed + len(preset))
+        best = {name: min(ratio, best.get(name, ratio)) for name, ratio in ratios.items()}
+        if max(best.values()) <= 1:
             return
-    assert min(results) <= 1, f"no batch is within the allowance: {results}"
+    worst = max(best, key=best.get)
+    pytest.fail(f"{worst}: {best[worst]} times the allowance in the best of {BATCHES} batches")
 
 
 @pytest.fixture(scope="module")
