@@ -27,6 +27,7 @@ struct image_engine {
 	struct scratch weight_gradient;      /* of one call, before it is added to OIHW */
 	struct scratch columns;              /* im2col */
 	struct scratch data_gradient;        /* of one call, before it is added or spread */
+	struct scratch blocked_from, blocked_to; /* of one forward convolution in blocked layout */
 	struct scratch flipped;              /* weights turned by 180 degrees */
 	struct scratch library;              /* oneDNN's own */
 	struct scratch sums;                 /* threads * 3 * channels doubles, then floats */

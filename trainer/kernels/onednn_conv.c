@@ -6,7 +6,13 @@
  * convolutions of the turned and transposed weights: the library's forward
  * kernels are its fastest for NHWC, and they can add to what is there. 1x1
  * convolutions of a larger stride do the same on the coarse grid and spread
- * the result. Where the library has only its reference code for a shape (and
+ * the result. Forward convolutions run in blocked layout, between two
+ * reorders: its kernels add up 16 channels at a time and only then add to the
+ * total, where the NHWC ones carry one running sum. With 4,608 terms that is a
+ * rounding error of 1.8e-7 instead of 7.5e-7, which decides how often a ReLU
+ * falls on the other side than in exact arithmetic: the NHWC kernels made most
+ * batches' gradients differ by half a percent, the blocked ones do not. The
+ * reorders cost 2 to 4% of a step. Where the library has only its reference code for a shape (and
  * where planning fails for lack of memory) blas_conv.c takes over.
  *
  * Only this file knows oneDNN, and it is written for its 2.x C API; with
@@ -40,6 +46,10 @@ struct plan {
 	dnnl_memory_t library;
 	dnnl_memory_desc_t weights_desc;
 	size_t weights_bytes, library_bytes;
+	bool blocked;                           /* runs between two reorders, on the engine's blocked buffers */
+	dnnl_primitive_t block, unblock;
+	dnnl_memory_t blocked_from, blocked_to;
+	size_t blocked_from_bytes, blocked_to_bytes;
 };
 
 struct onednn_conv {
@@ -54,6 +64,14 @@ static void plan_destroy(struct plan *plan)
 		dnnl_primitive_destroy(plan->primitive);
 	if (plan->reorder != NULL)
 		dnnl_primitive_destroy(plan->reorder);
+	if (plan->block != NULL)
+		dnnl_primitive_destroy(plan->block);
+	if (plan->unblock != NULL)
+		dnnl_primitive_destroy(plan->unblock);
+	if (plan->blocked_from != NULL)
+		dnnl_memory_destroy(plan->blocked_from);
+	if (plan->blocked_to != NULL)
+		dnnl_memory_destroy(plan->blocked_to);
 	if (plan->from != NULL)
 		dnnl_memory_destroy(plan->from);
 	if (plan->to != NULL)
@@ -73,7 +91,15 @@ struct geometry {
 	dnnl_dims_t strides, pads;
 	dnnl_dims_t weight_strides;   /* of the OIHW array that the weights come from or go to */
 	bool transposed;              /* a data pass run as a forward convolution */
+	bool blocked;                 /* activations in nChw16c instead of NHWC */
 };
+
+enum { BLOCK_CHANNELS = 16 };
+
+static bool wants_blocked(const struct conv_shape *s, enum pass pass)
+{
+	return pass == PASS_FORWARD && s->in_channels % BLOCK_CHANNELS == 0 && s->out_channels % BLOCK_CHANNELS == 0;
+}
 
 static bool runs_as_forward(const struct conv_shape *s)
 {
@@ -102,7 +128,8 @@ static struct geometry geometry_of(const struct conv *conv, int n, enum pass pas
 					  { 1, 1 },
 					  { pad, pad },
 					  { taps, taps * s->in_channels, s->kernel, 1 },
-					  true };
+					  true,
+					  false };
 	}
 	return (struct geometry){ { n, s->in_channels, s->in_height, s->in_width },
 				  { n, s->out_channels, conv->out_height, conv->out_width },
@@ -110,7 +137,8 @@ static struct geometry geometry_of(const struct conv *conv, int n, enum pass pas
 				  { s->stride, s->stride },
 				  { s->pad, s->pad },
 				  { taps * s->in_channels, taps, s->kernel, 1 },
-				  false };
+				  false,
+				  wants_blocked(s, pass) };
 }
 
 static dnnl_status_t descriptor(dnnl_primitive_desc_t *out, const struct onednn *library, const struct geometry *g,
@@ -119,10 +147,11 @@ static dnnl_status_t descriptor(dnnl_primitive_desc_t *out, const struct onednn 
 	dnnl_memory_desc_t in, weights, to;
 	dnnl_convolution_desc_t desc;
 	dnnl_primitive_desc_t hint;
+	dnnl_format_tag_t layout = g->blocked ? dnnl_nChw16c : dnnl_nhwc;
 	dnnl_status_t status;
 
-	if ((status = dnnl_memory_desc_init_by_tag(&in, 4, g->in, dnnl_f32, dnnl_nhwc)) != dnnl_success ||
-	    (status = dnnl_memory_desc_init_by_tag(&to, 4, g->out, dnnl_f32, dnnl_nhwc)) != dnnl_success ||
+	if ((status = dnnl_memory_desc_init_by_tag(&in, 4, g->in, dnnl_f32, layout)) != dnnl_success ||
+	    (status = dnnl_memory_desc_init_by_tag(&to, 4, g->out, dnnl_f32, layout)) != dnnl_success ||
 	    (status = dnnl_memory_desc_init_by_tag(&weights, 4, g->weights, dnnl_f32, dnnl_format_tag_any)) != dnnl_success)
 		return status;
 	status = dnnl_convolution_forward_desc_init(&desc, dnnl_forward_training, dnnl_convolution_direct, &in, &weights, NULL,
@@ -215,6 +244,41 @@ static dnnl_status_t plan_memories(struct plan *plan, const struct onednn *libra
 	return dnnl_memory_create(&plan->weights, &plan->weights_desc, library->engine, DNNL_MEMORY_NONE);
 }
 
+static dnnl_status_t plan_copy(dnnl_primitive_t *out, const struct onednn *library, const dnnl_memory_desc_t *from,
+			       const dnnl_memory_desc_t *to)
+{
+	dnnl_primitive_desc_t desc;
+	dnnl_status_t status = dnnl_reorder_primitive_desc_create(&desc, from, library->engine, to, library->engine, NULL);
+
+	if (status != dnnl_success)
+		return status;
+	status = dnnl_primitive_create(out, desc);
+	dnnl_primitive_desc_destroy(desc);
+	return status;
+}
+
+static dnnl_status_t plan_blocked(struct plan *plan, const struct onednn *library, const struct geometry *g)
+{
+	dnnl_memory_desc_t in, out, blocked_in, blocked_out;
+	dnnl_status_t status;
+
+	if (!g->blocked)
+		return dnnl_success;
+	if ((status = dnnl_memory_desc_init_by_tag(&in, 4, g->in, dnnl_f32, dnnl_nhwc)) != dnnl_success ||
+	    (status = dnnl_memory_desc_init_by_tag(&out, 4, g->out, dnnl_f32, dnnl_nhwc)) != dnnl_success ||
+	    (status = dnnl_memory_desc_init_by_tag(&blocked_in, 4, g->in, dnnl_f32, dnnl_nChw16c)) != dnnl_success ||
+	    (status = dnnl_memory_desc_init_by_tag(&blocked_out, 4, g->out, dnnl_f32, dnnl_nChw16c)) != dnnl_success ||
+	    (status = plan_copy(&plan->block, library, &in, &blocked_in)) != dnnl_success ||
+	    (status = plan_copy(&plan->unblock, library, &blocked_out, &out)) != dnnl_success ||
+	    (status = dnnl_memory_create(&plan->blocked_from, &blocked_in, library->engine, DNNL_MEMORY_NONE)) != dnnl_success ||
+	    (status = dnnl_memory_create(&plan->blocked_to, &blocked_out, library->engine, DNNL_MEMORY_NONE)) != dnnl_success)
+		return status;
+	plan->blocked = true;
+	plan->blocked_from_bytes = dnnl_memory_desc_get_size(&blocked_in);
+	plan->blocked_to_bytes = dnnl_memory_desc_get_size(&blocked_out);
+	return dnnl_success;
+}
+
 static dnnl_status_t plan_create(struct plan *plan, const struct onednn *library, const struct geometry *g, enum pass pass)
 {
 	dnnl_primitive_attr_t attributes = NULL;
@@ -242,6 +306,8 @@ static dnnl_status_t plan_create(struct plan *plan, const struct onednn *library
 	if (status == dnnl_success)
 		status = plan_memories(plan, library, g);
 	if (status == dnnl_success)
+		status = plan_blocked(plan, library, g);
+	if (status == dnnl_success)
 		status = dnnl_memory_desc_init_by_strides(&oihw, 4, g->weights, dnnl_f32, g->weight_strides);
 	return status == dnnl_success ? plan_reorder(plan, library, &oihw, pass) : status;
 }
@@ -255,6 +321,8 @@ static bool plan_reserve(struct conv *conv, const struct plan *plan, enum pass p
 	if (plan->weights_bytes > weights->bytes && pass != PASS_WEIGHTS)
 		conv->packing = PACKED_NOTHING;
 	return scratch_reserve(weights, plan->weights_bytes, NULL) == 0 &&
+	       scratch_reserve(&engine->blocked_from, plan->blocked_from_bytes, NULL) == 0 &&
+	       scratch_reserve(&engine->blocked_to, plan->blocked_to_bytes, NULL) == 0 &&
 	       scratch_reserve(&engine->library, plan->library_bytes, NULL) == 0;
 }
 
@@ -315,11 +383,11 @@ static const float *turned_weights(struct conv *conv)
 	return turned;
 }
 
-static void run_reorder(struct plan *plan, const struct onednn *library, dnnl_memory_t from, dnnl_memory_t to)
+static void run_reorder(dnnl_primitive_t reorder, const struct onednn *library, dnnl_memory_t from, dnnl_memory_t to)
 {
 	dnnl_exec_arg_t args[] = { { DNNL_ARG_FROM, from }, { DNNL_ARG_TO, to } };
 
-	CHECK(dnnl_primitive_execute(plan->reorder, library->stream, 2, args) == dnnl_success);
+	CHECK(dnnl_primitive_execute(reorder, library->stream, 2, args) == dnnl_success);
 }
 
 /* Brings the weights into the plan's layout unless they are. */
@@ -334,7 +402,7 @@ static void pack_weights(struct conv *conv, struct plan *plan, bool turned)
 	    dnnl_memory_desc_equal(&own->packed, &plan->weights_desc))
 		return;
 	set_handle(plan->oihw, turned ? turned_weights(conv) : conv->weights, library);
-	run_reorder(plan, library, plan->oihw, plan->weights);
+	run_reorder(plan->reorder, library, plan->oihw, plan->weights);
 	conv->packing = PACKED_ONEDNN;
 	own->flipped = turned;
 	own->packed = plan->weights_desc;
@@ -355,6 +423,25 @@ static void execute(const struct conv *conv, struct plan *plan, int from_arg, co
 	CHECK(dnnl_primitive_execute(plan->primitive, library->stream, 4, args) == dnnl_success);
 }
 
+static void execute_blocked(const struct conv *conv, struct plan *plan, const float *x, float *y)
+{
+	struct image_engine *engine = conv->engine;
+	const struct onednn *library = engine->onednn;
+	dnnl_exec_arg_t args[] = { { DNNL_ARG_SRC, plan->blocked_from },
+				   { DNNL_ARG_DST, plan->blocked_to },
+				   { DNNL_ARG_WEIGHTS, plan->weights },
+				   { DNNL_ARG_SCRATCHPAD, plan->library } };
+
+	set_handle(plan->from, x, library);
+	set_handle(plan->to, y, library);
+	set_handle(plan->blocked_from, engine->blocked_from.data, library);
+	set_handle(plan->blocked_to, engine->blocked_to.data, library);
+	set_handle(plan->library, engine->library.data, library);
+	run_reorder(plan->block, library, plan->from, plan->blocked_from);
+	CHECK(dnnl_primitive_execute(plan->primitive, library->stream, 4, args) == dnnl_success);
+	run_reorder(plan->unblock, library, plan->blocked_to, plan->to);
+}
+
 static void onednn_conv_forward(struct conv *conv, const float *x, int n, float *y)
 {
 	struct plan *plan = plan_for(conv, n, PASS_FORWARD);
@@ -364,7 +451,10 @@ static void onednn_conv_forward(struct conv *conv, const float *x, int n, float 
 		return;
 	}
 	pack_weights(conv, plan, false);
-	execute(conv, plan, DNNL_ARG_SRC, x, DNNL_ARG_DST, y, DNNL_ARG_WEIGHTS);
+	if (plan->blocked)
+		execute_blocked(conv, plan, x, y);
+	else
+		execute(conv, plan, DNNL_ARG_SRC, x, DNNL_ARG_DST, y, DNNL_ARG_WEIGHTS);
 }
 
 static void onednn_conv_backward_data(struct conv *conv, const float *dy, int n, float *dx, bool add)
@@ -408,7 +498,7 @@ static void onednn_conv_backward_weights(struct conv *conv, const float *x, cons
 	set_handle(plan->weights, conv->engine->weight_gradient.data, library);
 	execute(conv, plan, DNNL_ARG_SRC, x, DNNL_ARG_DIFF_DST, dy, DNNL_ARG_DIFF_WEIGHTS);
 	set_handle(plan->oihw, grad, library);
-	run_reorder(plan, library, plan->weights, plan->oihw);
+	run_reorder(plan->reorder, library, plan->weights, plan->oihw);
 }
 
 static void onednn_conv_close(struct conv *conv)
