@@ -148,24 +148,26 @@ lint: ## warnings as errors, who may include whom, banned functions, scripts
 objects: $(OBJ_shared) $(OBJ_preprocessd) $(OBJ_trainer) $(call obj,$(wildcard preprocessd/main.c trainer/main.c) $(SRC_prepctl) \
 	$(SRC_demo) $(SRC_test_support) $(wildcard tests/unit/test_*.c tools/bench/*.c tools/vocab/*.c))
 
-check-asan: ## the unit tests under AddressSanitizer and UBSan
+check-asan: ## unit tests and a real daemon under AddressSanitizer and UBSan
 	@rm -f build/results/asan.jsonl
-	@$(SUBMAKE) -s MODE=asan unit-programs
+	@$(SUBMAKE) -s MODE=asan unit-programs build/asan/bin/preprocessd build/asan/bin/prepctl
 	@$(MAKE) --no-print-directory MODE=asan RESULTS=build/results/asan.jsonl test-unit
+	@MODE=asan $(PYTHON) tests/support/run_tests.py --results build/results/asan.jsonl pytest tests/integration/test_daemon.py
 	@$(PYTHON) tests/support/run_tests.py --results build/results/asan.jsonl total
 
-check-tsan: ## the tests of daemon and client library under ThreadSanitizer
+check-tsan: ## the same for daemon and client library under ThreadSanitizer
 	@rm -f build/results/tsan.jsonl
 	@$(SUBMAKE) -s MODE=tsan tsan-programs
 	@$(MAKE) --no-print-directory MODE=tsan RESULTS=build/results/tsan.jsonl tsan-run
 	@$(PYTHON) tests/support/run_tests.py --results build/results/tsan.jsonl total
 
 .PHONY: tsan-programs
-tsan-programs: $(UNIT_TESTS_TSAN)
+tsan-programs: $(UNIT_TESTS_TSAN) $(B)/bin/preprocessd $(B)/bin/prepctl
 # Address-space randomization of newer kernels is more than TSan of GCC 12 copes with.
 NO_ASLR := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 tsan-run: tsan-programs
 	@$(NO_ASLR) $(RUN_TESTS) unit $(UNIT_TESTS_TSAN)
+	@TSAN_OPTIONS=halt_on_error=1 $(NO_ASLR) $(RUN_TESTS) pytest tests/integration/test_daemon.py
 
 fuzz: ## build the fuzz targets with clang and run each for FUZZ_SECONDS (10)
 	@rm -f build/results/fuzz.jsonl

@@ -14,7 +14,7 @@ import time
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from harness import BIN, SLOW, Daemon, SmallData, environment, run, shared_data, write_csv, write_pictures, write_vocab  # noqa: E402
+from harness import BIN, SLOW, Daemon, SmallData, environment, rest_of, run, shared_data, write_csv, write_pictures, write_vocab  # noqa: E402
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -185,7 +185,7 @@ def test_killed_daemon_loses_nothing(small, daemon):
             lines.append(reader.stdout.readline().strip())
         daemon.kill()
         daemon.start()
-    out, err = reader.communicate(timeout=120 * SLOW)
+    out, err = rest_of(reader, 120)
     assert reader.returncode == 0, err
     assert lines + out.splitlines() == want
     assert err.count("waiting for it to come back") == 3 and err.count("is back") == 3
@@ -198,7 +198,7 @@ def test_killed_while_preparing_loses_nothing(small, daemon, tmp_path):
     reader.stdout.readline()
     daemon.kill()
     daemon.start()
-    first = reader.communicate(timeout=60 * SLOW)[0]
+    first = rest_of(reader, 60)[0]
     assert reader.returncode == 0
     assert digests(daemon, *arguments)[1:] == first.splitlines()
 

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 
 import pytest
@@ -45,6 +46,18 @@ def run_ok(program, *arguments, **options):
     result = run(program, *arguments, **options)
     assert result.returncode == 0, f"{program} {' '.join(map(str, arguments))}\n{result.stdout}\n{result.stderr}"
     return result
+
+
+def rest_of(process, timeout):
+    """(stdout, stderr) from where they were read up to. Not communicate(): that loses lines which readline() took ahead."""
+    timer = threading.Timer(timeout * SLOW, process.kill)
+    timer.start()
+    try:
+        out, err = process.stdout.read(), process.stderr.read()
+        process.wait()
+    finally:
+        timer.cancel()
+    return out, err
 
 
 def shared_data(name):
