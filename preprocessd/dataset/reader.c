@@ -255,6 +255,18 @@ static void reading_close(struct reading *reading)
 	mem_free(reading->columns_text);
 }
 
+/* What the reader noticed on the way (a row taken as a header, say) is the likely reason. */
+static int nothing_left(const struct listing *listing, struct err *err)
+{
+	uint32_t notes = listing_note_count(listing);
+
+	if (listing->failure_count > 0)
+		return err_set(err, ERR_MISMATCH, "%s: no caption is left: every one is bad or its picture is missing",
+			       listing->files[0].name);
+	return err_set(err, ERR_MISMATCH, "%s: no caption is left in the file%s%s", listing->files[0].name,
+		       notes > 0 ? "; " : "", notes > 0 ? listing_note_at(listing, notes - 1) : "");
+}
+
 int listing_read(struct listing *listing, const struct reader_options *options, struct err *err)
 {
 	struct reading reading = { .listing = listing, .options = options };
@@ -276,8 +288,7 @@ int listing_read(struct listing *listing, const struct reader_options *options, 
 			code = read_file(&reading, path, split, err);
 	}
 	if (code == 0 && listing->caption_count == 0)
-		code = err_set(err, ERR_MISMATCH, "%s: no caption is left%s", listing->files[0].name,
-			       listing->failure_count > 0 ? ": every one is bad or its picture is missing" : " in the file");
+		code = nothing_left(listing, err);
 out:
 	reading_close(&reading);
 	return code;

@@ -292,6 +292,9 @@ static void test_csv_faults(void **state)
 	csv_refuses("image,caption,group\na.jpg,x,1\na.jpg,y,2\n", "the group \"2\" here and \"1\" at");
 	scratch_write(&scratch, "c.csv", "\xFF\xFE" "a\0,\0", 6);
 	refuses(&(struct request){ .format = "csv", .captions = { "c.csv" }, .images = { "i" } }, ERR_FORMAT, "UTF-16");
+	scratch_text(&scratch, "c.csv", "gone.jpg,hello\n");
+	refuses(&(struct request){ .format = "csv", .captions = { "c.csv" }, .images = { "i" } }, ERR_MISMATCH,
+		"names no picture that exists, so it is taken as a header");
 }
 
 static void test_csv_skip(void **state)
