@@ -4,6 +4,13 @@
     tools/readme.py --check     exit code 1 and a diff where README.md differs
     tools/readme.py --update    write them anew
 
+    make demo 2>&1 | tee build/demo.log; tools/readme.py --demo build/demo.log
+    make test 2>&1 | tee build/test.log; tools/readme.py --test build/test.log
+    make bench;                          tools/readme.py --bench build/bench.md
+
+The last three put the demo's table, the last line of the tests, and the benches' table
+into README.md, as a run printed them.
+
 A part stands between `<!-- help: PROGRAM [VERB...] -->` and `<!-- end -->`. Programs
 come from build/$MODE/bin (release).
 """
@@ -27,18 +34,53 @@ def help_of(words):
     return f"```\n{result.stdout.rstrip()}\n```\n"
 
 
+def put(text, name, content):
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.S)
+    assert pattern.search(text), f"README.md has no part <!-- {name} -->"
+    return pattern.sub(lambda match: match.group(1) + content + match.group(2), text)
+
+
+def demo_table(log):
+    """From the heading of the table to the end; a log may have carriage returns of progress lines."""
+    lines = re.split(r"[\r\n]+", log)
+    first = max(i for i, line in enumerate(lines) if line.startswith("run ") and "val accuracy" in line)
+    table = [line for line in lines[first:] if line and not line.startswith(("make", "real", "user", "sys"))]
+    return "```\n" + "\n".join(table) + "\n```\n"
+
+
+def demo_minutes(log):
+    minutes, seconds = re.findall(r"The whole demo took (\d+):(\d+)", log)[-1]
+    return f"{int(minutes) + int(seconds) / 60:.0f}"
+
+
+def last_count(log):
+    return "```\n" + re.findall(r"^\d+ passed, \d+ failed, \d+ skipped$", log, re.M)[-1] + "\n```\n"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--check", action="store_true")
     what.add_argument("--update", action="store_true")
+    what.add_argument("--demo", type=pathlib.Path, metavar="LOG")
+    what.add_argument("--test", type=pathlib.Path, metavar="LOG")
+    what.add_argument("--bench", type=pathlib.Path, metavar="FILE")
     arguments = parser.parse_args()
     path = ROOT / "README.md"
     before = path.read_text(encoding="utf-8")
-    after = PART.sub(lambda match: match.group(1) + help_of(match.group(2).split()) + match.group(4), before)
+    if arguments.demo:
+        log = arguments.demo.read_text(encoding="utf-8", errors="replace")
+        after = put(before, "demo", demo_table(log))
+        after = re.sub(r"It takes about \S+ minutes", f"It takes about {demo_minutes(log)} minutes", after)
+    elif arguments.test:
+        after = put(before, "test", last_count(arguments.test.read_text(encoding="utf-8", errors="replace")))
+    elif arguments.bench:
+        after = put(before, "bench", arguments.bench.read_text(encoding="utf-8"))
+    else:
+        after = PART.sub(lambda match: match.group(1) + help_of(match.group(2).split()) + match.group(4), before)
     if before == after:
         return 0
-    if arguments.update:
+    if not arguments.check:
         path.write_text(after, encoding="utf-8")
         print("README.md: updated")
         return 0
