@@ -283,3 +283,6 @@ def test_report_table(tmp_path):
     assert result[2].split() == ["adv", "2", "0.750", "0.650", "0.850", "15.0", "1.50x"]
     assert "0.043" in result[4]
     assert "missing" in tool(ROOT / "tools/report-table", tmp_path, code=1).stderr
+    (tmp_path / "adv" / "metrics.jsonl").write_text('{"step": 0, "epoch": 0, "split": "train", "loss": 0.5, "accuracy": 0.6}\n')
+    result = tool(ROOT / "tools/report-table", tmp_path / "adv").stdout.split("\n")
+    assert result[1].split() == ["adv", "1", "-", "-", "0.600", "15.0", "1.00x"] and "error" not in result[3]
