@@ -23,9 +23,11 @@
  * draws the same ones, and batch norm's statistics are those of the one
  * image pass.
  *
- * Defaults: method=fgm, target=text+feat, rel=0.1, norm=l2, weight=1. Relative because word embeddings
- * drawn from N(0, 0.02) have an l2 norm near 1 for a whole caption: the
- * customary eps = 1 for pretrained embeddings would drown them.
+ * Defaults: method=fgm, target=text+feat, rel=0.03, norm=l2, weight=1. Relative
+ * because word embeddings drawn from N(0, 0.02) have an l2 norm near 1 for a
+ * whole caption: the customary eps = 1, made for pre-trained embeddings, would
+ * drown them. 0.03 because 0.1 on words keeps a model that starts from random
+ * weights on its plateau (docs/training.md has the measurements).
  * Cost: one more pass of the text tower (text), or next to nothing (feat).
  *
  * Threads: one caller. Ownership: borrows the stages for one call.

@@ -315,7 +315,7 @@ static void set_defaults(struct reg_spec *out)
 	*out = (struct reg_spec){
 		.dropout = { .probability = 0.3 },
 		.l2 = { .lambda = 0.01, .mode = L2_DECOUPLED },
-		.adv = { .method = ADV_FGM, .targets = ADV_TEXT | ADV_FEAT, .norm = ADV_L2, .relative = true, .eps = 0.1,
+		.adv = { .method = ADV_FGM, .targets = ADV_TEXT | ADV_FEAT, .norm = ADV_L2, .relative = true, .eps = 0.03,
 			 .weight = 1.0 },
 	};
 }
