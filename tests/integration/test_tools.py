@@ -168,7 +168,7 @@ def test_demo_twice(tmp_path, demo_ready):
             rows = {line[0]: line for line in table if line and line[0] in ("none", "adv")}
             assert set(rows) == {"none", "adv"}, result.stdout
             for row in rows.values():
-                assert 0.0 <= float(row[2]) <= 1.0 and float(row[3]) > 0.0 and float(row[5]) > 0.0
+                assert 0.0 <= float(row[2]) <= 1.0 and float(row[3]) > 0.0 and float(row[5]) >= 0.0
             assert rows["none"][-1] == "1.00x"
             assert not list(tmp_path.glob("demo-*"))
         assert other.prepctl_ok("datasets").stdout == before
@@ -177,7 +177,9 @@ def test_demo_twice(tmp_path, demo_ready):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_demo_interrupted(tmp_path, demo_ready, number):
     process = subprocess.Popen([ROOT / "tools/demo/run.sh"], env=demo_environment(tmp_path) | {"DEMO_EPOCHS": "500"}, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL, start_new_session=True)
+                               stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL, start_new_session=True,
+                               # A shell that was started with SIGINT ignored (a job in the background) cannot trap it.
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     folder = None
     until = time.monotonic() + 60
     while time.monotonic() < until:
