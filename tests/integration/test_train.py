@@ -465,7 +465,8 @@ def test_resume_with_other_options(daemon, arms, tmp_path):
         assert result.returncode == 1 and needle in result.stderr and str(out) in result.stderr, result.stderr
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     # what says the same in other words, or decides nothing, is no difference
-    run_ok("trainer", "--resume", "--out", out, "--reg", "none", "--lr", "0.0003", "--checkpoint-every", "7", *daemon.at())
+    result = run_ok("trainer", "--resume", "--out", out, "--reg", "none", "--lr", "0.0003", "--checkpoint-every", "7", "--threads", "1", *daemon.at())
+    assert "2 threads" in result.stderr
 
 
 def test_resume_on_other_data(data, arms, tmp_path):

@@ -92,6 +92,9 @@ static int adopt_recorded(struct session *s, struct err *err)
 		code = 0;
 	} else if (code == 0) {
 		code = run_config_adopt(&s->config, &recorded, s->options->given, s->dir, err);
+		if (code == 0 && s->config.threads != recorded.threads)
+			log_warn("the run was started with %lld threads: with %lld the last bits of its results will differ",
+				 (long long)recorded.threads, (long long)s->config.threads);
 	}
 	run_config_free(&recorded);
 	return code;
