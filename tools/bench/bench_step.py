@@ -54,14 +54,17 @@ def add_data(daemon, preset, folder):
 
 
 def trainer_rate(daemon, preset, batch, steps, out):
-    """Pairs a second, and the peak of resident memory in GB."""
+    """Pairs a second, the peak of resident memory in GB, and (epoch, step of it) of each step."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     run_ok("trainer", "--data", "bench", "--reg", "none", "--preset", preset, "--batch-size", batch, "--steps", steps, "--val-split", "none",
            "--out", out, *daemon.at(), timeout=1200)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().split("\n") if line]
-    rates = [line["pairs_per_s"] for line in lines if line["split"] == "train"][SKIPPED_STEPS:]
-    return statistics.median(rates), (peak / 1e6 if peak > before else None)
+    train = [line for line in lines if line["split"] == "train"]
+    first = {}
+    places = [(line["epoch"], line["step"] - first.setdefault(line["epoch"], line["step"])) for line in train]
+    rates = [line["pairs_per_s"] for line in train][SKIPPED_STEPS:]
+    return statistics.median(rates), (peak / 1e6 if peak > before else None), places
 
 
 def read_safetensors(path):
@@ -79,10 +82,10 @@ def read_safetensors(path):
     return result
 
 
-def batches(daemon, preset, batch, steps, folder):
-    for step in range(steps):
-        path = folder / f"{preset}-{step}.safetensors"
-        daemon.prepctl_ok("batch", "bench", "--split", "train", "--batch-size", batch, "--seed", "0", "--epoch", step // 4, "--step", step % 4,
+def batches(daemon, preset, batch, places, folder):
+    for epoch, step in places:
+        path = folder / f"{preset}-{epoch}-{step}.safetensors"
+        daemon.prepctl_ok("batch", "bench", "--split", "train", "--batch-size", batch, "--seed", "0", "--epoch", epoch, "--step", step,
                           "--size", SHAPES[preset][1], "--out", path)
         yield read_safetensors(path)
 
@@ -136,8 +139,8 @@ def main():
             steps = max(options.steps or steps, SKIPPED_STEPS + 1)
             with Daemon() as daemon:
                 data_name = add_data(daemon, preset, folder)
-                rate, peak = trainer_rate(daemon, preset, batch, steps, folder / f"run-{preset}")
-                data = list(batches(daemon, preset, batch, min(steps, 12), folder)) if with_peer else None
+                rate, peak, places = trainer_rate(daemon, preset, batch, steps, folder / f"run-{preset}")
+                data = list(batches(daemon, preset, batch, places[:12], folder)) if with_peer else None
             peer = torch_rate(preset, batch, data) if with_peer else None
             table.add(f"{preset}, {data_name} at {size} px, batch {batch}", rate, "pairs/s", "PyTorch, padded to the batch's longest", peer)
             if peak:

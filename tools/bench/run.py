@@ -21,6 +21,8 @@ from common import BUILD, ROOT, SHARED_DATA
 NOT_ALONE = {"bench_stream"}
 # What C benches want on their command line; one whose files are absent is left out.
 ARGUMENTS = {
+    "bench_resnet": ["speed", "resnet50", "224", "16", "5"],
+    "bench_text": ["full", "16", "5"],
     "bench_wordpiece": [SHARED_DATA / "text" / "bert-base-uncased-vocab.txt", SHARED_DATA / "text" / "captions_val2017.json"],
 }
 
