@@ -12,7 +12,7 @@
  *     SessionLog 1 status (START = 1)
  *
  * Each process writes a file of its own. When a run goes on from an earlier
- * step, the session log's START makes TensorBoard forget what came after it.
+ * step, a SessionLog record of START makes TensorBoard forget what came after it.
  *
  * Threads: one caller. Ownership: opaque; NULL is a board that writes nothing.
  * Format:  tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto.
