@@ -12,10 +12,11 @@
 #include <stdint.h>
 
 #include "shared/base/err.h"
+#include "shared/base/version.h"
 
 enum { SERVER_CLIENTS_MAX = 256 };
 
-#define SERVER_PROGRAM "preprocessd 1.0"
+#define SERVER_PROGRAM "preprocessd " PRODUCT_VERSION
 
 struct server_options {
 	const char *socket;

@@ -69,6 +69,12 @@ def test_usage_errors_exit_2(words):
     assert_fails(run(*words), r"\w", code=2)
 
 
+def test_programs_say_one_release():
+    said = {program: run_ok(program, "--version").stdout for program in ("preprocessd", "prepctl", "trainer")}
+    releases = {text.removeprefix(program + " ") for program, text in said.items()}
+    assert len(releases) == 1 and all(text.startswith(program + " ") for program, text in said.items()), said
+
+
 def test_unknown_option_names_the_nearest():
     assert_fails(run("trainer", "--data", "x", "--reg", "none", "--bach-size", "4"), "--batch-size", code=2)
 

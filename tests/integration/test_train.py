@@ -152,6 +152,9 @@ def test_eval_agrees_with_the_val_line(daemon, arms):
                         *daemon.at())
         said = json.loads(result.stdout)
         assert {key: said[key] for key in ("accuracy", "loss", "pairs", "digest")} == {key: line[key] for key in ("accuracy", "loss", "pairs", "digest")}
+    folder = json.loads(run_ok("trainer", "eval", arms["adv"], "--data", "small", "--json", "--threads", "2", *daemon.at()).stdout)
+    assert {key: folder[key] for key in ("accuracy", "loss", "digest")} == {key: said[key] for key in ("accuracy", "loss", "digest")}
+    assert folder["checkpoint"].endswith("/best.safetensors")
     text = run_ok("trainer", "eval", arms["adv"] / "last.safetensors", "--data", "small", "--split", "train+val", *daemon.at()).stdout
     assert "33 pictures" in text and "66 pairs" in text
 
@@ -538,7 +541,7 @@ def test_eval_errors(daemon, arms, tmp_path):
         assert result.returncode == code, result.stderr
         return result.stderr
 
-    assert "folder" in fails(arms["none"], "--data", "small", code=2)
+    assert "best.safetensors" in fails(tmp_path, "--data", "small")
     assert "--data" in fails(checkpoint, code=2)
     assert "nosuch" in fails(checkpoint, "--data", "small", "--split", "nosuch")
     assert "nowhere" in fails(tmp_path / "nowhere.safetensors", "--data", "small")

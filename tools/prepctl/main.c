@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "shared/base/log.h"
+#include "shared/base/version.h"
 #include "tools/prepctl/inspect.h"
 #include "tools/prepctl/inspect_text.h"
 #include "tools/prepctl/prepctl.h"
@@ -94,6 +95,10 @@ int main(int argc, char *argv[])
 	argv += leading;
 	if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)) {
 		print_help();
+		return 0;
+	}
+	if (argc > 1 && strcmp(argv[1], "--version") == 0) {
+		printf("prepctl " PRODUCT_VERSION "\n");
 		return 0;
 	}
 	if (argc > 1 && strcmp(argv[1], "inspect") == 0) {

@@ -9,8 +9,6 @@
 
 #include "shared/base/err.h"
 
-#define TRAINER_VERSION "0.1.0"
-
 MUST_USE int train_command(int argc, char *const argv[], struct err *err);
 MUST_USE int eval_command(int argc, char *const argv[], struct err *err);
 

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "shared/base/args.h"
 #include "shared/base/fs.h"
@@ -23,13 +24,14 @@ struct eval_options {
 	bool json, quiet;
 };
 
-static const char usage[] = "trainer eval CHECKPOINT --data NAME [--split SPLIT] [--json]";
+static const char usage[] = "trainer eval CHECKPOINT|RUN --data NAME [--split SPLIT] [--json]";
 static const char description[] =
 	"Measures a trained model on every picture and caption of a split. For matching, each distinct caption is scored "
 	"with its own picture and with a wrong one; the pairs are fixed by the data set, so results of different models "
-	"can be compared.\n"
+	"can be compared. The folder of a run stands for its best.safetensors.\n"
 	"\n"
-	"    trainer eval runs/adv/best.safetensors --data flowers --split test\n"
+	"    trainer eval runs/adv --data flowers --split test\n"
+	"    trainer eval runs/adv/last.safetensors --data flowers --split test\n"
 	"\n"
 	"A checkpoint of this program says itself what model it is. For another file with the same names, --preset, --vocab "
 	"and where it is not a match model --task say it.";
@@ -222,6 +224,7 @@ struct evaluation {
 	struct model *model;
 	struct validator *validator;
 	char *socket;
+	char *best; /* of the run whose folder was named */
 };
 
 static int open_evaluation(struct evaluation *e, struct eval_options *o, const char *path, struct err *err)
@@ -233,8 +236,14 @@ static int open_evaluation(struct evaluation *e, struct eval_options *o, const c
 	bool ours;
 	int code;
 
-	if (fs_is_dir(path))
-		return err_set(err, ERR_USAGE, "%s is a folder; name a checkpoint, such as %s/best.safetensors", path, path);
+	if (fs_is_dir(path)) {
+		if ((code = fs_join(&e->best, path, "best.safetensors", err)) != 0)
+			return code;
+		if (access(e->best, F_OK) != 0)
+			return err_set(err, ERR_NOTFOUND,
+				       "%s: no best.safetensors in this folder; name the folder of a run that was validated, or a checkpoint", path);
+		path = e->best;
+	}
 	if ((code = tensorfile_open(&e->file, path, err)) != 0 || (code = read_origin(e->file, &e->origin, err)) != 0 ||
 	    (code = settle(o, e->file, &e->origin, &config, err)) != 0 ||
 	    (code = paths_socket(&e->socket, o->socket, false, err)) != 0)
@@ -279,7 +288,7 @@ int eval_command(int argc, char *const argv[], struct err *err)
 	    (code = validator_run(e.validator, e.feed, signals_stop_asked, NULL, &val, err)) != 0)
 		goto out;
 	if (o.json)
-		code = print_json(&o, result.operands[0], feed_info(e.feed), &val, err);
+		code = print_json(&o, e.best != NULL ? e.best : result.operands[0], feed_info(e.feed), &val, err);
 	else
 		printf("%s %s: accuracy %.4f, loss %.4f over %" PRIu64 " pairs (%u pictures, %" PRIu64 " captions, %.1f s)\n", o.data, o.split,
 		       val.accuracy, val.loss, val.pairs, feed_info(e.feed)->picture_count, val.samples, val.seconds);
@@ -290,5 +299,6 @@ out:
 	run_config_free(&e.origin.config);
 	tensorfile_close(e.file);
 	mem_free(e.socket);
+	mem_free(e.best);
 	return code;
 }

@@ -1,6 +1,7 @@
 /* trainer --data NAME ...: training, the verb without a name. */
 #include <stdio.h>
 
+#include "shared/base/version.h"
 #include "trainer/cli/commands.h"
 #include "trainer/cli/options.h"
 #include "trainer/cli/signals.h"
@@ -26,7 +27,7 @@ int train_command(int argc, char *const argv[], struct err *err)
 	if (code != 0 || help)
 		return code;
 	if (options.version) {
-		printf("trainer %s\n", TRAINER_VERSION);
+		printf("trainer " PRODUCT_VERSION "\n");
 		return 0;
 	}
 	if ((code = log_options_apply(options.log_level, options.run.quiet, err)) != 0)
