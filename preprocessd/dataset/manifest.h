@@ -57,15 +57,16 @@ MUST_USE int manifest_encode(const struct manifest *manifest, struct buf *out, s
 /* Checks every index and offset: bytes from disk are not trusted. */
 MUST_USE int manifest_decode(struct manifest **out, const void *bytes, size_t size, struct err *err);
 
-/* A part of the data set: one split, or several joined by '+' ("train+val"), or "all".
- * Pictures ascend by index. */
+/* A part of the data set: one split, or several joined by '+' ("train+val"), or "all", or a
+ * fold of these ("train+val~fold=2/5", shared/order/fold.h). Pictures ascend by index. */
 struct manifest_part {
 	uint32_t picture_count;
 	uint32_t caption_count;
 	uint32_t *pictures; /* (picture_count) */
 	uint32_t *captions; /* (caption_count) ascending: evaluation order */
 };
-/* ERR_NOTFOUND: no such split (names the ones there are). ERR_MISMATCH: it has no pictures. */
+/* ERR_NOTFOUND: no such split (names the ones there are). ERR_USAGE: no such fold. ERR_MISMATCH: it
+ * has no pictures, or fewer than folds. */
 MUST_USE int manifest_part_open(struct manifest_part **out, const struct manifest *manifest, const char *split, struct err *err);
 void manifest_part_free(struct manifest_part *part);
 

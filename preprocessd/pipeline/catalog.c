@@ -92,15 +92,20 @@ int catalog_record(struct cache_reader *reader, const char *name, Records__Datas
 
 /* --- data sets -------------------------------------------------------------------- */
 
+static void free_part(struct part_ref *part)
+{
+	manifest_part_free(part->part);
+	mem_free(part->wrong_pictures);
+	mem_free(part->split);
+	mem_free(part);
+}
+
 static void free_dataset(struct dataset_ref *dataset)
 {
 	while (dataset->parts != NULL) {
 		struct part_ref *next = dataset->parts->next;
 
-		manifest_part_free(dataset->parts->part);
-		mem_free(dataset->parts->wrong_pictures);
-		mem_free(dataset->parts->split);
-		mem_free(dataset->parts);
+		free_part(dataset->parts);
 		dataset->parts = next;
 	}
 	manifest_free(dataset->manifest);
@@ -248,6 +253,40 @@ static int open_part(struct dataset_ref *dataset, const char *split, struct part
 	return 0;
 }
 
+/* lock is held: frees what nobody uses, but for the CATALOG_IDLE_PARTS_MAX that were asked for last. The list
+ * has the newest in front. */
+static void trim_parts(struct dataset_ref *dataset)
+{
+	int idle = 0;
+
+	for (struct part_ref **at = &dataset->parts; *at != NULL;) {
+		struct part_ref *part = *at;
+
+		if (part->refs == 0 && ++idle > CATALOG_IDLE_PARTS_MAX) {
+			*at = part->next;
+			free_part(part);
+		} else {
+			at = &part->next;
+		}
+	}
+}
+
+/* lock is held: the part of this name, moved to the front; NULL: there is none. */
+static struct part_ref *find_part(struct dataset_ref *dataset, const char *split)
+{
+	for (struct part_ref **at = &dataset->parts; *at != NULL; at = &(*at)->next) {
+		struct part_ref *part = *at;
+
+		if (strcmp(part->split, split) != 0)
+			continue;
+		*at = part->next;
+		part->next = dataset->parts;
+		dataset->parts = part;
+		return part;
+	}
+	return NULL;
+}
+
 /* Under the lock, since a part is made once and then read by everybody: other
  * clients that open a stream at this moment wait, running streams do not. */
 int catalog_part(struct catalog *catalog, struct dataset_ref *dataset, const char *split, bool with_pairs,
@@ -257,8 +296,7 @@ int catalog_part(struct catalog *catalog, struct dataset_ref *dataset, const cha
 	int code = 0;
 
 	pthread_mutex_lock(&catalog->lock);
-	for (part = dataset->parts; part != NULL && strcmp(part->split, split) != 0;)
-		part = part->next;
+	part = find_part(dataset, split);
 	if (part == NULL) {
 		code = open_part(dataset, split, &part, err);
 		if (code != 0)
@@ -277,10 +315,22 @@ int catalog_part(struct catalog *catalog, struct dataset_ref *dataset, const cha
 		}
 		part->wrong_pictures = wrong;
 	}
+	part->refs++;
+	trim_parts(dataset);
 	*out = part;
 out:
 	pthread_mutex_unlock(&catalog->lock);
 	return code;
+}
+
+void catalog_part_unref(struct catalog *catalog, const struct part_ref *part)
+{
+	if (part == NULL)
+		return;
+	pthread_mutex_lock(&catalog->lock);
+	CHECK(part->refs > 0);
+	((struct part_ref *)(uintptr_t)part)->refs--;
+	pthread_mutex_unlock(&catalog->lock);
 }
 
 /* --- vocabularies ------------------------------------------------------------------- */

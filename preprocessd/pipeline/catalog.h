@@ -4,7 +4,7 @@
  *
  * Threads:   any; a thread reads the cache through the reader that it passes.
  * Ownership: what catalog_*() gives is referenced, and given back with the unref.
- * Limits:    CATALOG_IDLE_MAX of each that nobody uses stay in memory.
+ * Limits:    CATALOG_IDLE_MAX of each, and CATALOG_IDLE_PARTS_MAX splits of a data set, that nobody uses stay in memory.
  */
 #ifndef PREPROCESSD_PIPELINE_CATALOG_H
 #define PREPROCESSD_PIPELINE_CATALOG_H
@@ -14,7 +14,8 @@
 #include "preprocessd/pipeline/records.h"
 #include "preprocessd/store/cache.h"
 
-enum { CATALOG_IDLE_MAX = 4 };
+/* Folds: there are as many names of splits as clients can think of. */
+enum { CATALOG_IDLE_MAX = 4, CATALOG_IDLE_PARTS_MAX = 32 };
 
 struct vocab_ref {
 	struct vocab *vocab;
@@ -30,6 +31,7 @@ struct part_ref {
 	char *split;
 	struct manifest_part *part;
 	uint32_t *wrong_pictures; /* (caption_count), NULL until an evaluation asked */
+	int refs;
 	struct part_ref *next;
 };
 
@@ -55,9 +57,10 @@ MUST_USE int catalog_dataset(struct catalog *catalog, struct cache_reader *reade
 void catalog_dataset_unref(struct catalog *catalog, struct dataset_ref *dataset);
 /* The version was registered anew, perhaps with other paths: load it from the cache next time. */
 void catalog_dataset_changed(struct catalog *catalog, const struct hash *version);
-/* A split of it, owned by the dataset_ref. ERR_NOTFOUND names the splits. */
+/* A split of it, to be given back before the dataset_ref is. ERR_NOTFOUND names the splits. */
 MUST_USE int catalog_part(struct catalog *catalog, struct dataset_ref *dataset, const char *split, bool with_pairs,
 			  const struct part_ref **out, struct err *err);
+void catalog_part_unref(struct catalog *catalog, const struct part_ref *part); /* NULL is fine */
 
 /* By registered name, also without or with ".txt". ERR_NOTFOUND names those that there are. */
 MUST_USE int catalog_vocab(struct catalog *catalog, struct cache_reader *reader, const char *name, struct vocab_ref **out,

@@ -176,6 +176,7 @@ static void feed_free(struct feed *feed)
 		munmap(feed->pool, feed->info.pool_bytes);
 	if (feed->fd >= 0)
 		close(feed->fd);
+	catalog_part_unref(feed->pipeline->catalog, feed->part);
 	catalog_dataset_unref(feed->pipeline->catalog, feed->dataset);
 	catalog_vocab_unref(feed->pipeline->catalog, feed->vocab);
 	atomic_fetch_sub(&feed->pipeline->feeds, 1);

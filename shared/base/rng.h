@@ -21,6 +21,8 @@ enum rng_domain {
 	RNG_EVAL_PAIRS = 4,  /* the wrong picture of a validation pair */
 	RNG_INIT = 5,        /* initial weights */
 	RNG_NEGATIVES = 6,   /* in-batch negatives of matching */
+	RNG_FOLD = 32,       /* folds of cross-validation */
+	RNG_ATTACK = 33,     /* random starts of attacks, and their noise control */
 	RNG_DROPOUT = 0x1000, /* + layer number */
 	RNG_NOISE = 0x2000,   /* + target number: random perturbations */
 };

@@ -41,7 +41,7 @@ static int parse(struct eval_options *o, int argc, char *const argv[], struct ar
 	const struct args_option options[] = {
 		{ .name = "data", .kind = ARGS_TEXT, .value = &o->data, .metavar = "NAME", .help = "Data set." },
 		{ .name = "split", .kind = ARGS_TEXT, .value = &o->split, .metavar = "SPLIT",
-		  .help = "Part of it; several joined by +, or all. Default: val." },
+		  .help = "Part of it; several joined by +, or all, or a fold of them (all~fold=2/5). Default: val." },
 		{ .name = "json", .kind = ARGS_FLAG, .value = &o->json, .help = "Print one JSON object." },
 		{ .name = "batch-size", .kind = ARGS_INT, .value = &o->batch_size, .metavar = "N", .min = 1, .max = RUN_BATCH_MAX,
 		  .help = "Captions encoded at a time. Default: as in training, else 32." },

@@ -13,6 +13,7 @@
 #include "shared/base/log.h"
 #include "shared/base/mem.h"
 #include "shared/base/paths.h"
+#include "shared/order/fold.h"
 #include "trainer/io/weights.h"
 #include "trainer/kernels/kernels.h"
 #include "trainer/train/session.h"
@@ -151,7 +152,7 @@ static int note_part(struct part *part, const char *split, const struct stream_i
 }
 
 /* Whether a '+' list of splits holds the other's whole or in part. */
-static bool splits_overlap(const char *a, const char *b)
+static bool lists_overlap(const char *a, const char *b)
 {
 	char list[SESSION_NAME_BYTES], *rest = list;
 	const char *name;
@@ -169,6 +170,24 @@ static bool splits_overlap(const char *a, const char *b)
 				return true;
 	}
 	return false;
+}
+
+static bool splits_overlap(const char *a, const char *b)
+{
+	char base_a[SESSION_NAME_BYTES], base_b[SESSION_NAME_BYTES];
+	struct fold_spec fold_a, fold_b;
+	size_t bytes_a, bytes_b;
+
+	if (fold_parse(a, &fold_a, &bytes_a, NULL) != 0 || fold_parse(b, &fold_b, &bytes_b, NULL) != 0)
+		return false; /* the daemon has refused such a name */
+	snprintf(base_a, sizeof(base_a), "%.*s", (int)bytes_a, a);
+	snprintf(base_b, sizeof(base_b), "%.*s", (int)bytes_b, b);
+	if (!lists_overlap(base_a, base_b))
+		return false;
+	if (strcmp(base_a, base_b) != 0 || fold_a.count == 0 || fold_a.count != fold_b.count || fold_a.seed != fold_b.seed)
+		return true;
+	/* Two cuts of one kind: a fold and what is left of it have nothing in common, nor have two folds. */
+	return fold_a.rest == fold_b.rest ? fold_a.rest || fold_a.index == fold_b.index : fold_a.index != fold_b.index;
 }
 
 static int open_val(struct session *s, struct err *err)
