@@ -17,7 +17,7 @@ struct stream_flags {
 
 #define STREAM_FLAGS(o) \
 	{ .name = "split", .kind = ARGS_TEXT, .value = &(o)->split, .metavar = "S", \
-	  .help = "A split, several joined by '+', or all. Default train." }, \
+	  .help = "A split, several joined by '+', all, or a fold (all~fold=2/5, all~rest=2/5). Default train." }, \
 	{ .name = "batch-size", .kind = ARGS_INT, .value = &(o)->batch_size, .metavar = "N", .min = 1, .max = 1 << 16, \
 	  .help = "Samples in the batch, over all ranks. Default 32." }, \
 	{ .name = "seed", .kind = ARGS_INT, .value = &(o)->seed, .metavar = "S", .min = 0, .max = INT64_MAX, \
