@@ -546,10 +546,10 @@ static void test_pooling(void **state)
 		nhwc[t] = floats(N * H * W * C);
 		assert_int_equal(tables[t]->engine_open(&engine, &err), 0);
 		tables[t]->pool_backward(engine, g, index, N, H, W, C, dx[t]);
-		tables[t]->average_pool(x, N, H * W, C, y[t]);
-		tables[t]->average_pool_backward(y[t], N, H * W, C, back[t]);
-		tables[t]->to_nchw(x, N, C, H * W, nchw[t]);
-		tables[t]->to_nhwc(nchw[t], N, C, H * W, nhwc[t]);
+		tables[t]->average_pool(engine, x, N, H * W, C, y[t]);
+		tables[t]->average_pool_backward(engine, y[t], N, H * W, C, back[t]);
+		tables[t]->to_nchw(engine, x, N, C, H * W, nchw[t]);
+		tables[t]->to_nhwc(engine, nchw[t], N, C, H * W, nhwc[t]);
 		assert_memory_equal(nhwc[t], x, N * H * W * C * sizeof(float));
 		assert_true(nchw[t][H * W] == x[1]);
 		tables[t]->engine_close(engine);

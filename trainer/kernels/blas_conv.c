@@ -150,8 +150,10 @@ static void tiled_product(const struct image_engine *engine, const struct gather
 	}
 }
 
-void blas_conv_forward(struct conv *conv, const float *x, int n, float *y)
+void blas_conv_forward(struct conv *conv, const void *x_at, int n, void *y_at)
 {
+	const float *x = x_at;
+	float *y = y_at;
 	const struct conv_shape *s = &conv->shape;
 	struct gather g = forward_gather(conv);
 
@@ -215,8 +217,10 @@ static void strided_backward_data(struct conv *conv, const float *dy, int n, flo
 	}
 }
 
-void blas_conv_backward_data(struct conv *conv, const float *dy, int n, float *dx, bool add)
+void blas_conv_backward_data(struct conv *conv, const void *dy_at, int n, void *dx_at, bool add)
 {
+	const float *dy = dy_at;
+	float *dx = dx_at;
 	const struct conv_shape *s = &conv->shape;
 	struct gather g = flipped_gather(conv);
 
@@ -315,8 +319,9 @@ static void weights_by_columns(const struct conv *conv, const struct gather *g, 
 	}
 }
 
-void blas_conv_backward_weights(struct conv *conv, const float *x, const float *dy, int n, float *grad)
+void blas_conv_backward_weights(struct conv *conv, const void *x_at, const void *dy_at, int n, float *grad)
 {
+	const float *x = x_at, *dy = dy_at;
 	const struct conv_shape *s = &conv->shape;
 	struct gather g = forward_gather(conv);
 	int rows = n * conv->out_height * conv->out_width, taps = s->kernel * s->kernel;
@@ -360,6 +365,7 @@ const struct image_ops *image_ops_blas(void)
 {
 	static const struct image_ops table = {
 		.name = "openblas",
+		.element_bytes = sizeof(float),
 		.engine_open = image_engine_open,
 		.engine_close = image_engine_close,
 		.engine_bytes = image_engine_bytes,

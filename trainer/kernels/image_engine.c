@@ -29,6 +29,7 @@ int image_engine_open(struct image_engine **out, struct err *err)
 	if (engine == NULL)
 		return err_nomem(err, sizeof(*engine));
 	engine->threads = omp_get_max_threads();
+	engine->rows = image_rows();
 	*out = engine;
 	return 0;
 }

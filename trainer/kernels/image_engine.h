@@ -10,6 +10,7 @@
 #define TRAINER_KERNELS_IMAGE_ENGINE_H
 
 #include "trainer/kernels/image_ops.h"
+#include "trainer/kernels/image_rows.h"
 
 struct scratch {
 	void *data;
@@ -21,6 +22,7 @@ struct onednn_conv;
 
 struct image_engine {
 	int threads;
+	const struct image_rows *rows;       /* the loops over activations, which know their type */
 	struct onednn *onednn;               /* NULL: OpenBLAS alone */
 	struct scratch packed[CONV_SLOTS];   /* weights as the running pass wants them */
 	const struct conv *packed_by[CONV_SLOTS];
@@ -99,26 +101,28 @@ void bn_sums_end(struct bn *bn, float *dweight, float *dbias);
 /* blas_conv.c: convolutions as matrix products. Also what oneDNN's table uses
  * where the library has only its reference code for a shape. */
 MUST_USE int blas_conv_reserve(struct conv *conv, struct err *err);
-void blas_conv_forward(struct conv *conv, const float *x, int n, float *y);
-void blas_conv_backward_data(struct conv *conv, const float *dy, int n, float *dx, bool add);
-void blas_conv_backward_weights(struct conv *conv, const float *x, const float *dy, int n, float *grad);
+void blas_conv_forward(struct conv *conv, const void *x, int n, void *y);
+void blas_conv_backward_data(struct conv *conv, const void *dy, int n, void *dx, bool add);
+void blas_conv_backward_weights(struct conv *conv, const void *x, const void *dy, int n, float *grad);
 
 /* image_norm.c: what surrounds convolutions, shared by both fast tables. */
-void fast_bn_stats(struct bn *bn, const float *x, size_t rows);
-void fast_bn_relu(const struct bn *bn, const float *x, size_t rows, float *y);
-void fast_bn_add_relu(const struct bn *bn, const float *x, const struct bn *shortcut_bn, const float *shortcut, size_t rows,
-		      float *y);
-void fast_bn_relu_pool(const struct bn *bn, const float *x, int n, int height, int width, float *y, uint8_t *index);
-void fast_bn_relu_sums(struct bn *bn, const float *dy, const float *x, size_t rows);
-void fast_bn_add_relu_sums(struct bn *bn, const float *x, struct bn *shortcut_bn, const float *shortcut, const float *out,
-			   float *g, size_t rows);
-void fast_bn_backward(const struct bn *bn, bool relu, const float *dy, const float *x, size_t rows, float *dx);
-void fast_pool_backward(struct image_engine *engine, const float *dy, const uint8_t *index, int n, int height, int width,
-			int channels, float *dx);
-void fast_average_pool(const float *x, int n, int pixels, int channels, float *y);
-void fast_average_pool_backward(const float *dy, int n, int pixels, int channels, float *dx);
-void fast_to_nhwc(const float *nchw, int n, int channels, int pixels, float *nhwc);
-void fast_to_nchw(const float *nhwc, int n, int channels, int pixels, float *nchw);
+void fast_bn_stats(struct bn *bn, const void *x, size_t rows);
+void fast_bn_relu(const struct bn *bn, const void *x, size_t rows, void *y);
+void fast_bn_add_relu(const struct bn *bn, const void *x, const struct bn *shortcut_bn, const void *shortcut, size_t rows,
+		      void *y);
+void fast_bn_relu_pool(const struct bn *bn, const void *x, int n, int height, int width, void *y, uint8_t *index);
+void fast_bn_relu_sums(struct bn *bn, const void *dy, const void *x, size_t rows);
+void fast_bn_add_relu_sums(struct bn *bn, const void *x, struct bn *shortcut_bn, const void *shortcut, const void *out,
+			   void *g, size_t rows);
+void fast_bn_backward(const struct bn *bn, bool relu, const void *dy, const void *x, size_t rows, void *dx);
+void fast_pool_backward(struct image_engine *engine, const void *dy, const uint8_t *index, int n, int height, int width,
+			int channels, void *dx);
+void fast_average_pool(const struct image_engine *engine, const void *x, int n, int pixels, int channels, float *y);
+void fast_average_pool_backward(const struct image_engine *engine, const float *dy, int n, int pixels, int channels, void *dx);
+void fast_to_nhwc(const struct image_engine *engine, const float *nchw, int n, int channels, int pixels, void *nhwc);
+void fast_to_nchw(const struct image_engine *engine, const void *nhwc, int n, int channels, int pixels, float *nchw);
+void fast_from_floats(const struct image_engine *engine, const float *floats, size_t elements, void *x);
+void fast_to_floats(const struct image_engine *engine, const void *x, size_t elements, float *floats);
 /* What the two fast tables have in common. */
 #define IMAGE_OPS_FAST_COMMON \
 	.bn_open = bn_open, .bn_close = bn_close, .bn_stats_begin = bn_stats_begin, .bn_stats = fast_bn_stats, \
@@ -126,10 +130,12 @@ void fast_to_nchw(const float *nhwc, int n, int channels, int pixels, float *nch
 	.bn_add_relu = fast_bn_add_relu, .bn_relu_pool = fast_bn_relu_pool, .bn_sums_begin = bn_sums_begin, \
 	.bn_relu_sums = fast_bn_relu_sums, .bn_add_relu_sums = fast_bn_add_relu_sums, .bn_sums_end = bn_sums_end, \
 	.bn_backward = fast_bn_backward, .pool_backward = fast_pool_backward, .average_pool = fast_average_pool, \
-	.average_pool_backward = fast_average_pool_backward, .to_nhwc = fast_to_nhwc, .to_nchw = fast_to_nchw
+	.average_pool_backward = fast_average_pool_backward, .to_nhwc = fast_to_nhwc, .to_nchw = fast_to_nchw, \
+	.from_floats = fast_from_floats, .to_floats = fast_to_floats
 
 /* dx += x, or rows of x (n, oh*ow, channels) added to every stride-th pixel of dx (n, h, w, channels) */
-void fast_add(float *dx, const float *x, size_t elements);
-void fast_add_strided(float *dx, const float *x, int n, const struct conv_shape *shape, int out_height, int out_width);
+void fast_add(const struct image_engine *engine, void *dx, const void *x, size_t elements);
+void fast_add_strided(const struct image_engine *engine, void *dx, const void *x, int n, const struct conv_shape *shape,
+		      int out_height, int out_width);
 
 #endif

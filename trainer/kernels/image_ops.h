@@ -1,11 +1,16 @@
 /*
  * image_ops.h - the image tower's operations: convolution, batch norm, pooling.
  *
- * Layout: activations are NHWC float32, (n, height, width, channels), so a
+ * Layout: activations are NHWC, (n, height, width, channels), so a
  * batch is a matrix of `rows` = n*height*width rows of `channels`. Convolution
  * weights and their gradients stay in PyTorch's OIHW; a convolution repacks
  * them for itself. NHWC is what oneDNN's fastest AVX-512 kernels want and what
  * a matrix product takes without copying, so every implementation shares it.
+ *
+ * An activation or its gradient is a `void *`: floats with the usual tables,
+ * bf16 (the upper half of a float, rounded to nearest even) with that of
+ * image_ops_bf16(). element_bytes says which. Parameters, their gradients,
+ * statistics, pooled features and pixels are floats in every table, and so is the arithmetic.
  *
  * Everything works on a few pictures at a time: the caller walks a layer in
  * chunks that stay in cache, and puts what surrounds a convolution (batch
@@ -66,6 +71,7 @@ struct bn;           /* one batch norm: statistics of the last forward pass, sum
 
 struct image_ops {
 	const char *name;
+	size_t element_bytes; /* of activations and their gradients */
 
 	int (*engine_open)(struct image_engine **out, struct err *err);
 	void (*engine_close)(struct image_engine *engine); /* NULL is fine */
@@ -80,53 +86,56 @@ struct image_ops {
 	/* To be called when the weights (O,I,k,k) may have changed; they are borrowed until the next call. */
 	void (*conv_begin)(struct conv *conv, const float *weights);
 	/* x (n,h,w,I) -> y (n,oh,ow,O) */
-	void (*conv_forward)(struct conv *conv, const float *x, int n, float *y);
+	void (*conv_forward)(struct conv *conv, const void *x, int n, void *y);
 	/* dy (n,oh,ow,O) -> dx (n,h,w,I); add: dx += */
-	void (*conv_backward_data)(struct conv *conv, const float *dy, int n, float *dx, bool add);
+	void (*conv_backward_data)(struct conv *conv, const void *dy, int n, void *dx, bool add);
 	/* grad (O,I,k,k) += */
-	void (*conv_backward_weights)(struct conv *conv, const float *x, const float *dy, int n, float *grad);
+	void (*conv_backward_weights)(struct conv *conv, const void *x, const void *dy, int n, float *grad);
 
 	int (*bn_open)(struct bn **out, struct image_engine *engine, int channels, struct err *err);
 	void (*bn_close)(struct bn *bn); /* NULL is fine */
 	/* Batch statistics: begin, x of every chunk, end. weight and bias (C) are borrowed until the
 	 * next forward pass. With running statistics given, they move by momentum 0.1 (variance unbiased). */
 	void (*bn_stats_begin)(struct bn *bn);
-	void (*bn_stats)(struct bn *bn, const float *x, size_t rows);
+	void (*bn_stats)(struct bn *bn, const void *x, size_t rows);
 	void (*bn_stats_end)(struct bn *bn, const float *weight, const float *bias, float *running_mean, float *running_var);
 	/* Running statistics instead: backward then treats them as constants. */
 	void (*bn_use_running)(struct bn *bn, const float *weight, const float *bias, const float *running_mean,
 			       const float *running_var);
 	/* y = relu(bn(x)) */
-	void (*bn_relu)(const struct bn *bn, const float *x, size_t rows, float *y);
+	void (*bn_relu)(const struct bn *bn, const void *x, size_t rows, void *y);
 	/* y = relu(bn(x) + shortcut), where shortcut is put through shortcut_bn unless that is NULL */
-	void (*bn_add_relu)(const struct bn *bn, const float *x, const struct bn *shortcut_bn, const float *shortcut,
-			    size_t rows, float *y);
+	void (*bn_add_relu)(const struct bn *bn, const void *x, const struct bn *shortcut_bn, const void *shortcut,
+			    size_t rows, void *y);
 	/* y = 3x3 max pooling, stride 2, pad 1, of relu(bn(x)); index: which of the nine won, the first
 	 * among equals. x (n,h,w,C); y, index (n,oh,ow,C) */
-	void (*bn_relu_pool)(const struct bn *bn, const float *x, int n, int height, int width, float *y, uint8_t *index);
+	void (*bn_relu_pool)(const struct bn *bn, const void *x, int n, int height, int width, void *y, uint8_t *index);
 
 	/* Backward, first pass: sums over all chunks, after bn_sums_begin. */
 	void (*bn_sums_begin)(struct bn *bn);
 	/* of y = relu(bn(x)), dy given */
-	void (*bn_relu_sums)(struct bn *bn, const float *dy, const float *x, size_t rows);
+	void (*bn_relu_sums)(struct bn *bn, const void *dy, const void *x, size_t rows);
 	/* of out = relu(bn(x) + shortcut): g *= (out > 0) in place, which is then the gradient of both
 	 * terms; shortcut_bn, shortcut as in bn_add_relu (shortcut is not read without shortcut_bn) */
-	void (*bn_add_relu_sums)(struct bn *bn, const float *x, struct bn *shortcut_bn, const float *shortcut,
-				 const float *out, float *g, size_t rows);
+	void (*bn_add_relu_sums)(struct bn *bn, const void *x, struct bn *shortcut_bn, const void *shortcut,
+				 const void *out, void *g, size_t rows);
 	/* dweight, dbias (C) += */
 	void (*bn_sums_end)(struct bn *bn, float *dweight, float *dbias);
 	/* Second pass: gradient of x; dx may be dy (or g). With relu: of y = relu(bn(x)), else of bn(x). */
-	void (*bn_backward)(const struct bn *bn, bool relu, const float *dy, const float *x, size_t rows, float *dx);
+	void (*bn_backward)(const struct bn *bn, bool relu, const void *dy, const void *x, size_t rows, void *dx);
 
 	/* dy, index (n,oh,ow,C) -> dx (n,h,w,C), the gradient of the pooled ReLU's output */
-	void (*pool_backward)(struct image_engine *engine, const float *dy, const uint8_t *index, int n, int height,
-			      int width, int channels, float *dx);
-	/* y (n,C) = mean over each picture's pixels; backward overwrites dx (n,pixels,C) */
-	void (*average_pool)(const float *x, int n, int pixels, int channels, float *y);
-	void (*average_pool_backward)(const float *dy, int n, int pixels, int channels, float *dx);
-	/* (n,C,h*w) <-> (n,h*w,C) */
-	void (*to_nhwc)(const float *nchw, int n, int channels, int pixels, float *nhwc);
-	void (*to_nchw)(const float *nhwc, int n, int channels, int pixels, float *nchw);
+	void (*pool_backward)(struct image_engine *engine, const void *dy, const uint8_t *index, int n, int height,
+			      int width, int channels, void *dx);
+	/* y (n,C) = mean over each picture's pixels, floats; backward overwrites dx (n,pixels,C) */
+	void (*average_pool)(const struct image_engine *engine, const void *x, int n, int pixels, int channels, float *y);
+	void (*average_pool_backward)(const struct image_engine *engine, const float *dy, int n, int pixels, int channels, void *dx);
+	/* pixels (n,C,h*w), floats <-> activations (n,h*w,C) */
+	void (*to_nhwc)(const struct image_engine *engine, const float *nchw, int n, int channels, int pixels, void *nhwc);
+	void (*to_nchw)(const struct image_engine *engine, const void *nhwc, int n, int channels, int pixels, float *nchw);
+	/* floats <-> activations of the same layout */
+	void (*from_floats)(const struct image_engine *engine, const float *floats, size_t elements, void *x);
+	void (*to_floats)(const struct image_engine *engine, const void *x, size_t elements, float *floats);
 };
 
 #define BN_EPSILON 1e-5

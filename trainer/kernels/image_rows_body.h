@@ -1,7 +1,7 @@
 /*
  * image_rows_body.h - the loops of image_rows.h, included once for each
  * instruction set by a file that defines ROWS_TABLE and ROWS_NAME after
- * choosing its target.
+ * choosing its target; activations are floats here.
  *
  * Loops run along channels, which the compiler turns into vectors. Sums over
  * rows are kept in float for ROWS_BLOCK rows at most and then added to
@@ -27,9 +27,10 @@ static void flush_sums(float *work, size_t channels, double *sum)
 	}
 }
 
-static void rows_moments(const float *restrict x, size_t rows, size_t channels, const float *restrict pivot,
+static void rows_moments(const void *restrict x_at, size_t rows, size_t channels, const float *restrict pivot,
 			 float *restrict work, double *restrict sum, double *restrict square)
 {
+	const float *restrict x = x_at;
 	float *restrict s = work, *restrict q = work + channels;
 
 	memset(work, 0, 2 * channels * sizeof(*work));
@@ -59,9 +60,11 @@ static void rows_moments(const float *restrict x, size_t rows, size_t channels, 
 	}
 }
 
-static void rows_bn_relu(const struct bn_terms *bn, const float *restrict x, size_t rows, size_t channels,
-			 float *restrict y)
+static void rows_bn_relu(const struct bn_terms *bn, const void *restrict x_at, size_t rows, size_t channels,
+			 void *restrict y_at)
 {
+	const float *restrict x = x_at;
+	float *restrict y = y_at;
 	const float *restrict mean = bn->mean, *restrict scale = bn->scale, *restrict bias = bn->bias;
 
 	for (size_t r = 0; r < rows; r++, x += channels, y += channels)
@@ -69,9 +72,11 @@ static void rows_bn_relu(const struct bn_terms *bn, const float *restrict x, siz
 			y[c] = rows_relu((x[c] - mean[c]) * scale[c] + bias[c]);
 }
 
-static void rows_add_relu(const struct bn_terms *bn, const float *restrict x, const struct bn_terms *other,
-			  const float *restrict shortcut, size_t rows, size_t channels, float *restrict y)
+static void rows_add_relu(const struct bn_terms *bn, const void *restrict x_at, const struct bn_terms *other,
+			  const void *restrict shortcut_at, size_t rows, size_t channels, void *restrict y_at)
 {
+	const float *restrict x = x_at, *restrict shortcut = shortcut_at;
+	float *restrict y = y_at;
 	const float *restrict mean = bn->mean, *restrict scale = bn->scale, *restrict bias = bn->bias;
 
 	if (other == NULL) {
@@ -93,9 +98,10 @@ static inline float passed(float g, float x, float mean, float scale, float bias
 	return (x - mean) * scale + bias <= 0 ? 0 : g;
 }
 
-static void rows_relu_sums(const struct bn_terms *bn, const float *restrict dy, const float *restrict x, size_t rows,
+static void rows_relu_sums(const struct bn_terms *bn, const void *restrict dy_at, const void *restrict x_at, size_t rows,
 			   size_t channels, float *restrict work, double *restrict sum, double *restrict product)
 {
+	const float *restrict dy = dy_at, *restrict x = x_at;
 	const float *restrict mean = bn->mean, *restrict scale = bn->scale, *restrict bias = bn->bias;
 	float *restrict s = work, *restrict q = work + channels;
 
@@ -170,10 +176,12 @@ static void product_sums(const struct bn_terms *bn, const float *restrict x, con
 			q[c] += g[c] * (x[c] - mean[c]);
 }
 
-static void rows_add_relu_sums(const struct bn_terms *bn, const float *x, const struct bn_terms *other,
-			       const float *shortcut, const float *out, float *g, size_t rows, size_t channels, float *work,
+static void rows_add_relu_sums(const struct bn_terms *bn, const void *x_at, const struct bn_terms *other,
+			       const void *shortcut_at, const void *out_at, void *g_at, size_t rows, size_t channels, float *work,
 			       double *sum, double *product, double *other_product)
 {
+	const float *x = x_at, *shortcut = shortcut_at, *out = out_at;
+	float *g = g_at;
 	float *s = work, *q = work + channels, *q2 = q + channels;
 
 	memset(work, 0, 3 * channels * sizeof(*work));
@@ -191,9 +199,11 @@ static void rows_add_relu_sums(const struct bn_terms *bn, const float *x, const 
 }
 
 /* dx may be dy: one pass, each element read before it is written. */
-static void rows_backward(const struct bn_terms *bn, bool with_relu, const float *dy, const float *restrict x, size_t rows,
-			  size_t channels, float *dx)
+static void rows_backward(const struct bn_terms *bn, bool with_relu, const void *dy_at, const void *restrict x_at, size_t rows,
+			  size_t channels, void *dx_at)
 {
+	const float *dy = dy_at, *restrict x = x_at;
+	float *dx = dx_at;
 	const float *restrict mean = bn->mean, *restrict scale = bn->scale, *restrict bias = bn->bias;
 	const float *restrict mean_term = bn->mean_term, *restrict x_term = bn->x_term;
 
@@ -252,9 +262,11 @@ static void pool_strip(const struct bn_terms *bn, const float *x, int height, in
 	}
 }
 
-static void rows_pool(const struct bn_terms *bn, const float *x, int height, int width, size_t channels, int oy,
-		      int out_width, float *y, uint8_t *index)
+static void rows_pool(const struct bn_terms *bn, const void *x_at, int height, int width, size_t channels, int oy,
+		      int out_width, void *y_at, uint8_t *index)
 {
+	const float *x = x_at;
+	float *y = y_at;
 	for (int ox = 0; ox < out_width; ox++) {
 		for (size_t first = 0; first < channels; first += POOL_STRIP) {
 			size_t n = channels - first < POOL_STRIP ? channels - first : POOL_STRIP;
@@ -265,9 +277,11 @@ static void rows_pool(const struct bn_terms *bn, const float *x, int height, int
 	}
 }
 
-static void rows_pool_backward(const float *dy, const uint8_t *index, int out_height, int out_width, size_t channels, int iy,
-			       int width, float *dx)
+static void rows_pool_backward(const void *dy_at, const uint8_t *index, int out_height, int out_width, size_t channels, int iy,
+			       int width, void *dx_at)
 {
+	const float *dy = dy_at;
+	float *dx = dx_at;
 	memset(dx, 0, (size_t)width * channels * sizeof(*dx));
 	for (int r = 0; r < 3; r++) {
 		int oy2 = iy + 1 - r;
@@ -293,14 +307,32 @@ static void rows_pool_backward(const float *dy, const uint8_t *index, int out_he
 	}
 }
 
-static void rows_add(float *restrict y, const float *restrict x, size_t n)
+static void rows_add(void *restrict y_at, const void *restrict x_at, size_t n)
 {
+	float *restrict y = y_at;
+	const float *restrict x = x_at;
 	for (size_t i = 0; i < n; i++)
 		y[i] += x[i];
 }
 
+static void rows_load(const void *x, size_t n, float *floats)
+{
+	memcpy(floats, x, n * sizeof(*floats));
+}
+
+static void rows_store(const float *floats, size_t n, void *y)
+{
+	memcpy(y, floats, n * sizeof(*floats));
+}
+
+static void rows_accumulate(float *floats, const void *x, size_t n)
+{
+	rows_add(floats, x, n);
+}
+
 static const struct image_rows ROWS_TABLE = {
 	.name = ROWS_NAME,
+	.element_bytes = sizeof(float),
 	.moments = rows_moments,
 	.relu = rows_bn_relu,
 	.add_relu = rows_add_relu,
@@ -310,4 +342,7 @@ static const struct image_rows ROWS_TABLE = {
 	.pool = rows_pool,
 	.pool_backward = rows_pool_backward,
 	.add = rows_add,
+	.load = rows_load,
+	.store = rows_store,
+	.accumulate = rows_accumulate,
 };

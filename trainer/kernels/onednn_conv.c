@@ -408,7 +408,7 @@ static void pack_weights(struct conv *conv, struct plan *plan, bool turned)
 	own->packed = plan->weights_desc;
 }
 
-static void execute(const struct conv *conv, struct plan *plan, int from_arg, const float *from, int to_arg, const float *to,
+static void execute(const struct conv *conv, struct plan *plan, int from_arg, const void *from, int to_arg, const void *to,
 		    int weights_arg)
 {
 	const struct onednn *library = conv->engine->onednn;
@@ -423,7 +423,7 @@ static void execute(const struct conv *conv, struct plan *plan, int from_arg, co
 	CHECK(dnnl_primitive_execute(plan->primitive, library->stream, 4, args) == dnnl_success);
 }
 
-static void execute_blocked(const struct conv *conv, struct plan *plan, const float *x, float *y)
+static void execute_blocked(const struct conv *conv, struct plan *plan, const void *x, void *y)
 {
 	struct image_engine *engine = conv->engine;
 	const struct onednn *library = engine->onednn;
@@ -442,7 +442,7 @@ static void execute_blocked(const struct conv *conv, struct plan *plan, const fl
 	run_reorder(plan->unblock, library, plan->blocked_to, plan->to);
 }
 
-static void onednn_conv_forward(struct conv *conv, const float *x, int n, float *y)
+static void onednn_conv_forward(struct conv *conv, const void *x, int n, void *y)
 {
 	struct plan *plan = plan_for(conv, n, PASS_FORWARD);
 
@@ -457,7 +457,7 @@ static void onednn_conv_forward(struct conv *conv, const float *x, int n, float 
 		execute(conv, plan, DNNL_ARG_SRC, x, DNNL_ARG_DST, y, DNNL_ARG_WEIGHTS);
 }
 
-static void onednn_conv_backward_data(struct conv *conv, const float *dy, int n, float *dx, bool add)
+static void onednn_conv_backward_data(struct conv *conv, const void *dy, int n, void *dx, bool add)
 {
 	const struct conv_shape *s = &conv->shape;
 	struct image_engine *engine = conv->engine;
@@ -473,20 +473,20 @@ static void onednn_conv_backward_data(struct conv *conv, const float *dy, int n,
 	if (is_spread(s)) {
 		execute(conv, plan, DNNL_ARG_SRC, dy, DNNL_ARG_DST, engine->data_gradient.data, DNNL_ARG_WEIGHTS);
 		if (!add)
-			memset(dx, 0, elements * sizeof(*dx));
-		fast_add_strided(dx, engine->data_gradient.data, n, s, conv->out_height, conv->out_width);
+			memset(dx, 0, elements * sizeof(float));
+		fast_add_strided(engine, dx, engine->data_gradient.data, n, s, conv->out_height, conv->out_width);
 	} else if (runs_as_forward(s)) {
 		execute(conv, plan, DNNL_ARG_SRC, dy, DNNL_ARG_DST, dx, DNNL_ARG_WEIGHTS);
 	} else {
-		float *to = add ? engine->data_gradient.data : dx;
+		void *to = add ? engine->data_gradient.data : dx;
 
 		execute(conv, plan, DNNL_ARG_DIFF_SRC, to, DNNL_ARG_DIFF_DST, dy, DNNL_ARG_WEIGHTS);
 		if (add)
-			fast_add(dx, to, elements);
+			fast_add(engine, dx, to, elements);
 	}
 }
 
-static void onednn_conv_backward_weights(struct conv *conv, const float *x, const float *dy, int n, float *grad)
+static void onednn_conv_backward_weights(struct conv *conv, const void *x, const void *dy, int n, float *grad)
 {
 	struct plan *plan = plan_for(conv, n, PASS_WEIGHTS);
 	const struct onednn *library = conv->engine->onednn;
@@ -594,6 +594,7 @@ const struct image_ops *image_ops_onednn(void)
 {
 	static const struct image_ops table = {
 		.name = "onednn",
+		.element_bytes = sizeof(float),
 		.engine_open = onednn_engine_open,
 		.engine_close = onednn_engine_close,
 		.engine_bytes = image_engine_bytes,

@@ -210,7 +210,7 @@ void resnet_close(struct resnet *resnet)
 /* The largest power of two whose activations fit in CHUNK_BYTES, but a picture for each thread. */
 static int chunk_of(const struct resnet *resnet, const struct unit *unit)
 {
-	size_t bytes = (unit_in_elements(unit) + unit_out_elements(unit)) * sizeof(float);
+	size_t bytes = (unit_in_elements(unit) + unit_out_elements(unit)) * resnet->ops->element_bytes;
 	int chunk = 1, threads = resnet->ops->engine_threads(resnet->engine);
 
 	while (2 * chunk <= resnet->kept_max && 2 * chunk <= CONV_PICTURES_MAX &&
@@ -251,16 +251,22 @@ static int open_units(struct resnet *resnet, struct err *err)
 
 /* Gives out pieces of the arena; with a NULL arena it only counts. */
 struct carver {
-	float *arena;
-	size_t used;
+	char *arena;
+	size_t used;          /* bytes */
+	size_t element_bytes; /* of activations */
 };
 
-static float *carve(struct carver *carver, size_t elements)
+static void *carve_bytes(struct carver *carver, size_t bytes)
 {
-	float *piece = carver->arena == NULL ? NULL : carver->arena + carver->used;
+	void *piece = carver->arena == NULL ? NULL : carver->arena + carver->used;
 
-	carver->used += size_round_up(elements, MEM_ALIGN_BYTES / sizeof(float));
+	carver->used += size_round_up(bytes, MEM_ALIGN_BYTES);
 	return piece;
+}
+
+static void *carve(struct carver *carver, size_t elements)
+{
+	return carve_bytes(carver, elements * carver->element_bytes);
 }
 
 static size_t max_size(size_t a, size_t b)
@@ -312,6 +318,7 @@ static void carve_training(struct resnet *resnet, struct carver *carver, const s
 		resnet->unit_gradient[i] = carve(carver, n * sizes->inner);
 	}
 	resnet->gradient = carve(carver, sizes->gradient);
+	resnet->features_gradient = carve_bytes(carver, n * (size_t)resnet->features * sizeof(float));
 	resnet->stem.raw = carve(carver, n * unit_out_elements(&resnet->stem));
 	for (int b = 0; b < resnet->block_count; b++) {
 		struct block *block = &resnet->blocks[b];
@@ -327,7 +334,7 @@ static void carve_training(struct resnet *resnet, struct carver *carver, const s
 /* Nothing is kept: blocks share their places, what the next one still reads takes turns. */
 static void carve_inference(struct resnet *resnet, struct carver *carver, const struct sizes *sizes, size_t n)
 {
-	float *raw[RESNET_UNITS_MAX], *down[2], *outs[2];
+	void *raw[RESNET_UNITS_MAX], *down[2], *outs[2];
 
 	for (int i = 0; i < RESNET_UNITS_MAX; i++)
 		raw[i] = carve(carver, n * sizes->unit_raw[i]);
@@ -353,7 +360,7 @@ static void carve_all(struct resnet *resnet, struct carver *carver)
 
 	resnet->pixels = carve(carver, n * unit_in_elements(&resnet->stem));
 	resnet->pooled = carve(carver, n * (size_t)resnet->pool_height * (size_t)resnet->pool_width * (size_t)resnet->config.width);
-	resnet->features_out = carve(carver, n * (size_t)resnet->features);
+	resnet->features_out = carve_bytes(carver, n * (size_t)resnet->features * sizeof(float));
 	resnet->active = carve(carver, sizes.active);
 	if (resnet->training)
 		carve_training(resnet, carver, &sizes, n);
@@ -361,10 +368,9 @@ static void carve_all(struct resnet *resnet, struct carver *carver)
 		carve_inference(resnet, carver, &sizes, n);
 }
 
-static float *arena_open(size_t elements)
+static char *arena_open(size_t bytes)
 {
-	size_t bytes = elements * sizeof(float);
-	float *arena = mem_aligned(bytes);
+	char *arena = mem_aligned(bytes);
 
 #ifdef MADV_HUGEPAGE
 	if (arena != NULL) {
@@ -380,7 +386,7 @@ static float *arena_open(size_t elements)
 
 int resnet_plan(struct resnet *resnet, int pictures_max, bool training, struct err *err)
 {
-	struct carver carver = { NULL, 0 };
+	struct carver carver = { NULL, 0, resnet->ops->element_bytes };
 	size_t pooled;
 	int rc;
 
@@ -397,7 +403,7 @@ int resnet_plan(struct resnet *resnet, int pictures_max, bool training, struct e
 	if (rc < 0)
 		return rc;
 	carve_all(resnet, &carver);
-	resnet->arena_elements = carver.used;
+	resnet->arena_bytes = carver.used;
 	resnet->arena = arena_open(carver.used);
 	pooled = (size_t)resnet->kept_max * (size_t)resnet->pool_height * (size_t)resnet->pool_width *
 		 (size_t)resnet->config.width;
@@ -405,8 +411,8 @@ int resnet_plan(struct resnet *resnet, int pictures_max, bool training, struct e
 	if (resnet->arena == NULL || resnet->pool_index == NULL)
 		return err_set(err, ERR_NOMEM,
 			       "out of memory (%zu MB of activations for %d pictures); choose a smaller --batch-size",
-			       (carver.used * sizeof(float) + pooled) >> 20, pictures_max);
-	carver = (struct carver){ resnet->arena, 0 };
+			       (carver.used + pooled) >> 20, pictures_max);
+	carver = (struct carver){ resnet->arena, 0, resnet->ops->element_bytes };
 	carve_all(resnet, &carver);
 	return 0;
 }
@@ -418,5 +424,5 @@ size_t resnet_activation_bytes(const struct resnet *resnet)
 
 	return resnet->engine == NULL
 		       ? 0
-		       : resnet->arena_elements * sizeof(float) + index + resnet->ops->engine_bytes(resnet->engine);
+		       : resnet->arena_bytes + index + resnet->ops->engine_bytes(resnet->engine);
 }

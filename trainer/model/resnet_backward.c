@@ -28,24 +28,26 @@ static void block_sums_begin(const struct resnet *resnet, struct block *block)
 }
 
 /* g: gradient of the output of block number b, n pictures from number first on; the ReLU is applied in place. */
-static void block_sums_chunk(const struct resnet *resnet, struct block *block, float *g, int first, int n)
+static void block_sums_chunk(const struct resnet *resnet, struct block *block, void *g, int first, int n)
 {
 	struct unit *last = block_last(block);
 	size_t start = (size_t)first * unit_out_elements(last);
 
-	resnet->ops->bn_add_relu_sums(last->bn, last->raw + start, block->has_down ? block->down.bn : NULL,
-				      block->has_down ? block->down.raw + start : NULL, block->out + start, g + start,
+	resnet->ops->bn_add_relu_sums(last->bn, resnet_at(resnet, last->raw, start),
+				      block->has_down ? block->down.bn : NULL,
+				      block->has_down ? resnet_at(resnet, block->down.raw, start) : NULL,
+				      resnet_at(resnet, block->out, start), resnet_at(resnet, g, start),
 				      (size_t)n * unit_pixels(last));
 }
 
-static void head_backward(const struct resnet *resnet, const float *dv, float *g)
+static void head_backward(const struct resnet *resnet, const float *dv, void *g)
 {
 	const struct dense_ops *dense = resnet->kernels->dense;
 	struct block *block = &resnet->blocks[resnet->block_count - 1];
 	const struct unit *last = block_last(block);
 	int features = resnet->features, out = resnet->config.out_features, pictures = resnet->pictures;
 	struct linear_shape shape = { pictures, features, out, features, features, out };
-	float *dfeatures = resnet->unit_gradient[0]; /* free until the first block starts */
+	float *dfeatures = resnet->features_gradient;
 
 	dense->linear_weights(resnet_grad(resnet, resnet->fc_weight), dv, resnet->features_out, shape);
 	dense->sum_rows(resnet_grad(resnet, resnet->fc_bias), dv, pictures, out, out);
@@ -53,8 +55,9 @@ static void head_backward(const struct resnet *resnet, const float *dv, float *g
 	block_sums_begin(resnet, block);
 	for (int first = 0, n; first < pictures; first += n) {
 		n = chunk_at(last, first, pictures);
-		resnet->ops->average_pool_backward(dfeatures + (size_t)first * (size_t)features, n, (int)unit_pixels(last),
-						   features, g + (size_t)first * unit_out_elements(last));
+		resnet->ops->average_pool_backward(resnet->engine, dfeatures + (size_t)first * (size_t)features, n,
+						   (int)unit_pixels(last), features,
+						   resnet_at(resnet, g, (size_t)first * unit_out_elements(last)));
 		block_sums_chunk(resnet, block, g, first, n);
 	}
 }
@@ -64,8 +67,8 @@ static void head_backward(const struct resnet *resnet, const float *dv, float *g
  * the unit's own norm (relu: and behind its ReLU); dx: gradient of the ReLU's
  * output in front of the convolution.
  */
-static void inner_backward(const struct resnet *resnet, struct unit *unit, struct unit *before, bool relu, float *dy,
-			   float *dx)
+static void inner_backward(const struct resnet *resnet, struct unit *unit, struct unit *before, bool relu, void *dy,
+			   void *dx)
 {
 	const struct image_ops *ops = resnet->ops;
 	int pictures = resnet->pictures;
@@ -76,14 +79,16 @@ static void inner_backward(const struct resnet *resnet, struct unit *unit, struc
 	for (int first = 0, n; first < pictures; first += n) {
 		size_t out = (size_t)first * unit_out_elements(unit), in = (size_t)first * unit_in_elements(unit);
 		/* What passed the block's end is needed again by the shortcut. */
-		float *draw = relu ? dy + out : resnet->gradient;
+		void *draw = relu ? resnet_at(resnet, dy, out) : resnet->gradient;
+		const void *before_raw = resnet_at(resnet, before->raw, in);
 
 		n = chunk_at(unit, first, pictures);
-		ops->bn_backward(unit->bn, relu, dy + out, unit->raw + out, (size_t)n * unit_pixels(unit), draw);
-		ops->bn_relu(before->bn, before->raw + in, (size_t)n * unit_pixels(before), resnet->active);
+		ops->bn_backward(unit->bn, relu, resnet_at(resnet, dy, out), resnet_at(resnet, unit->raw, out),
+				 (size_t)n * unit_pixels(unit), draw);
+		ops->bn_relu(before->bn, before_raw, (size_t)n * unit_pixels(before), resnet->active);
 		ops->conv_backward_weights(unit->conv, resnet->active, draw, n, resnet_grad(resnet, unit->weight));
-		ops->conv_backward_data(unit->conv, draw, n, dx + in, false);
-		ops->bn_relu_sums(before->bn, dx + in, before->raw + in, (size_t)n * unit_pixels(before));
+		ops->conv_backward_data(unit->conv, draw, n, resnet_at(resnet, dx, in), false);
+		ops->bn_relu_sums(before->bn, resnet_at(resnet, dx, in), before_raw, (size_t)n * unit_pixels(before));
 	}
 }
 
@@ -92,12 +97,12 @@ static void inner_backward(const struct resnet *resnet, struct unit *unit, struc
  * unit's ReLU; g: of the block's output behind its ReLU; input_gradient: of
  * the block's input, g itself where the shortcut is the identity.
  */
-static void entry_backward(const struct resnet *resnet, int b, float *dy, const float *g, float *input_gradient)
+static void entry_backward(const struct resnet *resnet, int b, void *dy, const void *g, void *input_gradient)
 {
 	const struct image_ops *ops = resnet->ops;
 	struct block *block = &resnet->blocks[b], *before = b > 0 ? &resnet->blocks[b - 1] : NULL;
 	struct unit *unit = &block->unit[0], *down = &block->down;
-	const float *input = block_input(resnet, b);
+	const void *input = block_input(resnet, b);
 	int pictures = resnet->pictures;
 
 	sums_end(resnet, unit);
@@ -110,19 +115,20 @@ static void entry_backward(const struct resnet *resnet, int b, float *dy, const 
 		block_sums_begin(resnet, before);
 	for (int first = 0, n; first < pictures; first += n) {
 		size_t in = (size_t)first * unit_in_elements(unit), out = (size_t)first * unit_out_elements(unit);
+		const void *x = resnet_at(resnet, input, in);
+		void *draw = resnet_at(resnet, dy, out), *dx = resnet_at(resnet, input_gradient, in);
 
 		n = chunk_at(unit, first, pictures);
-		ops->bn_backward(unit->bn, true, dy + out, unit->raw + out, (size_t)n * unit_pixels(unit), dy + out);
-		ops->conv_backward_weights(unit->conv, input + in, dy + out, n, resnet_grad(resnet, unit->weight));
-		ops->conv_backward_data(unit->conv, dy + out, n, input_gradient + in, !block->has_down);
+		ops->bn_backward(unit->bn, true, draw, resnet_at(resnet, unit->raw, out), (size_t)n * unit_pixels(unit), draw);
+		ops->conv_backward_weights(unit->conv, x, draw, n, resnet_grad(resnet, unit->weight));
+		ops->conv_backward_data(unit->conv, draw, n, dx, !block->has_down);
 		if (block->has_down) {
 			size_t start = (size_t)first * unit_out_elements(down);
 
-			ops->bn_backward(down->bn, false, g + start, down->raw + start, (size_t)n * unit_pixels(down),
-					 resnet->gradient);
-			ops->conv_backward_weights(down->conv, input + in, resnet->gradient, n,
-						   resnet_grad(resnet, down->weight));
-			ops->conv_backward_data(down->conv, resnet->gradient, n, input_gradient + in, true);
+			ops->bn_backward(down->bn, false, resnet_at(resnet, g, start), resnet_at(resnet, down->raw, start),
+					 (size_t)n * unit_pixels(down), resnet->gradient);
+			ops->conv_backward_weights(down->conv, x, resnet->gradient, n, resnet_grad(resnet, down->weight));
+			ops->conv_backward_data(down->conv, resnet->gradient, n, dx, true);
 		}
 		if (before != NULL)
 			block_sums_chunk(resnet, before, input_gradient, first, n);
@@ -130,13 +136,13 @@ static void entry_backward(const struct resnet *resnet, int b, float *dy, const 
 }
 
 /* g: gradient of the block's output behind its ReLU. Returns where that of its input lies. */
-static float *block_backward(const struct resnet *resnet, int b, float *g, float *other)
+static void *block_backward(const struct resnet *resnet, int b, void *g, void *other)
 {
 	struct block *block = &resnet->blocks[b];
-	float *input_gradient = block->has_down ? other : g, *dy = g;
+	void *input_gradient = block->has_down ? other : g, *dy = g;
 
 	for (int i = block->units - 1; i > 0; i--) {
-		float *dx = resnet->unit_gradient[i % 2];
+		void *dx = resnet->unit_gradient[i % 2];
 
 		inner_backward(resnet, &block->unit[i], &block->unit[i - 1], i < block->units - 1, dy, dx);
 		dy = dx;
@@ -145,21 +151,21 @@ static float *block_backward(const struct resnet *resnet, int b, float *g, float
 	return input_gradient;
 }
 
-static void pixel_gradient(const struct resnet *resnet, const float *dy, int first, int n, float *dpixels)
+static void pixel_gradient(const struct resnet *resnet, const void *dy, int first, int n, float *dpixels)
 {
 	const struct unit *stem = &resnet->stem;
 	float *to = dpixels + (size_t)first * unit_in_elements(stem);
 
+	resnet->ops->conv_backward_data(stem->conv, dy, n, resnet->active, false);
 	if (resnet->nhwc) {
-		resnet->ops->conv_backward_data(stem->conv, dy, n, to, false);
+		resnet->ops->to_floats(resnet->engine, resnet->active, (size_t)n * unit_in_elements(stem), to);
 		return;
 	}
-	resnet->ops->conv_backward_data(stem->conv, dy, n, resnet->active, false);
-	resnet->ops->to_nchw(resnet->active, n, stem->shape.in_channels, stem->shape.in_height * stem->shape.in_width, to);
+	resnet->ops->to_nchw(resnet->engine, resnet->active, n, stem->shape.in_channels, stem->shape.in_height * stem->shape.in_width, to);
 }
 
 /* g: gradient of the pooled stem; other: room for that of what was pooled. */
-static void stem_backward(struct resnet *resnet, const float *g, float *other, float *dpixels)
+static void stem_backward(struct resnet *resnet, const void *g, void *other, float *dpixels)
 {
 	const struct image_ops *ops = resnet->ops;
 	struct unit *stem = &resnet->stem;
@@ -171,33 +177,36 @@ static void stem_backward(struct resnet *resnet, const float *g, float *other, f
 		size_t start = (size_t)first * unit_out_elements(stem);
 
 		n = chunk_at(stem, first, pictures);
-		ops->pool_backward(resnet->engine, g + (size_t)first * pooled, resnet->pool_index + (size_t)first * pooled, n,
-				   stem->out_height, stem->out_width, stem->shape.out_channels, other + start);
-		ops->bn_relu_sums(stem->bn, other + start, stem->raw + start, (size_t)n * unit_pixels(stem));
+		ops->pool_backward(resnet->engine, resnet_at(resnet, g, (size_t)first * pooled),
+				   resnet->pool_index + (size_t)first * pooled, n, stem->out_height, stem->out_width,
+				   stem->shape.out_channels, resnet_at(resnet, other, start));
+		ops->bn_relu_sums(stem->bn, resnet_at(resnet, other, start), resnet_at(resnet, stem->raw, start),
+				  (size_t)n * unit_pixels(stem));
 	}
 	sums_end(resnet, stem);
 	ops->conv_begin(stem->conv, resnet_value(resnet, stem->weight));
 	for (int first = 0, n; first < pictures; first += n) {
 		size_t start = (size_t)first * unit_out_elements(stem);
+		void *draw = resnet_at(resnet, other, start);
 
 		n = chunk_at(stem, first, pictures);
-		ops->bn_backward(stem->bn, true, other + start, stem->raw + start, (size_t)n * unit_pixels(stem),
-				 other + start);
-		ops->conv_backward_weights(stem->conv, resnet->pixels + (size_t)first * unit_in_elements(stem), other + start, n,
+		ops->bn_backward(stem->bn, true, draw, resnet_at(resnet, stem->raw, start), (size_t)n * unit_pixels(stem), draw);
+		ops->conv_backward_weights(stem->conv,
+					   resnet_at(resnet, resnet->pixels, (size_t)first * unit_in_elements(stem)), draw, n,
 					   resnet_grad(resnet, stem->weight));
 		if (dpixels != NULL)
-			pixel_gradient(resnet, other + start, first, n, dpixels);
+			pixel_gradient(resnet, draw, first, n, dpixels);
 	}
 }
 
 void resnet_backward(struct resnet *resnet, const float *dv, float *dpixels)
 {
-	float *g = resnet->block_gradient[0];
+	void *g = resnet->block_gradient[0];
 
 	CHECK(resnet->training && resnet->pictures > 0);
 	head_backward(resnet, dv, g);
 	for (int b = resnet->block_count - 1; b >= 0; b--) {
-		float *other = resnet->block_gradient[g == resnet->block_gradient[0]];
+		void *other = resnet->block_gradient[g == resnet->block_gradient[0]];
 
 		g = block_backward(resnet, b, g, other);
 	}

@@ -5,8 +5,6 @@
  * behind it can run; so a loop over chunks runs from one norm to the next:
  * the norm and ReLU of the layer before, the convolution, and the sums for its own norm.
  */
-#include <string.h>
-
 #include "trainer/model/resnet_parts.h"
 
 static bool on_batch_statistics(const struct resnet *resnet)
@@ -21,9 +19,9 @@ static void unit_begin(const struct resnet *resnet, struct unit *unit)
 }
 
 /* n pictures from number first on. */
-static void unit_run(const struct resnet *resnet, struct unit *unit, const float *x, int first, int n)
+static void unit_run(const struct resnet *resnet, struct unit *unit, const void *x, int first, int n)
 {
-	float *raw = unit->raw + (size_t)first * unit_out_elements(unit);
+	void *raw = resnet_at(resnet, unit->raw, (size_t)first * unit_out_elements(unit));
 
 	resnet->ops->conv_forward(unit->conv, x, n, raw);
 	if (on_batch_statistics(resnet))
@@ -59,13 +57,13 @@ static void stem_forward(const struct resnet *resnet, const float *pixels, bool 
 	unit_begin(resnet, stem);
 	for (int first = 0, n; first < pictures; first += n) {
 		const float *from = pixels + (size_t)first * picture;
-		float *to = resnet->pixels + (size_t)first * picture;
+		void *to = resnet_at(resnet, resnet->pixels, (size_t)first * picture);
 
 		n = chunk_at(stem, first, pictures);
 		if (nhwc)
-			memcpy(to, from, (size_t)n * picture * sizeof(*to));
+			resnet->ops->from_floats(resnet->engine, from, (size_t)n * picture, to);
 		else
-			resnet->ops->to_nhwc(from, n, stem->shape.in_channels, plane, to);
+			resnet->ops->to_nhwc(resnet->engine, from, n, stem->shape.in_channels, plane, to);
 		unit_run(resnet, stem, to, first, n);
 	}
 	unit_end(resnet, stem);
@@ -77,8 +75,9 @@ static void pool_chunk(const struct resnet *resnet, int first, int n)
 	const struct unit *stem = &resnet->stem;
 	size_t pooled = (size_t)resnet->pool_height * (size_t)resnet->pool_width * (size_t)resnet->config.width;
 
-	resnet->ops->bn_relu_pool(stem->bn, stem->raw + (size_t)first * unit_out_elements(stem), n, stem->out_height,
-				  stem->out_width, resnet->pooled + (size_t)first * pooled,
+	resnet->ops->bn_relu_pool(stem->bn, resnet_at(resnet, stem->raw, (size_t)first * unit_out_elements(stem)), n,
+				  stem->out_height, stem->out_width,
+				  resnet_at(resnet, resnet->pooled, (size_t)first * pooled),
 				  resnet->pool_index + (size_t)first * pooled);
 }
 
@@ -88,23 +87,24 @@ static void block_end_chunk(const struct resnet *resnet, int b, int first, int n
 	struct block *block = &resnet->blocks[b];
 	struct unit *last = block_last(block);
 	size_t start = (size_t)first * unit_out_elements(last);
-	const float *shortcut = block->has_down ? block->down.raw : block_input(resnet, b);
+	const void *shortcut = block->has_down ? block->down.raw : block_input(resnet, b);
 
-	resnet->ops->bn_add_relu(last->bn, last->raw + start, block->has_down ? block->down.bn : NULL, shortcut + start,
-				 (size_t)n * unit_pixels(last), block->out + start);
+	resnet->ops->bn_add_relu(last->bn, resnet_at(resnet, last->raw, start), block->has_down ? block->down.bn : NULL,
+				 resnet_at(resnet, shortcut, start), (size_t)n * unit_pixels(last),
+				 resnet_at(resnet, block->out, start));
 }
 
 static void block_forward(const struct resnet *resnet, int b, int pictures)
 {
 	struct block *block = &resnet->blocks[b];
 	struct unit *unit = &block->unit[0];
-	const float *input = block_input(resnet, b);
+	const void *input = block_input(resnet, b);
 
 	unit_begin(resnet, unit);
 	if (block->has_down)
 		unit_begin(resnet, &block->down);
 	for (int first = 0, n; first < pictures; first += n) {
-		const float *x = input + (size_t)first * unit_in_elements(unit);
+		const void *x = resnet_at(resnet, input, (size_t)first * unit_in_elements(unit));
 
 		n = chunk_at(unit, first, pictures);
 		if (b == 0)
@@ -125,7 +125,8 @@ static void block_forward(const struct resnet *resnet, int b, int pictures)
 		unit_begin(resnet, unit);
 		for (int first = 0, n; first < pictures; first += n) {
 			n = chunk_at(unit, first, pictures);
-			resnet->ops->bn_relu(before->bn, before->raw + (size_t)first * unit_out_elements(before),
+			resnet->ops->bn_relu(before->bn,
+					     resnet_at(resnet, before->raw, (size_t)first * unit_out_elements(before)),
 					     (size_t)n * unit_pixels(before), resnet->active);
 			unit_run(resnet, unit, resnet->active, first, n);
 		}
@@ -142,8 +143,9 @@ static void head_forward(const struct resnet *resnet, int pictures, float *v)
 	for (int first = 0, n; first < pictures; first += n) {
 		n = chunk_at(last, first, pictures);
 		block_end_chunk(resnet, b, first, n);
-		resnet->ops->average_pool(resnet->blocks[b].out + (size_t)first * unit_out_elements(last), n,
-					  (int)unit_pixels(last), features,
+		resnet->ops->average_pool(resnet->engine,
+					  resnet_at(resnet, resnet->blocks[b].out, (size_t)first * unit_out_elements(last)),
+					  n, (int)unit_pixels(last), features,
 					  resnet->features_out + (size_t)first * (size_t)features);
 	}
 	resnet->kernels->dense->linear(v, resnet->features_out, resnet_value(resnet, resnet->fc_weight),

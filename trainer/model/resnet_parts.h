@@ -6,6 +6,9 @@
  * again, chunk by chunk, in front of the convolution that reads it, forward
  * and backward. The sums of blocks (`out`) are kept, as later blocks read them twice.
  *
+ * Activations are of the type that the kernels' table says (image_ops.h): void *,
+ * with resnet_at() to walk along them.
+ *
  * A chunk is a number of pictures whose activations of one layer stay in the
  * cache: every loop over chunks does what surrounds its convolution too.
  */
@@ -30,7 +33,7 @@ struct unit {
 	int chunk;             /* pictures */
 	struct conv *conv;
 	struct bn *bn;
-	float *raw;            /* (B, out_height, out_width, out_channels) */
+	void *raw;             /* (B, out_height, out_width, out_channels) */
 };
 
 struct block {
@@ -38,7 +41,7 @@ struct block {
 	struct unit unit[RESNET_UNITS_MAX];
 	bool has_down;
 	struct unit down;      /* 1x1 on the shortcut */
-	float *out;            /* (B, pixels, channels) of the last unit */
+	void *out;             /* (B, pixels, channels) of the last unit */
 };
 
 struct resnet {
@@ -57,15 +60,16 @@ struct resnet {
 	int pictures_max;      /* of a call */
 	int kept_max;          /* of a pass through the layers: pictures_max, or a group of them */
 	struct image_engine *engine;
-	float *arena;
-	size_t arena_elements;
-	float *pixels;         /* (B, H, W, 3) */
-	float *pooled;         /* (B, pool_height, pool_width, width): the stem's output */
+	char *arena;
+	size_t arena_bytes;
+	void *pixels;          /* (B, H, W, 3) */
+	void *pooled;          /* (B, pool_height, pool_width, width): the stem's output */
 	uint8_t *pool_index;   /* as pooled */
-	float *features_out;   /* (B, features) */
-	float *active, *gradient; /* one chunk each: a convolution's input made again; the gradient of its output */
-	float *block_gradient[2]; /* (B, ...) of blocks' outputs and inputs, taking turns */
-	float *unit_gradient[2];  /* (B, ...) of activations inside a block */
+	float *features_out;   /* (B, features), floats */
+	float *features_gradient; /* likewise */
+	void *active, *gradient; /* one chunk each: a convolution's input made again; the gradient of its output */
+	void *block_gradient[2]; /* (B, ...) of blocks' outputs and inputs, taking turns */
+	void *unit_gradient[2];   /* (B, ...) of activations inside a block */
 
 	int pictures;          /* of the last forward call */
 	enum model_mode mode;
@@ -102,8 +106,14 @@ static inline float *resnet_grad(const struct resnet *resnet, int index)
 	return params_at(resnet->params, index)->grad;
 }
 
+/* Element number `element` of activations. */
+static inline void *resnet_at(const struct resnet *resnet, const void *activations, size_t element)
+{
+	return (char *)(uintptr_t)activations + element * resnet->ops->element_bytes;
+}
+
 /* What the convolutions of block number b read. */
-static inline const float *block_input(const struct resnet *resnet, int b)
+static inline const void *block_input(const struct resnet *resnet, int b)
 {
 	return b == 0 ? resnet->pooled : resnet->blocks[b - 1].out;
 }

@@ -51,8 +51,10 @@ static double forward_element(const struct conv *conv, const float *x, int n, in
 	return sum;
 }
 
-static void ref_conv_forward(struct conv *conv, const float *x, int n, float *y)
+static void ref_conv_forward(struct conv *conv, const void *x_at, int n, void *y_at)
 {
+	const float *x = x_at;
+	float *y = y_at;
 	for (int p = 0; p < n; p++)
 		for (int oy = 0; oy < conv->out_height; oy++)
 			for (int ox = 0; ox < conv->out_width; ox++)
@@ -82,8 +84,10 @@ static double data_element(const struct conv *conv, const float *dy, int n, int 
 	return sum;
 }
 
-static void ref_conv_backward_data(struct conv *conv, const float *dy, int n, float *dx, bool add)
+static void ref_conv_backward_data(struct conv *conv, const void *dy_at, int n, void *dx_at, bool add)
 {
+	const float *dy = dy_at;
+	float *dx = dx_at;
 	const struct conv_shape *s = &conv->shape;
 
 	for (int p = 0; p < n; p++) {
@@ -120,8 +124,9 @@ static double weight_element(const struct conv *conv, const float *x, const floa
 	return sum;
 }
 
-static void ref_conv_backward_weights(struct conv *conv, const float *x, const float *dy, int n, float *grad)
+static void ref_conv_backward_weights(struct conv *conv, const void *x_at, const void *dy_at, int n, float *grad)
 {
+	const float *x = x_at, *dy = dy_at;
 	const struct conv_shape *s = &conv->shape;
 
 	for (int o = 0; o < s->out_channels; o++)
@@ -131,8 +136,9 @@ static void ref_conv_backward_weights(struct conv *conv, const float *x, const f
 					grad[weight_at(s, o, i, r, q)] += (float)weight_element(conv, x, dy, n, o, i, r, q);
 }
 
-static void ref_bn_stats(struct bn *bn, const float *x, size_t rows)
+static void ref_bn_stats(struct bn *bn, const void *x_at, size_t rows)
 {
+	const float *x = x_at;
 	size_t channels = (size_t)bn->channels;
 
 	if (bn->rows == 0)
@@ -158,8 +164,10 @@ static float relu(float x)
 	return x < 0 ? 0 : x; /* NaN stays */
 }
 
-static void ref_bn_relu(const struct bn *bn, const float *x, size_t rows, float *y)
+static void ref_bn_relu(const struct bn *bn, const void *x_at, size_t rows, void *y_at)
 {
+	const float *x = x_at;
+	float *y = y_at;
 	size_t channels = (size_t)bn->channels;
 
 	for (size_t r = 0; r < rows; r++)
@@ -167,9 +175,11 @@ static void ref_bn_relu(const struct bn *bn, const float *x, size_t rows, float 
 			y[r * channels + c] = relu(normalized(bn, x[r * channels + c], c));
 }
 
-static void ref_bn_add_relu(const struct bn *bn, const float *x, const struct bn *shortcut_bn, const float *shortcut,
-			    size_t rows, float *y)
+static void ref_bn_add_relu(const struct bn *bn, const void *x_at, const struct bn *shortcut_bn, const void *shortcut_at,
+			    size_t rows, void *y_at)
 {
+	const float *x = x_at, *shortcut = shortcut_at;
+	float *y = y_at;
 	size_t channels = (size_t)bn->channels;
 
 	for (size_t r = 0; r < rows; r++) {
@@ -203,8 +213,10 @@ static void pool_element(const struct bn *bn, const float *x, int n, int oy, int
 	*y = best;
 }
 
-static void ref_bn_relu_pool(const struct bn *bn, const float *x, int n, int height, int width, float *y, uint8_t *index)
+static void ref_bn_relu_pool(const struct bn *bn, const void *x_at, int n, int height, int width, void *y_at, uint8_t *index)
 {
+	const float *x = x_at;
+	float *y = y_at;
 	int out_height = conv_out_size(height, 3, 2, 1), out_width = conv_out_size(width, 3, 2, 1);
 
 	for (int p = 0; p < n; p++) {
@@ -226,8 +238,9 @@ static void add_to_sums(struct bn *bn, float g, float x, size_t c)
 	bn->square[c] += (double)g * ((double)x - bn->mean[c]);
 }
 
-static void ref_bn_relu_sums(struct bn *bn, const float *dy, const float *x, size_t rows)
+static void ref_bn_relu_sums(struct bn *bn, const void *dy_at, const void *x_at, size_t rows)
 {
+	const float *dy = dy_at, *x = x_at;
 	size_t channels = (size_t)bn->channels;
 
 	for (size_t r = 0; r < rows; r++)
@@ -237,9 +250,11 @@ static void ref_bn_relu_sums(struct bn *bn, const float *dy, const float *x, siz
 	bn->rows += rows;
 }
 
-static void ref_bn_add_relu_sums(struct bn *bn, const float *x, struct bn *shortcut_bn, const float *shortcut,
-				 const float *out, float *g, size_t rows)
+static void ref_bn_add_relu_sums(struct bn *bn, const void *x_at, struct bn *shortcut_bn, const void *shortcut_at,
+				 const void *out_at, void *g_at, size_t rows)
 {
+	const float *x = x_at, *shortcut = shortcut_at, *out = out_at;
+	float *g = g_at;
 	size_t channels = (size_t)bn->channels;
 
 	for (size_t r = 0; r < rows; r++) {
@@ -258,8 +273,10 @@ static void ref_bn_add_relu_sums(struct bn *bn, const float *x, struct bn *short
 		shortcut_bn->rows += rows;
 }
 
-static void ref_bn_backward(const struct bn *bn, bool with_relu, const float *dy, const float *x, size_t rows, float *dx)
+static void ref_bn_backward(const struct bn *bn, bool with_relu, const void *dy_at, const void *x_at, size_t rows, void *dx_at)
 {
+	const float *dy = dy_at, *x = x_at;
+	float *dx = dx_at;
 	size_t channels = (size_t)bn->channels;
 
 	for (size_t r = 0; r < rows; r++) {
@@ -272,9 +289,11 @@ static void ref_bn_backward(const struct bn *bn, bool with_relu, const float *dy
 	}
 }
 
-static void ref_pool_backward(struct image_engine *engine, const float *dy, const uint8_t *index, int n, int height,
-			      int width, int channels, float *dx)
+static void ref_pool_backward(struct image_engine *engine, const void *dy_at, const uint8_t *index, int n, int height,
+			      int width, int channels, void *dx_at)
 {
+	const float *dy = dy_at;
+	float *dx = dx_at;
 	int out_height = conv_out_size(height, 3, 2, 1), out_width = conv_out_size(width, 3, 2, 1);
 
 	(void)engine;
@@ -293,8 +312,11 @@ static void ref_pool_backward(struct image_engine *engine, const float *dy, cons
 	}
 }
 
-static void ref_average_pool(const float *x, int n, int pixels, int channels, float *y)
+static void ref_average_pool(const struct image_engine *engine, const void *x_at, int n, int pixels, int channels, float *y)
 {
+	const float *x = x_at;
+
+	(void)engine;
 	for (int p = 0; p < n; p++) {
 		for (int c = 0; c < channels; c++) {
 			double sum = 0;
@@ -306,8 +328,11 @@ static void ref_average_pool(const float *x, int n, int pixels, int channels, fl
 	}
 }
 
-static void ref_average_pool_backward(const float *dy, int n, int pixels, int channels, float *dx)
+static void ref_average_pool_backward(const struct image_engine *engine, const float *dy, int n, int pixels, int channels, void *dx_at)
 {
+	float *dx = dx_at;
+
+	(void)engine;
 	for (int p = 0; p < n; p++)
 		for (int i = 0; i < pixels; i++)
 			for (int c = 0; c < channels; c++)
@@ -315,26 +340,45 @@ static void ref_average_pool_backward(const float *dy, int n, int pixels, int ch
 					dy[(size_t)p * (size_t)channels + (size_t)c] / (float)pixels;
 }
 
-static void ref_to_nhwc(const float *nchw, int n, int channels, int pixels, float *nhwc)
+static void ref_to_nhwc(const struct image_engine *engine, const float *nchw, int n, int channels, int pixels, void *nhwc_at)
 {
+	float *nhwc = nhwc_at;
+
+	(void)engine;
 	for (int p = 0; p < n; p++)
 		for (int i = 0; i < pixels; i++)
 			for (int c = 0; c < channels; c++)
 				nhwc[at(p, 0, i, c, 1, pixels, channels)] = nchw[at(p, 0, c, i, 1, channels, pixels)];
 }
 
-static void ref_to_nchw(const float *nhwc, int n, int channels, int pixels, float *nchw)
+static void ref_to_nchw(const struct image_engine *engine, const void *nhwc_at, int n, int channels, int pixels, float *nchw)
 {
+	const float *nhwc = nhwc_at;
+
+	(void)engine;
 	for (int p = 0; p < n; p++)
 		for (int i = 0; i < pixels; i++)
 			for (int c = 0; c < channels; c++)
 				nchw[at(p, 0, c, i, 1, channels, pixels)] = nhwc[at(p, 0, i, c, 1, pixels, channels)];
 }
 
+static void ref_from_floats(const struct image_engine *engine, const float *floats, size_t elements, void *x)
+{
+	(void)engine;
+	memcpy(x, floats, elements * sizeof(*floats));
+}
+
+static void ref_to_floats(const struct image_engine *engine, const void *x, size_t elements, float *floats)
+{
+	(void)engine;
+	memcpy(floats, x, elements * sizeof(*floats));
+}
+
 const struct image_ops *image_ops_reference(void)
 {
 	static const struct image_ops table = {
 		.name = "reference",
+		.element_bytes = sizeof(float),
 		.engine_open = image_engine_open,
 		.engine_close = image_engine_close,
 		.engine_bytes = image_engine_bytes,
@@ -364,6 +408,8 @@ const struct image_ops *image_ops_reference(void)
 		.average_pool_backward = ref_average_pool_backward,
 		.to_nhwc = ref_to_nhwc,
 		.to_nchw = ref_to_nchw,
+		.from_floats = ref_from_floats,
+		.to_floats = ref_to_floats,
 	};
 
 	return &table;
