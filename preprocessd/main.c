@@ -1,8 +1,10 @@
 /* main.c - preprocessd: options, then server.h until it is told to stop. */
+#include <grp.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "preprocessd/pipeline/pipeline.h"
 #include "preprocessd/serve/server.h"
@@ -12,10 +14,10 @@
 #include "shared/base/mem.h"
 #include "shared/base/paths.h"
 
-enum { CONFIG_BYTES_MAX = 1 << 16, ARGV_MAX = 256, FILE_OPTIONS_MAX = 32 };
+enum { CONFIG_BYTES_MAX = 1 << 16, ARGV_MAX = 256, FILE_OPTIONS_MAX = 32, GROUP_BYTES = 1 << 16, PATH_BYTES = 256 };
 
 struct settings {
-	const char *cache, *socket, *config, *log_level;
+	const char *cache, *socket, *config, *log_level, *readers, *adders;
 	int64_t workers;
 	uint64_t max_cache;
 	bool version;
@@ -48,6 +50,11 @@ static int parse(struct settings *settings, int argc, char *const argv[], struct
 		  .max = PIPELINE_WORKERS_MAX, .help = "Threads that decode, resize, tokenize and assemble. Default: one for each core." },
 		{ .name = "max-cache", .kind = ARGS_SIZE, .value = &settings->max_cache, .metavar = "SIZE",
 		  .help = "How large the cache may grow, such as 50G. Default: no limit but the disk." },
+		{ .name = "readers", .kind = ARGS_TEXT, .value = &settings->readers, .metavar = "GROUP",
+		  .help = "Members of this group may connect too, and read every data set. Default: only your own user." },
+		{ .name = "adders", .kind = ARGS_TEXT, .value = &settings->adders, .metavar = "GROUP",
+		  .help = "Members of this group may read, and add data sets of files that they could read themselves. They set "
+			  "PREPROCESSD_USER to your name. Default: only your own user." },
 		{ .name = "config", .kind = ARGS_TEXT, .value = &settings->config, .metavar = "FILE",
 		  .help = "Read options from a file with a line NAME = VALUE for each; the command line has precedence." },
 		{ .name = "log-level", .kind = ARGS_TEXT, .value = &settings->log_level, .metavar = "LEVEL",
@@ -78,7 +85,7 @@ static char *trim(char *text)
 /* One "--name=value" for each line. Format: schemas/config.md. */
 static int config_line(const char *path, int number, char *line, char **out, struct err *err)
 {
-	static const char *const names[] = { "cache", "socket", "workers", "max-cache", "log-level" };
+	static const char *const names[] = { "cache", "socket", "workers", "max-cache", "readers", "adders", "log-level" };
 	char *equals = strchr(line, '=');
 
 	*out = NULL;
@@ -93,7 +100,7 @@ static int config_line(const char *path, int number, char *line, char **out, str
 	while (known < ARRAY_LEN(names) && strcmp(names[known], name) != 0)
 		known++;
 	if (known == ARRAY_LEN(names))
-		return err_set(err, ERR_USAGE, "%s:%d: there is no option '%s'; known: cache, socket, workers, max-cache, log-level",
+		return err_set(err, ERR_USAGE, "%s:%d: there is no option '%s'; known: cache, socket, workers, max-cache, readers, adders, log-level",
 			       path, number, name);
 	size_t bytes = strlen(name) + strlen(value) + 4;
 	*out = mem_alloc(bytes);
@@ -169,12 +176,54 @@ static int core_count(void)
 	return count < 1 ? 1 : count > PIPELINE_WORKERS_MAX ? PIPELINE_WORKERS_MAX : count;
 }
 
+/* By name or number. */
+static int find_group(const char *option, const char *name, int64_t *out, struct err *err)
+{
+	struct group entry, *found = NULL;
+	char text[GROUP_BYTES], *end;
+
+	*out = SERVER_NO_GROUP;
+	if (name == NULL)
+		return 0;
+	if (getgrnam_r(name, &entry, text, sizeof(text), &found) == 0 && found != NULL) {
+		*out = found->gr_gid;
+		return 0;
+	}
+	unsigned long number = strtoul(name, &end, 10);
+	if (name[0] < '0' || name[0] > '9' || *end != '\0' || number >= UINT32_MAX)
+		return err_set(err, ERR_USAGE, "--%s: there is no group %s on this system; getent group lists them", option, name);
+	*out = (int64_t)number;
+	return 0;
+}
+
+/* A socket in a folder that others cannot enter is of no use to them. */
+static void warn_unreachable(const char *socket)
+{
+	const char *slash = strrchr(socket, '/');
+	struct stat info;
+	char folder[PATH_BYTES];
+
+	if (slash == NULL || slash == socket || (size_t)(slash - socket) >= sizeof(folder))
+		return;
+	memcpy(folder, socket, (size_t)(slash - socket));
+	folder[slash - socket] = '\0';
+	if (stat(folder, &info) == 0 && (info.st_mode & (S_IXGRP | S_IXOTH)) == 0)
+		log_warn("other users cannot enter %s, so --readers and --adders have no effect; choose a --socket in a folder that they can",
+			 folder);
+}
+
 static int serve(const struct settings *settings, struct err *err)
 {
 	struct server_options options = { .max_cache_bytes = settings->max_cache };
 	char *socket = NULL, *cache = NULL;
-	int code = paths_socket(&socket, settings->socket, true, err);
+	int code = find_group("readers", settings->readers, &options.readers, err);
 
+	if (code == 0)
+		code = find_group("adders", settings->adders, &options.adders, err);
+	if (code == 0)
+		code = paths_socket(&socket, settings->socket, true, err);
+	if (code == 0 && (options.readers != SERVER_NO_GROUP || options.adders != SERVER_NO_GROUP))
+		warn_unreachable(socket);
 	if (code == 0)
 		code = paths_cache(&cache, settings->cache, true, err);
 	if (code == 0) {

@@ -21,6 +21,8 @@
 #include "shared/base/buf.h"
 #include "shared/base/hash.h"
 
+struct rights; /* rights.h */
+
 enum {
 	MANIFEST_PICTURES_MAX = 1 << 26,
 	MANIFEST_CAPTIONS_MAX = 1 << 28,
@@ -97,6 +99,7 @@ struct reader_options {
 	const char *split_ratio;              /* "train=0.8,val=0.2" or NULL */
 	uint64_t split_seed;
 	bool skip_bad;                        /* --on-bad skip: drop bad captions and missing pictures, and list them */
+	const struct rights *rights;          /* whose files; NULL: the daemon's own user's */
 };
 /* Reads every caption file into one listing; once per listing. Paths may be relative to the
  * working directory. Errors name file and line (or item). A picture given in two splits or with

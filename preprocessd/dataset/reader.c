@@ -81,8 +81,12 @@ static int cut_columns(struct reading *reading, struct err *err)
 
 static int add_folder(struct reading *reading, const char *path, int16_t split, struct err *err)
 {
-	char *absolute = realpath(path, NULL);
+	const struct rights *rights = reading->options->rights;
+	char *absolute;
 
+	if (rights != NULL && !rights->all && !rights_is_dir(rights, path))
+		return err_set(err, ERR_NOTFOUND, "the picture folder %s is no folder that user %u may search", path, rights->uid);
+	absolute = realpath(path, NULL);
 	if (absolute == NULL)
 		return err_errno(err, errno, "the picture folder %s", path);
 	if (!fs_is_dir(absolute)) {
@@ -104,6 +108,7 @@ static int open_folders(struct reading *reading, struct err *err)
 		return err_set(err, ERR_LIMIT, "more than %d --images or --captions", LISTING_FILES_MAX);
 	if (options->caption_count == 0)
 		return err_set(err, ERR_USAGE, "--captions is missing: which file has the captions?");
+	reading->folders.rights = options->rights;
 	reading->folders.items = mem_array((size_t)options->image_count + 1, sizeof(*reading->folders.items));
 	if (reading->folders.items == NULL)
 		return err_nomem(err, 0);
@@ -231,7 +236,7 @@ static int read_file(struct reading *reading, const char *path, int16_t split, s
 	    (code = default_split(reading, path, &reader.default_split, err)) != 0 ||
 	    (reading->options->image_count == 0 && (code = folder_of_captions(reading, path, err)) != 0))
 		return code;
-	if ((code = fs_read(path, CAPTION_FILE_BYTES_MAX, &bytes, err)) == 0)
+	if ((code = rights_read(reading->options->rights, path, CAPTION_FILE_BYTES_MAX, &bytes, err)) == 0)
 		code = reading->read(&reader, bytes.data == NULL ? "" : bytes.data, bytes.size, err);
 	buf_free(&bytes);
 	if (code == 0) {

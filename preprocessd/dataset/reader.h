@@ -12,6 +12,7 @@
 #define PREPROCESSD_DATASET_READER_H
 
 #include "preprocessd/dataset/listing.h"
+#include "preprocessd/dataset/rights.h"
 #include "shared/base/json.h"
 
 enum { COLUMN_IMAGE, COLUMN_CAPTION, COLUMN_LABEL, COLUMN_COUNT };
@@ -25,6 +26,7 @@ struct folders {
 	struct folder *items;
 	int count;
 	bool trust; /* tests: every name exists */
+	const struct rights *rights;
 };
 
 struct missing {

@@ -127,7 +127,6 @@ static int try_path(struct reader *reader, const char *folder, const struct buf 
 		    bool *there, struct err *err)
 {
 	struct buf *path = &reader->path;
-	struct stat info;
 	int code = 0;
 
 	*there = false;
@@ -142,7 +141,7 @@ static int try_path(struct reader *reader, const char *folder, const struct buf 
 		code = add_components(path, name, bytes, err);
 	if (code != 0 || path->size == 0 || path->size >= LISTING_PATH_BYTES)
 		return code;
-	*there = reader->folders->trust || (stat(path->data, &info) == 0 && S_ISREG(info.st_mode));
+	*there = reader->folders->trust || rights_is_file(reader->folders->rights, path->data);
 	return 0;
 }
 

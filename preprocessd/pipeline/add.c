@@ -63,7 +63,7 @@ static int read_vocab(struct add *add, struct err *err)
 		goto out;
 	}
 	memcpy(add->vocab_name, name, strlen(name) + 1);
-	if ((code = fs_read(path[0], VOCAB_FILE_BYTES_MAX, &add->vocab_bytes, err)) != 0 ||
+	if ((code = rights_read(&add->rights, path[0], VOCAB_FILE_BYTES_MAX, &add->vocab_bytes, err)) != 0 ||
 	    (code = catalog_vocab_parse(add->pipeline->catalog, path[0], add->vocab_bytes.data, add->vocab_bytes.size,
 					&add->vocab, err)) != 0)
 		goto out;
@@ -96,7 +96,7 @@ static int read_listing(struct add *add, struct err *err)
 			.captions = (const char *const *)captions, .caption_count = (int)request->n_captions,
 			.columns = request->columns[0] != '\0' ? request->columns : NULL,
 			.split_ratio = request->split_ratio[0] != '\0' ? request->split_ratio : NULL,
-			.split_seed = request->split_seed, .skip_bad = request->skip_bad,
+			.split_seed = request->split_seed, .skip_bad = request->skip_bad, .rights = &add->rights,
 		};
 
 		code = listing_read(add->listing, &options, err);
@@ -122,6 +122,12 @@ static int prepare_pictures(struct add *add, struct err *err)
 	return 0;
 }
 
+/* As in the record. */
+static uint64_t added_by(const struct add *add)
+{
+	return add->rights.all ? 0 : (uint64_t)add->rights.uid + 1;
+}
+
 static int check_name(struct add *add, struct err *err)
 {
 	char was[HASH_HEX_BYTES], is[HASH_HEX_BYTES];
@@ -139,6 +145,10 @@ static int check_name(struct add *add, struct err *err)
 	}
 	if (code != 0 || records_dataset_decode(&add->before, add->request->name, bytes.data, bytes.size, NULL) != 0)
 		goto out;
+	if (!add->rights.all && add->before->added_by != added_by(add)) {
+		code = err_set(err, ERR_EXISTS, "there is a data set %s already, of another user; choose another name", add->request->name);
+		goto out;
+	}
 	memcpy(version.bytes, add->before->version.data, HASH_BYTES);
 	add->unchanged = hash_equal(&version, &add->manifest->version);
 	if (!add->unchanged && !add->request->replace) {
@@ -204,6 +214,7 @@ static void fill_record(struct add *add, Records__DatasetRecord *record)
 	record->split_seed = request->split_seed;
 	record->skip_bad = request->skip_bad;
 	record->image_size = add->settings.transform.size;
+	record->added_by = added_by(add);
 	record->exif_apply = add->settings.transform.exif == EXIF_APPLY;
 }
 
@@ -392,7 +403,7 @@ static void *add_main(void *context)
 /* --- from outside ---------------------------------------------------------------------------- */
 
 int add_start(struct add **out, struct pipeline *pipeline, uint64_t request_id, const Wire__AddDataset *request,
-	      struct completion *done, struct err *err)
+	      const struct rights *rights, struct completion *done, struct err *err)
 {
 	struct add *add = mem_zalloc(sizeof(*add));
 
@@ -402,6 +413,7 @@ int add_start(struct add **out, struct pipeline *pipeline, uint64_t request_id, 
 	add->pipeline = pipeline;
 	add->request = request;
 	add->request_id = request_id;
+	add->rights = *rights;
 	add->done = done;
 	add->start_s = clock_seconds();
 	add->put_failures_before = counter_get(&pipeline->put_failures);

@@ -12,15 +12,17 @@
 #ifndef PREPROCESSD_PIPELINE_ADD_H
 #define PREPROCESSD_PIPELINE_ADD_H
 
+#include "preprocessd/dataset/rights.h"
 #include "preprocessd/pipeline/pipeline.h"
 #include "shared/base/buf.h"
 #include "wire.pb-c.h"
 
 struct add;
 
-/* done is posted when the add has ended, successfully or not. */
+/* rights are of who asks, and are copied: only what they allow is read, and no data set of
+ * another user is replaced. done is posted when the add has ended, successfully or not. */
 MUST_USE int add_start(struct add **out, struct pipeline *pipeline, uint64_t request_id, const Wire__AddDataset *request,
-		       struct completion *done, struct err *err);
+		       const struct rights *rights, struct completion *done, struct err *err);
 void add_cancel(struct add *add); /* it ends soon */
 void add_progress(struct add *add, Wire__Progress *out);
 

@@ -16,6 +16,7 @@ struct add {
 	struct pipeline *pipeline;
 	const Wire__AddDataset *request;
 	uint64_t request_id;
+	struct rights rights; /* of who asked */
 	struct completion *done;
 	pthread_t thread;
 	_Atomic bool cancelled;

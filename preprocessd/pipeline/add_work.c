@@ -95,7 +95,7 @@ static void add_picture(struct worker *worker, struct add *add, uint32_t i)
 
 	if (add_cache_failed(add, &err)) {
 		stop_all(add, &err);
-	} else if (prepare_file(worker, &add->settings, path, &content, &how, &err) == 0) {
+	} else if (prepare_file(worker, &add->settings, path, &add->rights, &content, &how, &err) == 0) {
 		listing_set_hash(add->listing, i, &content);
 		if (how == PREPARED_MADE)
 			atomic_fetch_add(&add->decoded, 1);

@@ -224,7 +224,8 @@ static void run_picture(struct worker *worker, struct feed_batch *batch, uint32_
 	struct err err;
 
 	if (prepare_picture(worker, &feed->settings, &manifest->picture_hash[picture],
-			    manifest->source_text + manifest->source_at[picture], place_picture, &place, &how, &err) != 0) {
+			    manifest->source_text + manifest->source_at[picture], &feed->rights, place_picture, &place, &how,
+			    &err) != 0) {
 		batch_fail(batch, &err);
 		return;
 	}

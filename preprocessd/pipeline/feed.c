@@ -63,6 +63,11 @@ static int open_data(struct feed *feed, struct worker *worker, const struct feed
 			       "a run goes on only with the data that it began with", o->dataset);
 		goto out;
 	}
+	feed->rights.all = record->added_by == 0;
+	if (!feed->rights.all && (code = rights_of_user(&feed->rights, (uint32_t)(record->added_by - 1), err)) != 0) {
+		err_prefix(err, "data set %s was added by another user", o->dataset);
+		goto out;
+	}
 	vocab = o->vocab[0] != '\0' ? o->vocab : record->vocab_name;
 	if (vocab[0] == '\0') {
 		code = err_set(err, ERR_NOTFOUND, "data set %s was added without a vocabulary, and none was named; "

@@ -47,6 +47,7 @@ struct feed {
 	struct dataset_ref *dataset;
 	const struct part_ref *part;
 	struct vocab_ref *vocab;
+	struct rights rights; /* of who added the data set */
 	struct picture_settings settings;
 	struct normalize_table table;
 	enum feed_pixels pixels;

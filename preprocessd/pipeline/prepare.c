@@ -174,6 +174,7 @@ struct picture_make {
 	const struct picture_settings *settings;
 	const struct hash *content;
 	const char *path;
+	const struct rights *rights;
 	bool read; /* worker->file has its bytes already */
 };
 
@@ -183,10 +184,10 @@ static bool is_lasting(int code)
 	return code == ERR_FORMAT || code == ERR_UNSUPPORTED || code == ERR_LIMIT;
 }
 
-static int read_source(struct worker *worker, const char *path, struct err *err)
+static int read_source(struct worker *worker, const char *path, const struct rights *rights, struct err *err)
 {
 	buf_clear(&worker->file);
-	int code = fs_read(path, PICTURE_FILE_BYTES_MAX, &worker->file, err);
+	int code = rights_read(rights, path, PICTURE_FILE_BYTES_MAX, &worker->file, err);
 	if (code == 0)
 		counter_add(&worker->pipeline->counters.source_bytes, worker->file.size);
 	return code;
@@ -195,7 +196,7 @@ static int read_source(struct worker *worker, const char *path, struct err *err)
 static int read_same_source(struct worker *worker, const struct picture_make *make, struct err *err)
 {
 	struct hash now;
-	int code = read_source(worker, make->path, err);
+	int code = read_source(worker, make->path, make->rights, err);
 
 	if (code == ERR_NOTFOUND)
 		return err_set(err, code, "%s: is gone since the data set was added, and what was prepared from it is not in the "
@@ -283,18 +284,19 @@ static int get_picture(struct worker *worker, struct picture_make *make, cache_v
 }
 
 int prepare_picture(struct worker *worker, const struct picture_settings *settings, const struct hash *content,
-		    const char *path, cache_visit use, void *context, enum prepared *how, struct err *err)
+		    const char *path, const struct rights *rights, cache_visit use, void *context, enum prepared *how,
+		    struct err *err)
 {
-	struct picture_make make = { .settings = settings, .content = content, .path = path };
+	struct picture_make make = { .settings = settings, .content = content, .path = path, .rights = rights };
 
 	return get_picture(worker, &make, use, context, how, err);
 }
 
-int prepare_file(struct worker *worker, const struct picture_settings *settings, const char *path, struct hash *content,
-		 enum prepared *how, struct err *err)
+int prepare_file(struct worker *worker, const struct picture_settings *settings, const char *path,
+		 const struct rights *rights, struct hash *content, enum prepared *how, struct err *err)
 {
 	struct picture_make make = { .settings = settings, .content = content, .path = path, .read = true };
-	int code = read_source(worker, path, err);
+	int code = read_source(worker, path, rights, err);
 
 	*how = PREPARED_HIT;
 	if (code != 0)
@@ -304,11 +306,11 @@ int prepare_file(struct worker *worker, const struct picture_settings *settings,
 }
 
 int prepare_explain(struct worker *worker, const struct picture_settings *settings, const char *path,
-		    struct prepare_explained *out, struct err *err)
+		    const struct rights *rights, struct prepare_explained *out, struct err *err)
 {
 	struct cache_key key;
 	struct buf record = BUF_INIT;
-	int code = read_source(worker, path, err);
+	int code = read_source(worker, path, rights, err);
 
 	if (code != 0)
 		return code;

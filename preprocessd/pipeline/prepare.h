@@ -10,6 +10,7 @@
 #ifndef PREPROCESSD_PIPELINE_PREPARE_H
 #define PREPROCESSD_PIPELINE_PREPARE_H
 
+#include "preprocessd/dataset/rights.h"
 #include "preprocessd/pipeline/catalog.h"
 #include "preprocessd/pipeline/pool.h"
 
@@ -26,13 +27,14 @@ MUST_USE int picture_settings_init(struct picture_settings *out, uint32_t size, 
 enum prepared { PREPARED_HIT, PREPARED_JOINED, PREPARED_MADE };
 
 /* The picture of this content, which path held when the data set was added.
- * use may be NULL: then it is enough that the record is or will be there.
+ * rights: of who named path (rights.h); NULL: the daemon's. use may be NULL: then it is enough that the record is or will be there.
  * ERR_NOTFOUND, ERR_MISMATCH: the source is gone or has changed. */
 MUST_USE int prepare_picture(struct worker *worker, const struct picture_settings *settings, const struct hash *content,
-			     const char *path, cache_visit use, void *context, enum prepared *how, struct err *err);
+			     const char *path, const struct rights *rights, cache_visit use, void *context, enum prepared *how,
+			     struct err *err);
 /* Reads path, and prepares what is in it now. Errors have the path in front. */
 MUST_USE int prepare_file(struct worker *worker, const struct picture_settings *settings, const char *path,
-			  struct hash *content, enum prepared *how, struct err *err);
+			  const struct rights *rights, struct hash *content, enum prepared *how, struct err *err);
 /* Token ids (int32) of a caption. */
 MUST_USE int prepare_tokens(struct worker *worker, struct vocab_ref *vocab, const char *text, size_t bytes,
 			    cache_visit use, void *context, enum prepared *how, struct err *err);
@@ -45,6 +47,6 @@ struct prepare_explained {
 	struct err failure; /* code 0: none is remembered */
 };
 MUST_USE int prepare_explain(struct worker *worker, const struct picture_settings *settings, const char *path,
-			     struct prepare_explained *out, struct err *err);
+			     const struct rights *rights, struct prepare_explained *out, struct err *err);
 
 #endif

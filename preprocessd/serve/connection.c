@@ -308,9 +308,34 @@ static void no_hello(uv_timer_t *timer)
 	}
 }
 
-/* Mode 0600 keeps others out already; this holds where a file system ignores it. */
-static bool same_user(struct connection *connection)
+/* The groups that the system recorded when the peer connected, its primary one among them. */
+static bool peer_groups(int fd, const struct ucred *peer, struct rights *rights)
 {
+	gid_t groups[RIGHTS_GROUPS_MAX];
+	socklen_t size = sizeof(groups);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) != 0)
+		return false; /* more than we keep, among other reasons */
+	*rights = (struct rights){ .uid = peer->uid };
+	for (socklen_t i = 0; i < size / sizeof(groups[0]); i++)
+		rights->gids[rights->gid_count++] = groups[i];
+	if (rights_in_group(rights, peer->gid))
+		return true;
+	if (rights->gid_count == RIGHTS_GROUPS_MAX)
+		return false;
+	rights->gids[rights->gid_count++] = peer->gid;
+	return true;
+}
+
+static bool is_member(const struct rights *rights, int64_t group)
+{
+	return group != SERVER_NO_GROUP && rights_in_group(rights, (uint32_t)group);
+}
+
+/* Who may come in, and with which rights. */
+static bool admit(struct connection *connection)
+{
+	const struct server_options *options = connection->server->options;
 	struct ucred peer;
 	socklen_t size = sizeof(peer);
 	uv_os_fd_t fd;
@@ -319,10 +344,28 @@ static bool same_user(struct connection *connection)
 	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
 		return false;
 	connection->pid = (uint32_t)peer.pid;
-	if (peer.uid == geteuid())
+	if (peer.uid == geteuid()) {
+		connection->rights.all = connection->may_add = true;
 		return true;
-	log_warn("pid %d of user %u tried to connect; only user %u may", (int)peer.pid, (unsigned)peer.uid, (unsigned)geteuid());
+	}
+	if (peer_groups(fd, &peer, &connection->rights)) {
+		connection->may_add = is_member(&connection->rights, options->adders);
+		if (connection->may_add || is_member(&connection->rights, options->readers))
+			return true;
+	}
+	log_warn("pid %d of user %u tried to connect and may not", (int)peer.pid, (unsigned)peer.uid);
 	return false;
+}
+
+static void turn_away(struct connection *connection)
+{
+	struct err err;
+
+	err_set(&err, ERR_UNAVAILABLE, "this preprocessd serves user %u%s; ask for membership, or start your own with another --socket",
+		(unsigned)geteuid(), connection->server->options->readers != SERVER_NO_GROUP ||
+		connection->server->options->adders != SERVER_NO_GROUP ? " and members of its groups (--readers, --adders)" : " alone");
+	connection_reply_error(connection, 0, &err);
+	connection_end(connection);
 }
 
 static struct connection *connection_new(struct server *server)
@@ -363,8 +406,12 @@ void connection_accept(struct server *server)
 		log_warn("no memory for a new client");
 		return;
 	}
-	if (uv_accept((uv_stream_t *)&server->listener, (uv_stream_t *)&connection->pipe) != 0 || !same_user(connection)) {
+	if (uv_accept((uv_stream_t *)&server->listener, (uv_stream_t *)&connection->pipe) != 0) {
 		connection_close(connection);
+		return;
+	}
+	if (!admit(connection)) {
+		turn_away(connection);
 		return;
 	}
 	if (server->connection_count > SERVER_CLIENTS_MAX || server->draining) {

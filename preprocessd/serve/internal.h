@@ -81,6 +81,8 @@ struct connection {
 	char name[WIRE_CLIENT_NAME_BYTES_MAX + 1];
 	char doing[2 * MANIFEST_NAME_BYTES_MAX + 64];
 	uint32_t pid;
+	struct rights rights;   /* of its user; all: the daemon's own user */
+	bool may_add;
 	uint64_t batches;
 	double since_s;
 };

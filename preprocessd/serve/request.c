@@ -131,7 +131,7 @@ static int work_explain(struct worker *worker, struct control *control, struct e
 	struct picture_settings settings;
 	code = picture_settings_init(&settings, request->transform->size, request->transform->exif_apply, err);
 	if (code == 0)
-		code = prepare_explain(worker, &settings, path, &found, err);
+		code = prepare_explain(worker, &settings, path, &control->connection->rights, &found, err);
 	mem_free(path);
 	if (code != 0)
 		return code;
@@ -299,7 +299,7 @@ static int start_add(struct connection *connection, struct control *control, str
 	if (code != 0)
 		return code;
 	control->completion.run = add_done;
-	code = add_start(&control->add, server->pipeline, control->request->id, request, &control->completion, err);
+	code = add_start(&control->add, server->pipeline, control->request->id, request, &connection->rights, &control->completion, err);
 	if (code == 0) {
 		connection->control = control;
 		request_progress(connection);
@@ -490,6 +490,19 @@ static void greet(struct connection *connection, const Wire__Request *request)
 	connection_reply(connection, &reply);
 }
 
+/* What only the daemon's own user may ask for, and what adders may as well. */
+static int check_rights(const struct connection *connection, Wire__Request__VerbCase verb, struct err *err)
+{
+	bool add = verb == WIRE__REQUEST__VERB_ADD_DATASET;
+	bool owner = verb == WIRE__REQUEST__VERB_REMOVE_DATASET || verb == WIRE__REQUEST__VERB_SHUTDOWN;
+
+	if ((owner && !connection->rights.all) || (add && !connection->may_add))
+		return err_set(err, ERR_UNAVAILABLE, "user %u may not do this here: %s", (unsigned)connection->rights.uid,
+			       add ? "adding takes membership in the group of preprocessd --adders" :
+				     "it is for the user who runs this preprocessd");
+	return 0;
+}
+
 static void start_control(struct connection *connection, const Wire__Request *request, const uint8_t *bytes, size_t size)
 {
 	struct control *control = mem_zalloc(sizeof(*control));
@@ -584,6 +597,8 @@ void request_handle(struct connection *connection, const Wire__Request *request,
 		fail_protocol(connection, request->id, "ReadBatch before OpenStream");
 	} else if (request->verb_case == WIRE__REQUEST__VERB_HELLO) {
 		fail_protocol(connection, request->id, "Hello twice");
+	} else if (check_rights(connection, request->verb_case, &err) != 0) {
+		connection_reply_error(connection, request->id, &err);
 	} else if (request->verb_case == WIRE__REQUEST__VERB_SHUTDOWN) {
 		shut_down(connection, request);
 	} else {

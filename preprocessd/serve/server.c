@@ -146,10 +146,15 @@ static int init_loop(struct server *server, struct err *err)
 	return 0;
 }
 
+static bool server_has_groups(const struct server *server)
+{
+	return server->options->readers != SERVER_NO_GROUP || server->options->adders != SERVER_NO_GROUP;
+}
+
 static int start_listening(struct server *server, struct err *err)
 {
 	int fd, status;
-	int code = socket_listen(server->lock, &fd, err);
+	int code = socket_listen(server->lock, server_has_groups(server), &fd, err);
 
 	if (code != 0)
 		return code;

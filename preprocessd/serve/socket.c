@@ -157,7 +157,7 @@ static int remove_stale(const char *path, struct err *err)
 	return 0;
 }
 
-int socket_listen(struct socket_lock *lock, int *out_fd, struct err *err)
+int socket_listen(struct socket_lock *lock, bool for_groups, int *out_fd, struct err *err)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	size_t bytes = strlen(lock->path);
@@ -172,7 +172,8 @@ int socket_listen(struct socket_lock *lock, int *out_fd, struct err *err)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return err_errno(err, errno, "cannot make a socket");
-	mode_t mask = umask(0177); /* so that it never exists with another mode than 0600 */
+	/* So that it never exists with another mode. With two groups the mode cannot say who may connect: admit() does. */
+	mode_t mask = umask(for_groups ? 0111 : 0177);
 	int bound = bind(fd, (struct sockaddr *)&address, sizeof(address));
 	int reason = errno;
 	umask(mask);

@@ -10,6 +10,8 @@
 #ifndef PREPROCESSD_SERVE_SOCKET_H
 #define PREPROCESSD_SERVE_SOCKET_H
 
+#include <stdbool.h>
+
 #include "shared/base/err.h"
 
 struct socket_lock;
@@ -17,7 +19,7 @@ struct socket_lock;
 /* ERR_BUSY: a live daemon has this socket; its pid is named. ERR_EXISTS: a file of another kind is there. */
 MUST_USE int socket_lock_open(struct socket_lock **out, const char *path, struct err *err);
 /* Binds and listens: mode 0600, close-on-exec, non-blocking. */
-MUST_USE int socket_listen(struct socket_lock *lock, int *out_fd, struct err *err);
+MUST_USE int socket_listen(struct socket_lock *lock, bool for_groups, int *out_fd, struct err *err);
 /* Removes the socket file and marks the lock: a successor may wait. */
 void socket_stop(struct socket_lock *lock);
 void socket_lock_close(struct socket_lock *lock); /* removes what is left; NULL is fine */
