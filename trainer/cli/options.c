@@ -33,8 +33,10 @@ static const struct entry entries[] = {
 	{ NULL, NULL, "Data", 0, 0 },
 	{ "data", "NAME", "The data set to train on; prepctl datasets lists them.", 0, 0 },
 	{ "task", "TASK", "match: do picture and caption belong together; classify: the label. Default: match.", 0, 0 },
-	{ "train-split", "SPLIT", "What to train on: a split, several joined as train+val, all, or what a fold leaves of them (all~rest=2/5). Default: train.", 0, 0 },
-	{ "val-split", "SPLIT", "What to measure on (all~fold=2/5 is the second of five folds), or none. Default: val, and none where the data set has no val.", 0, 0 },
+	{ "train-split", "SPLIT", "What to train on: a split, several joined as train+val, all, or what a fold leaves of them "
+	  "(all~rest=2/5). Default: train.", 0, 0 },
+	{ "val-split", "SPLIT", "What to measure on (all~fold=2/5 is the second of five folds), or none. Default: val, and none where the data "
+	  "set has no val.", 0, 0 },
 	{ "vocab", "NAME", "Vocabulary. Default: the one that the data set was added with.", 0, 0 },
 	{ "max-len", "N", "Tokens of a caption, with [CLS] and [SEP]; longer ones are cut. Default: 64.", 2, RUN_LEN_MAX },
 	{ NULL, NULL, "Model", 0, 0 },
