@@ -19,7 +19,7 @@
 
 struct eval_options {
 	const char *data, *split, *socket, *cache, *log_level;
-	const char *preset, *task, *vocab;
+	const char *preset, *task, *vocab, *predictions;
 	int64_t image_size, max_len, batch_size, threads;
 	bool json, quiet;
 };
@@ -43,6 +43,8 @@ static int parse(struct eval_options *o, int argc, char *const argv[], struct ar
 		{ .name = "split", .kind = ARGS_TEXT, .value = &o->split, .metavar = "SPLIT",
 		  .help = "Part of it; several joined by +, or all, or a fold of them (all~fold=2/5). Default: val." },
 		{ .name = "json", .kind = ARGS_FLAG, .value = &o->json, .help = "Print one JSON object." },
+		{ .name = "predictions", .kind = ARGS_TEXT, .value = &o->predictions, .metavar = "FILE.csv",
+		  .help = "Write a line for each pair: pair,picture,caption,label,p,correct (schemas/study.md)." },
 		{ .name = "batch-size", .kind = ARGS_INT, .value = &o->batch_size, .metavar = "N", .min = 1, .max = RUN_BATCH_MAX,
 		  .help = "Captions encoded at a time. Default: as in training, else 32." },
 		{ .name = "threads", .kind = ARGS_INT, .value = &o->threads, .metavar = "N", .min = 1, .max = 1024,
@@ -208,6 +210,7 @@ static int print_json(const struct eval_options *o, const char *path, const stru
 	    (code = json_add_string(&out, o->split, strlen(o->split), err)) != 0 ||
 	    (code = buf_add_text(&out, ", \"accuracy\": ", err)) != 0 || (code = json_add_real(&out, val->accuracy, err)) != 0 ||
 	    (code = buf_add_text(&out, ", \"loss\": ", err)) != 0 || (code = json_add_real(&out, val->loss, err)) != 0 ||
+	    (code = buf_add_text(&out, ", \"ece\": ", err)) != 0 || (code = json_add_real(&out, val->ece, err)) != 0 ||
 	    (code = buf_printf(&out, err, ", \"pairs\": %" PRIu64 ", \"pictures\": %u, \"captions\": %u, \"seconds\": %.3f, \"digest\": \"%s\"}",
 			       val->pairs, info->picture_count, info->caption_count, val->seconds, digest)) != 0)
 		goto out;
@@ -223,6 +226,7 @@ struct evaluation {
 	struct feed *feed;
 	struct model *model;
 	struct validator *validator;
+	struct predictions predictions;
 	char *socket;
 	char *best; /* of the run whose folder was named */
 };
@@ -265,8 +269,13 @@ static int open_evaluation(struct evaluation *e, struct eval_options *o, const c
 	    (code = weights_load_strict(model_params(e->model), e->file, "", err)) != 0 ||
 	    (code = checkpoint_verify(e->file, &ours, err)) != 0)
 		return code;
-	return validator_open(&e->validator, e->model, &limits, kernels_fast()->vector, info->picture_count, info->caption_count,
+	code = validator_open(&e->validator, e->model, &limits, kernels_fast()->vector, info->picture_count, info->caption_count,
 			      feed.batch_size, err);
+	if (code != 0 || o->predictions == NULL)
+		return code;
+	code = predictions_open(&e->predictions, 2 * (size_t)info->caption_count, err);
+	validator_keep(e->validator, &e->predictions);
+	return code;
 }
 
 int eval_command(int argc, char *const argv[], struct err *err)
@@ -285,15 +294,17 @@ int eval_command(int argc, char *const argv[], struct err *err)
 		return code;
 	signals_install();
 	if ((code = open_evaluation(&e, &o, result.operands[0], err)) != 0 ||
-	    (code = validator_run(e.validator, e.feed, signals_stop_asked, NULL, &val, err)) != 0)
+	    (code = validator_run(e.validator, e.feed, signals_stop_asked, NULL, &val, err)) != 0 ||
+	    (o.predictions != NULL && (code = predictions_write(&e.predictions, o.predictions, err)) != 0))
 		goto out;
 	if (o.json)
 		code = print_json(&o, e.best != NULL ? e.best : result.operands[0], feed_info(e.feed), &val, err);
 	else
-		printf("%s %s: accuracy %.4f, loss %.4f over %" PRIu64 " pairs (%u pictures, %" PRIu64 " captions, %.1f s)\n", o.data, o.split,
-		       val.accuracy, val.loss, val.pairs, feed_info(e.feed)->picture_count, val.samples, val.seconds);
+		printf("%s %s: accuracy %.4f, loss %.4f, calibration error %.4f over %" PRIu64 " pairs (%u pictures, %" PRIu64 " captions, %.1f s)\n", o.data, o.split,
+		       val.accuracy, val.loss, val.ece, val.pairs, feed_info(e.feed)->picture_count, val.samples, val.seconds);
 out:
 	validator_close(e.validator);
+	predictions_close(&e.predictions);
 	model_close(e.model);
 	feed_close(e.feed);
 	run_config_free(&e.origin.config);

@@ -67,7 +67,7 @@ static const struct entry entries[] = {
 	{ "threads", "N", "Default: one for each core.", 1, 1024 },
 };
 
-enum { OWN_OPTIONS = 8, TABLE_MAX = ARRAY_LEN(entries) + OWN_OPTIONS };
+enum { OWN_OPTIONS = 9, TABLE_MAX = ARRAY_LEN(entries) + OWN_OPTIONS };
 
 static int fill_table(struct train_options *o, struct args_option table[TABLE_MAX])
 {
@@ -96,6 +96,9 @@ static int fill_table(struct train_options *o, struct args_option table[TABLE_MA
 		  .help = "Folder of the run; new or empty. Default: runs/DATA-REG-seedN." },
 		{ .name = "resume", .kind = ARGS_FLAG, .value = &o->run.resume,
 		  .help = "Go on with the run in --out from its last checkpoint; options that are not given are the run's." },
+		{ .name = "predictions", .kind = ARGS_FLAG, .value = &o->run.predictions,
+		  .help = "At the end write predictions.csv, a line for each validation pair, and measure training pairs and calibration "
+			  "(run.json)." },
 		{ .name = "dry-run", .kind = ARGS_FLAG, .value = &o->run.dry_run,
 		  .help = "Print what the run would take (parameters, memory, arithmetic) and end." },
 		{ .name = "socket", .kind = ARGS_TEXT, .value = &o->run.socket, .metavar = "PATH",

@@ -122,7 +122,7 @@ static int check_sizes(const struct batch *b, uint32_t batch_size, struct err *e
 	if (b->image_count == 0 || b->image_count > b->count)
 		return bad(b, err, "an impossible number of pictures");
 	if (b->pixels == NULL || b->image_index == NULL || b->ids == NULL || b->offsets == NULL || b->pictures == NULL ||
-	    b->labels == NULL)
+	    b->labels == NULL || b->sample_ids == NULL)
 		return bad(b, err, "a part missing");
 	return 0;
 }

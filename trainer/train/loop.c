@@ -244,11 +244,12 @@ static int open_patiently(struct session *s, const struct feed_options *options,
 	return code;
 }
 
-static int validate_now(struct session *s, struct validation *out, struct err *err)
+int loop_validate(struct session *s, struct validator *validator, const struct part *part, struct validation *out,
+		  struct err *err)
 {
 	struct feed *feed = NULL;
 	struct feed_options options = {
-		.socket = s->socket, .client_name = s->client_name, .dataset = s->config.data, .split = s->val.split,
+		.socket = s->socket, .client_name = s->client_name, .dataset = s->config.data, .split = part->split,
 		.vocab = s->config.vocab, .batch_size = (uint32_t)s->config.batch_size,
 		.image_size = (uint32_t)s->config.image_size, .max_len = (uint32_t)s->config.max_len,
 		.cancelled = s->options->cancelled, .cancel_context = s->options->cancel_context,
@@ -260,7 +261,7 @@ static int validate_now(struct session *s, struct validation *out, struct err *e
 	if (!hash_equal(&feed_info(feed)->version, &s->version))
 		code = err_set(err, ERR_MISMATCH, "data set %s is another version now than at the start of the run", s->config.data);
 	if (code == 0)
-		code = validator_run(s->validator, feed, s->options->cancelled, s->options->cancel_context, out, err);
+		code = validator_run(validator, feed, s->options->cancelled, s->options->cancel_context, out, err);
 	feed_close(feed);
 	return code;
 }
@@ -272,7 +273,7 @@ static int validate_and_log(struct session *s, struct err *err)
 	struct metrics_val line;
 	int code;
 
-	if ((code = validate_now(s, &val, err)) != 0)
+	if ((code = loop_validate(s, s->validator, &s->val, &val, err)) != 0)
 		return code;
 	bool best = !p->has_best || val.accuracy > p->best_accuracy ||
 		    (val.accuracy == p->best_accuracy && val.loss < p->best_loss);

@@ -61,6 +61,35 @@ static int add_score(struct buf *out, const char *name, double accuracy, double 
 	return 0;
 }
 
+/* What outcome.c measured. */
+static int add_final(const struct session *s, struct buf *out, struct err *err)
+{
+	const struct outcome *o = &s->outcome;
+	const struct {
+		const char *name;
+		double value;
+		bool of_val;
+	} reals[] = {
+		{ "accuracy", o->val.accuracy, true }, { "loss", o->val.loss, true }, { "ece", o->val.ece, true },
+		{ "train_accuracy", o->train.accuracy, false }, { "train_loss", o->train.loss, false }, { "train_ece", o->train.ece, false },
+	};
+	char val[HASH_HEX_BYTES], pairs[HASH_HEX_BYTES];
+	int code = buf_printf(out, err, ", \"final\": {\"train_pairs\": %" PRIu64, o->train.pairs);
+
+	for (size_t i = 0; i < ARRAY_LEN(reals) && code == 0; i++) {
+		if (reals[i].of_val && !s->validates)
+			continue;
+		if ((code = buf_printf(out, err, ", \"%s\": ", reals[i].name)) == 0)
+			code = json_add_real(out, reals[i].value, err);
+	}
+	hash_to_hex(&o->val.chain, val);
+	hash_to_hex(&o->pairs_digest, pairs);
+	if (code == 0 && s->validates)
+		code = buf_printf(out, err, ", \"pairs\": %" PRIu64 ", \"pictures\": %zu, \"val_digest\": \"%s\", \"pairs_digest\": \"%s\"",
+				  o->val.pairs, o->pictures, val, pairs);
+	return code != 0 ? code : buf_add_text(out, "}", err);
+}
+
 static int add_result(const struct session *s, struct buf *out, struct err *err)
 {
 	const struct checkpoint_progress *p = &s->progress;
@@ -75,17 +104,30 @@ static int add_result(const struct session *s, struct buf *out, struct err *err)
 	if (p->has_best && ((code = add_score(out, "best", p->best_accuracy, p->best_loss, err)) != 0 ||
 			    (code = buf_printf(out, err, ", \"steps\": %" PRIu64 "}", p->best_step)) != 0))
 		return code;
+	if (s->outcome.measured && (code = add_final(s, out, err)) != 0)
+		return code;
 	return buf_add_text(out, "}", err);
+}
+
+static int add_digests(const struct session *s, struct buf *out, struct err *err)
+{
+	char digest[HASH_HEX_BYTES];
+	int code;
+
+	hash_to_hex(&s->progress.chain, digest);
+	if ((code = buf_printf(out, err, ",\n  \"digest\": \"%s\"", digest)) != 0 || !s->has_init_digest)
+		return code;
+	hash_to_hex(&s->init_digest, digest);
+	return buf_printf(out, err, ",\n  \"init_digest\": \"%s\"", digest);
 }
 
 int record_write(struct session *s, const char *state, struct err *err)
 {
-	char reg[REG_TEXT_BYTES], digest[HASH_HEX_BYTES], path[SESSION_PATH_BYTES + 16];
+	char reg[REG_TEXT_BYTES], path[SESSION_PATH_BYTES + 16];
 	struct buf out = BUF_INIT;
 	int code;
 
 	reg_spec_text(&s->plan.reg, reg);
-	hash_to_hex(&s->progress.chain, digest);
 	if ((code = buf_printf(&out, err, "{\n  \"program\": \"trainer\", \"format\": 1, \"state\": \"%s\",\n  \"config\": %s,\n", state,
 			       s->about_config.data)) != 0 ||
 	    (code = buf_printf(&out, err, "  \"reg\": \"%s\",\n  \"model\": %s,\n  \"dataset\": %s", reg, s->about_model.data,
@@ -94,7 +136,8 @@ int record_write(struct session *s, const char *state, struct err *err)
 	    (s->validates && (code = add_part(&out, "val", &s->val, err)) != 0) ||
 	    (code = buf_printf(&out, err, ",\n  \"steps_per_epoch\": %" PRIu64 ", \"steps_total\": %" PRIu64 ", \"threads\": %d",
 			       s->steps_per_epoch, s->steps_total, s->threads)) != 0 ||
-	    (code = add_result(s, &out, err)) != 0 || (code = buf_printf(&out, err, ",\n  \"digest\": \"%s\"\n}\n", digest)) != 0)
+	    (code = add_result(s, &out, err)) != 0 || (code = add_digests(s, &out, err)) != 0 ||
+	    (code = buf_add_text(&out, "\n}\n", err)) != 0)
 		goto out;
 	snprintf(path, sizeof(path), "%s/run.json", s->dir);
 	code = fs_write_atomic(path, out.data, out.size, err);
@@ -137,6 +180,36 @@ int record_read_config(const char *dir, struct run_config *config, struct hash *
 	*version = data.version;
 	*vocab = data.vocab_hash;
 out:
+	buf_free(&content);
+	return code;
+}
+
+int record_read_init(const char *dir, struct hash *out, bool *found, struct err *err)
+{
+	char path[SESSION_PATH_BYTES + 16];
+	struct buf content = BUF_INIT;
+	struct json_reader reader;
+	int code;
+
+	*found = false;
+	snprintf(path, sizeof(path), "%s/run.json", dir);
+	if ((code = fs_read(path, RECORD_BYTES_MAX, &content, err)) != 0) {
+		buf_free(&content);
+		return code == ERR_NOTFOUND ? 0 : code;
+	}
+	json_reader_init(&reader, path, content.data, content.size);
+	code = json_expect(&reader, JSON_OBJECT_BEGIN, err);
+	while (code == 0) {
+		if ((code = json_next(&reader, err)) != 0 || reader.kind == JSON_OBJECT_END)
+			break;
+		if (strcmp(reader.text.data, "init_digest") != 0) {
+			code = json_skip(&reader, err);
+		} else if ((code = json_expect(&reader, JSON_STRING, err)) == 0) {
+			code = hash_from_hex(out, reader.text.data, err);
+			*found = code == 0;
+		}
+	}
+	json_reader_free(&reader);
 	buf_free(&content);
 	return code;
 }

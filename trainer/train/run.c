@@ -16,6 +16,7 @@
 #include "shared/order/fold.h"
 #include "trainer/io/weights.h"
 #include "trainer/kernels/kernels.h"
+#include "trainer/train/outcome.h"
 #include "trainer/train/session.h"
 
 enum { NAMES_SHOWN = 12 };
@@ -308,6 +309,18 @@ static int initial_weights(struct session *s, struct err *err)
 	return load_weights(s, s->config.text_weights, WEIGHTS_TEXT, "text-weights", err);
 }
 
+/* What the run began with; a run that goes on has it in its record. */
+static int name_weights(struct session *s, struct err *err)
+{
+	int code;
+
+	if (s->options->resume && checkpoint_exists(s->dir))
+		return record_read_init(s->dir, &s->init_digest, &s->has_init_digest, err);
+	code = outcome_weights_digest(s->params, &s->init_digest, err);
+	s->has_init_digest = code == 0;
+	return code;
+}
+
 static int open_buffers(struct session *s, struct err *err)
 {
 	size_t batch = (size_t)s->config.batch_size;
@@ -343,7 +356,7 @@ static int open_model(struct session *s, struct err *err)
 	if ((code = model_open(&s->model, &s->model_config, &s->limits, err)) != 0)
 		return code;
 	s->params = model_params(s->model);
-	if ((code = initial_weights(s, err)) != 0 ||
+	if ((code = initial_weights(s, err)) != 0 || (code = name_weights(s, err)) != 0 ||
 	    (code = stages_open(&s->stages, s->model, &s->limits, s->ops, err)) != 0 ||
 	    (code = pairs_open(&s->pairs, s->plan.task, batch, s->plan.negatives, err)) != 0 ||
 	    (code = decay_spans_init(&s->spans, s->params, s->plan.reg.l2.all, err)) != 0 ||
@@ -493,6 +506,8 @@ static int train(struct session *s, struct run_result *result, struct err *err)
 	progress_end(&s->bar, s->progress.step, NULL);
 	if (code == 0)
 		code = loop_checkpoint(s, err);
+	if (code == 0 && s->options->predictions)
+		code = outcome_measure(s, err);
 	if (code != 0)
 		return end_early(s, code, err);
 	fill_result(s, result);

@@ -24,6 +24,7 @@ struct run_options {
 	const char *out;                /* NULL: runs/DATA-REG-seedS */
 	const char *socket;             /* --socket, or NULL */
 	bool resume, dry_run, quiet;
+	bool predictions;               /* at the end: outcome.h */
 	bool (*cancelled)(void *context); /* asked after every step and while waiting; may be NULL */
 	void *cancel_context;
 };

@@ -25,6 +25,14 @@ struct part {
 	uint64_t steps; /* batches of an epoch */
 };
 
+/* outcome.h; of the weights at the end. */
+struct outcome {
+	bool measured;
+	struct validation val, train;
+	struct hash pairs_digest; /* of the validation pairs */
+	size_t pictures;          /* in them */
+};
+
 struct session {
 	const struct run_options *options;
 	struct run_config config;
@@ -57,6 +65,8 @@ struct session {
 	struct optimizer *optimizer;
 	struct validator *validator; /* NULL without validation */
 	struct schedule schedule;
+	struct hash init_digest;  /* of the weights that the run began with */
+	bool has_init_digest;
 
 	/* per micro-batch, (batch_size) */
 	uint32_t *picture_positions, *caption_positions;
@@ -73,6 +83,7 @@ struct session {
 	double written_at;     /* clock */
 	struct validation last_val;
 	bool has_last_val;
+	struct outcome outcome;
 	struct buf about_config, about_model, about_dataset;
 	struct metrics *metrics;
 	struct tensorboard *tensorboard;
@@ -89,6 +100,9 @@ MUST_USE int loop_run(struct session *s, struct err *err);
 /* One optimizer step on the batches that come next; feed_seek() first. Fills
  * the line for metrics.jsonl and moves progress on. */
 MUST_USE int loop_step(struct session *s, struct metrics_train *line, struct err *err);
+/* Measures the model on a part; a daemon that is away is waited for. */
+MUST_USE int loop_validate(struct session *s, struct validator *validator, const struct part *part, struct validation *out,
+			   struct err *err);
 /* Writes a checkpoint unless the last one is of this very state. */
 MUST_USE int loop_checkpoint(struct session *s, struct err *err);
 
@@ -98,6 +112,9 @@ MUST_USE int record_about(struct session *s, struct err *err);
 MUST_USE int record_write(struct session *s, const char *state, struct err *err);
 /* The configuration in DIR/run.json. ERR_NOTFOUND: there is no such file. */
 MUST_USE int record_read_config(const char *dir, struct run_config *out, struct hash *version, struct hash *vocab, struct err *err);
+
+/* The digest of the initial weights there; *found is false where an older version wrote the file. */
+MUST_USE int record_read_init(const char *dir, struct hash *out, bool *found, struct err *err);
 
 /* plan.c */
 MUST_USE int plan_print(struct session *s, struct err *err);

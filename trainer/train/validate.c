@@ -16,12 +16,18 @@ struct validator {
 	uint8_t *seen;           /* (pictures) v is filled */
 	uint32_t *own, *wrong;   /* (captions) */
 	int32_t *label;          /* (captions) */
+	uint64_t *sample;        /* (captions) ids */
+	uint64_t *name;          /* (pictures) id of the first sample that shows it */
 	uint32_t encoded;        /* captions so far */
 	/* of one batch or one chunk of pairs */
 	float *word, *v_rows;    /* (tokens, W), (limits.pictures, F) */
 	uint8_t *needed;         /* (batch_size) pictures of the slot to encode */
 	uint32_t *picture, *caption;
 	int32_t *pair_label;
+	uint32_t *pair_picture;  /* of the split */
+	float *logits;           /* (limits.pairs, classes) */
+	struct calibration calibration;
+	struct predictions *keep; /* or NULL */
 };
 
 void validator_limits(struct model_limits *limits, uint32_t batch_size, uint32_t max_len)
@@ -64,15 +70,19 @@ int validator_open(struct validator **out, struct model *model, const struct mod
 	v->own = mem_array(captions, sizeof(*v->own));
 	v->wrong = mem_array(captions, sizeof(*v->wrong));
 	v->label = mem_array(captions, sizeof(*v->label));
+	v->sample = mem_array(captions, sizeof(*v->sample));
+	v->name = mem_array(pictures, sizeof(*v->name));
 	v->word = model_alloc((size_t)limits->tokens * width);
 	v->v_rows = model_alloc((size_t)limits->pictures * features);
 	v->needed = mem_array(batch_size, 1);
 	v->picture = mem_array((size_t)limits->pairs, sizeof(*v->picture));
 	v->caption = mem_array((size_t)limits->pairs, sizeof(*v->caption));
 	v->pair_label = mem_array((size_t)limits->pairs, sizeof(*v->pair_label));
+	v->pair_picture = mem_array((size_t)limits->pairs, sizeof(*v->pair_picture));
+	v->logits = model_alloc((size_t)limits->pairs * (size_t)model_config(model)->classes);
 	if (v->v == NULL || v->t == NULL || v->seen == NULL || v->own == NULL || v->wrong == NULL || v->label == NULL ||
 	    v->word == NULL || v->v_rows == NULL || v->needed == NULL || v->picture == NULL || v->caption == NULL ||
-	    v->pair_label == NULL) {
+	    v->pair_label == NULL || v->pair_picture == NULL || v->logits == NULL || v->sample == NULL || v->name == NULL) {
 		validator_close(v);
 		err_nomem(err, ((size_t)pictures + captions) * features * sizeof(float));
 		return err_prefix(err, "features of %u pictures and %u captions", pictures, captions);
@@ -91,13 +101,22 @@ void validator_close(struct validator *v)
 	mem_free(v->own);
 	mem_free(v->wrong);
 	mem_free(v->label);
+	mem_free(v->sample);
+	mem_free(v->name);
 	model_release(v->word);
 	model_release(v->v_rows);
 	mem_free(v->needed);
 	mem_free(v->picture);
 	mem_free(v->caption);
 	mem_free(v->pair_label);
+	mem_free(v->pair_picture);
+	model_release(v->logits);
 	mem_free(v);
+}
+
+void validator_keep(struct validator *v, struct predictions *predictions)
+{
+	v->keep = predictions;
 }
 
 static const struct model_call evaluation_call = { .mode = MODEL_EVAL, .dropout = false };
@@ -132,6 +151,7 @@ static void encode_pictures(struct validator *v, const struct batch *batch, bool
 			continue;
 		v->ops->copy(v->v + picture * v->features, v->v_rows + batch->image_index[i] * v->features, v->features);
 		v->seen[picture] = 1;
+		v->name[picture] = batch->sample_ids[i];
 	}
 }
 
@@ -144,6 +164,7 @@ static void encode_captions(struct validator *v, const struct batch *batch)
 		v->own[v->encoded] = batch->pictures[i];
 		v->wrong[v->encoded] = batch->wrong_pictures[i];
 		v->label[v->encoded] = batch->labels[i];
+		v->sample[v->encoded] = batch->sample_ids[i];
 		v->encoded++;
 	}
 }
@@ -155,8 +176,28 @@ static void add_pair(struct validator *v, int *pairs, int *rows, uint32_t captio
 	v->picture[*pairs] = (uint32_t)*rows;
 	v->caption[*pairs] = caption;
 	v->pair_label[*pairs] = label;
+	v->pair_picture[*pairs] = picture;
 	(*rows)++;
 	(*pairs)++;
+}
+
+/* What the model said about the pairs that were just scored; captions count from `from`. */
+static void note_choices(struct validator *v, const struct model_pairs *list, uint32_t from)
+{
+	int classes = model_config(v->model)->classes;
+	bool match = model_config(v->model)->task == TASK_MATCH;
+
+	for (int n = 0; n < list->count; n++) {
+		struct choice choice = choice_of(v->logits + (size_t)n * (size_t)classes, classes, match ? 1 : list->label[n]);
+		struct prediction one = {
+			.picture = v->name[v->pair_picture[n]], .caption = v->sample[from + list->caption[n]], .label = list->label[n],
+			.p = choice.p, .correct = choice.chosen == list->label[n],
+		};
+
+		calibration_add(&v->calibration, choice.confidence, one.correct);
+		if (v->keep != NULL)
+			predictions_add(v->keep, &one);
+	}
 }
 
 static void score(struct validator *v, struct validation *out)
@@ -166,6 +207,9 @@ static void score(struct validator *v, struct validation *out)
 	double loss = 0;
 	uint64_t correct = 0;
 
+	memset(&v->calibration, 0, sizeof(v->calibration));
+	if (v->keep != NULL)
+		v->keep->count = 0;
 	if (most > v->limits.captions)
 		most = v->limits.captions;
 	if (most > v->limits.pairs / (match ? 2 : 1))
@@ -189,13 +233,15 @@ static void score(struct validator *v, struct validation *out)
 		if (list.count == 0)
 			continue;
 		model_fusion_forward(v->model, &evaluation_call, v->v_rows, rows, v->t + from * v->features, (int)count, &list, NULL,
-				     NULL, NULL, &result);
+				     NULL, v->logits, &result);
+		note_choices(v, &list, from);
 		loss += result.loss * list.count;
 		correct += (uint64_t)result.correct;
 		out->pairs += (uint64_t)list.count;
 	}
 	out->samples = v->encoded;
 	out->loss = out->pairs > 0 ? loss / (double)out->pairs : 0;
+	out->ece = calibration_error(&v->calibration);
 	out->accuracy = out->pairs > 0 ? (double)correct / (double)out->pairs : 0;
 }
 

@@ -19,9 +19,11 @@
 #include "trainer/client/feed.h"
 #include "trainer/kernels/vector_ops.h"
 #include "trainer/model/model.h"
+#include "trainer/train/predictions.h"
 
 struct validation {
 	double accuracy, loss;
+	double ece;          /* expected calibration error, predictions.h */
 	uint64_t pairs;      /* scored; samples for classification */
 	uint64_t samples;    /* captions encoded */
 	double seconds, wait_s;
@@ -35,6 +37,8 @@ MUST_USE int validator_open(struct validator **out, struct model *model, const s
 			    const struct vector_ops *ops, uint32_t pictures, uint32_t captions, uint32_t batch_size,
 			    struct err *err);
 void validator_close(struct validator *validator); /* NULL is fine */
+/* Fills predictions, with room for two of each caption, in every run from now on; NULL: no longer. */
+void validator_keep(struct validator *validator, struct predictions *predictions);
 
 /* feed: an evaluation stream that was just opened, of the split. ERR_FORMAT: the split has nothing to score.
  * cancelled (may be NULL) is asked between batches. */

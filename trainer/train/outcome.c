@@ -1,0 +1,65 @@
+#include "trainer/train/outcome.h"
+
+#include <stdio.h>
+#include <string.h>
+
+int outcome_weights_digest(const struct params *params, struct hash *out, struct err *err)
+{
+	struct hash_stream *stream;
+	int code = hash_stream_open(&stream, err);
+
+	for (int i = 0; code == 0 && i < params->count; i++) {
+		const struct param *p = &params->all[i];
+
+		hash_stream_add_field(stream, p->name, strlen(p->name));
+		hash_stream_add_u64(stream, p->value != NULL ? hash_checksum(p->value, p->count * sizeof(*p->value)) : 0);
+		hash_stream_add_u64(stream, (uint64_t)p->counter);
+	}
+	if (code == 0)
+		hash_stream_final(stream, out);
+	return code;
+}
+
+static int measure_part(struct session *s, const struct part *part, struct predictions *predictions, struct validation *out,
+			struct err *err)
+{
+	struct validator *validator = NULL;
+	int code = validator_open(&validator, s->model, &s->limits, s->ops, part->pictures, part->captions,
+				  (uint32_t)s->config.batch_size, err);
+
+	if (code == 0) {
+		validator_keep(validator, predictions);
+		code = loop_validate(s, validator, part, out, err);
+	}
+	validator_close(validator);
+	return code;
+}
+
+static int measure_val(struct session *s, struct err *err)
+{
+	struct outcome *o = &s->outcome;
+	struct predictions predictions;
+	char path[SESSION_PATH_BYTES + 32];
+	int code = predictions_open(&predictions, 2 * (size_t)s->val.captions, err);
+
+	snprintf(path, sizeof(path), "%s/predictions.csv", s->dir);
+	if (code == 0 && (code = measure_part(s, &s->val, &predictions, &o->val, err)) == 0 &&
+	    (code = predictions_digest(&predictions, &o->pairs_digest, err)) == 0) {
+		o->pictures = predictions_pictures(&predictions);
+		code = predictions_write(&predictions, path, err);
+	}
+	predictions_close(&predictions);
+	return code;
+}
+
+int outcome_measure(struct session *s, struct err *err)
+{
+	int code;
+
+	if (s->validates && (code = measure_val(s, err)) != 0)
+		return code;
+	if ((code = measure_part(s, &s->train, NULL, &s->outcome.train, err)) != 0)
+		return err_prefix(err, "accuracy on training pairs");
+	s->outcome.measured = true;
+	return 0;
+}
