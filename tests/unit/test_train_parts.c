@@ -236,11 +236,13 @@ static const uint32_t sample_pictures[SAMPLES] = { 7, 3, 9, 4, 3, 8 }; /* 1 and 
 static const uint32_t sample_images[SAMPLES] = { 0, 1, 2, 3, 1, 4 };
 static const int32_t sample_labels[SAMPLES] = { 2, -1, 0, 1, -1, 2 };
 
+static const uint64_t sample_names[SAMPLES];
+
 static struct batch sample_batch(void)
 {
 	return (struct batch){ .count = SAMPLES, .image_count = 5, .image_index = sample_images, .ids = caption_ids,
 			       .offsets = caption_offsets, .token_count = 19, .pictures = sample_pictures, .labels = sample_labels,
-			       .pixels = sample_images };
+			       .pixels = sample_images, .sample_ids = sample_names };
 }
 
 static void check_match(const struct pairs *pairs, int each)
@@ -371,6 +373,8 @@ static void test_feed_check(void **state)
 	b = good, b.image_count = SAMPLES + 1;
 	refused(b, "number of pictures");
 	b = good, b.ids = NULL;
+	refused(b, "missing");
+	b = good, b.sample_ids = NULL;
 	refused(b, "missing");
 	b = good, b.image_count = 4;
 	refused(b, "without its picture");
