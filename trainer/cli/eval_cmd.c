@@ -300,8 +300,9 @@ int eval_command(int argc, char *const argv[], struct err *err)
 	if (o.json)
 		code = print_json(&o, e.best != NULL ? e.best : result.operands[0], feed_info(e.feed), &val, err);
 	else
-		printf("%s %s: accuracy %.4f, loss %.4f, calibration error %.4f over %" PRIu64 " pairs (%u pictures, %" PRIu64 " captions, %.1f s)\n", o.data, o.split,
-		       val.accuracy, val.loss, val.ece, val.pairs, feed_info(e.feed)->picture_count, val.samples, val.seconds);
+		printf("%s %s: accuracy %.4f, loss %.4f, calibration error %.4f over %" PRIu64 " pairs (%u pictures, %" PRIu64
+		       " captions, %.1f s)\n",
+		       o.data, o.split, val.accuracy, val.loss, val.ece, val.pairs, feed_info(e.feed)->picture_count, val.samples, val.seconds);
 out:
 	validator_close(e.validator);
 	predictions_close(&e.predictions);
