@@ -101,6 +101,8 @@ static int fill_table(struct train_options *o, struct args_option table[TABLE_MA
 			  "(run.json)." },
 		{ .name = "dry-run", .kind = ARGS_FLAG, .value = &o->run.dry_run,
 		  .help = "Print what the run would take (parameters, memory, arithmetic) and end." },
+		{ .name = "profile", .kind = ARGS_FLAG, .value = &o->run.profile,
+		  .help = "Print where the time of the steps went, for each kind of operation, and write it to DIR/profile.json." },
 		{ .name = "socket", .kind = ARGS_TEXT, .value = &o->run.socket, .metavar = "PATH",
 		  .help = "Of preprocessd. Default: $PREPROCESSD_SOCKET, else preprocessd/preprocessd.sock in $XDG_RUNTIME_DIR." },
 		{ .name = "cache", .kind = ARGS_TEXT, .value = &o->cache, .metavar = "DIR",

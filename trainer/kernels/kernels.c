@@ -3,6 +3,8 @@
 #include <omp.h>
 #include <sched.h>
 
+#include "trainer/kernels/profile.h"
+
 const struct kernels *kernels_reference(void)
 {
 	static struct kernels table;
@@ -16,7 +18,7 @@ const struct kernels *kernels_fast(void)
 	static struct kernels table;
 
 	table = (struct kernels){ "fast", image_ops_fast(), dense_ops_fast(), vector_ops_fast() };
-	return &table;
+	return profile_is_on() ? profile_wrap(&table) : &table;
 }
 
 static int cores_allowed(void)

@@ -8,7 +8,7 @@
  *   vector_ops.h fills, sums, norms, AdamW, SGD, perturbations
  * kernels_reference() is a plain version of every one, kept as the oracle of
  * the fast ones; kernels_fast() is OpenBLAS, oneDNN (where built with it) and
- * hand-written loops.
+ * hand-written loops. With profile_turn_on() (profile.h) it has clocks around it.
  */
 #ifndef TRAINER_KERNELS_KERNELS_H
 #define TRAINER_KERNELS_KERNELS_H

@@ -4,6 +4,7 @@
 
 #include "shared/base/mem.h"
 #include "trainer/kernels/kernels.h"
+#include "trainer/kernels/profile.h"
 #include "trainer/model/bert.h"
 #include "trainer/model/fusion.h"
 #include "trainer/model/resnet.h"
@@ -120,46 +121,70 @@ void model_set_fusion_dropout(struct model *model, double probability)
 
 void model_image_forward(struct model *model, const struct model_call *call, const float *pixels, bool nhwc, int B, float *v)
 {
+	enum profile_part before = profile_enter(PART_IMAGE_FORWARD);
+
 	resnet_forward(model->image, call->mode, pixels, nhwc, B, v);
+	profile_leave(before);
 }
 
 void model_image_backward(struct model *model, const float *dv, float *dpixels)
 {
+	enum profile_part before = profile_enter(PART_IMAGE_BACKWARD);
+
 	resnet_backward(model->image, dv, dpixels);
+	profile_leave(before);
 }
 
 void model_embed_forward(struct model *model, const int32_t *ids, int T, float *word)
 {
+	enum profile_part before = profile_enter(PART_TEXT_FORWARD);
+
 	bert_embed_forward(model->text, ids, T, word);
+	profile_leave(before);
 }
 
 void model_embed_backward(struct model *model, const int32_t *ids, int T, const float *dword)
 {
+	enum profile_part before = profile_enter(PART_TEXT_BACKWARD);
+
 	bert_embed_backward(model->text, ids, T, dword);
+	profile_leave(before);
 }
 
 void model_text_forward(struct model *model, const struct model_call *call, const float *word, const uint32_t *offsets,
 			int C, float *t)
 {
+	enum profile_part before = profile_enter(PART_TEXT_FORWARD);
+
 	bert_forward(model->text, call, word, offsets, C, t);
+	profile_leave(before);
 }
 
 void model_text_backward(struct model *model, const float *dt, float *dword)
 {
+	enum profile_part before = profile_enter(PART_TEXT_BACKWARD);
+
 	bert_backward(model->text, dt, dword);
+	profile_leave(before);
 }
 
 void model_fusion_forward(struct model *model, const struct model_call *call, const float *v, int B, const float *t, int C,
 			  const struct model_pairs *pairs, const uint32_t *picture_positions,
 			  const uint32_t *caption_positions, float *logits, struct model_result *result)
 {
+	enum profile_part before = profile_enter(PART_FUSION);
+
 	fusion_forward(model->fusion, call, (float)model->config.fusion_dropout, v, B, t, C, pairs, picture_positions,
 		       caption_positions, logits, result);
+	profile_leave(before);
 }
 
 void model_fusion_backward(struct model *model, float scale, float *dv, float *dt)
 {
+	enum profile_part before = profile_enter(PART_FUSION);
+
 	fusion_backward(model->fusion, scale, dv, dt);
+	profile_leave(before);
 }
 
 float *model_alloc(size_t elements)

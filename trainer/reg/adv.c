@@ -5,6 +5,7 @@
 
 #include "shared/base/clock.h"
 #include "shared/base/mem.h"
+#include "trainer/kernels/profile.h"
 
 /* Below this a gradient counts as zero: eps / norm would leave the range of a float. */
 static const double norm_min = 1e-30;
@@ -138,6 +139,7 @@ void adversary_run(struct adversary *a, const struct reg_adv *spec, struct stage
 	const float *v = s->v, *t = s->t;
 	size_t features = (size_t)model_config(s->model)->features;
 	bool text = spec->targets & ADV_TEXT;
+	enum profile_part part;
 	double began;
 
 	*report = (struct adv_report){ 0 };
@@ -145,6 +147,7 @@ void adversary_run(struct adversary *a, const struct reg_adv *spec, struct stage
 	if (text)
 		stages_text_backward(s, s->dt);
 	began = clock_seconds();
+	part = profile_enter(PART_REGULARIZER);
 	if (text) {
 		report->text_ratio = perturb_words(a, spec, s);
 		model_text_forward(s->model, &call, a->word, s->offsets, s->captions, a->t);
@@ -162,6 +165,7 @@ void adversary_run(struct adversary *a, const struct reg_adv *spec, struct stage
 		stages_text_backward(s, a->dt);
 	else
 		s->ops->add(s->dt, s->dt, a->dt, (size_t)s->captions * features);
+	profile_leave(part);
 	report->seconds = clock_seconds() - began;
 	if (!text)
 		stages_text_backward(s, s->dt);

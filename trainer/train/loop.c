@@ -6,6 +6,7 @@
 
 #include "shared/base/clock.h"
 #include "shared/base/log.h"
+#include "trainer/kernels/profile.h"
 #include "trainer/reg/dropout.h"
 #include "trainer/train/clip.h"
 #include "trainer/train/session.h"
@@ -83,6 +84,30 @@ static void learn(struct session *s, uint64_t epoch, struct step_sums *sums)
 	sums->batches++;
 }
 
+static int next_batch(struct session *s, const struct batch **out, struct err *err)
+{
+	enum profile_part before = profile_enter(PART_DATA);
+	uint64_t began = profile_begin();
+	int code = feed_next(s->feed, out, err);
+
+	profile_end(began, KIND_DATA_WAIT);
+	profile_leave(before);
+	return code;
+}
+
+static void choose_pairs(struct session *s, const struct batch *batch, uint64_t step, uint32_t first)
+{
+	enum profile_part before = profile_enter(PART_DATA);
+	uint64_t began = profile_begin();
+
+	if (s->plan.task == TASK_MATCH)
+		pairs_match(s->pairs, batch, s->plan.negatives, (uint64_t)s->config.seed, step, first);
+	else
+		pairs_classify(s->pairs, batch);
+	profile_end(began, KIND_CHOOSE);
+	profile_leave(before);
+}
+
 static int micro_step(struct session *s, uint64_t step, uint64_t epoch, uint64_t micro, uint32_t place, uint32_t places,
 		      struct step_sums *sums, struct err *err)
 {
@@ -90,15 +115,12 @@ static int micro_step(struct session *s, uint64_t step, uint64_t epoch, uint64_t
 	uint32_t first = place * (uint32_t)s->config.batch_size;
 	int code;
 
-	if ((code = feed_next(s->feed, &batch, err)) != 0)
+	if ((code = next_batch(s, &batch, err)) != 0)
 		return code;
 	if (batch == NULL || batch->epoch != epoch || batch->step != micro)
 		return err_set(err, ERR_PROTOCOL, "the daemon sent another batch than epoch %llu, step %llu",
 			       (unsigned long long)epoch, (unsigned long long)micro);
-	if (s->plan.task == TASK_MATCH)
-		pairs_match(s->pairs, batch, s->plan.negatives, (uint64_t)s->config.seed, step, first);
-	else
-		pairs_classify(s->pairs, batch);
+	choose_pairs(s, batch, step, first);
 	feed_chain(&s->progress.chain, &batch->digest);
 	sums->samples += batch->count;
 	if (s->pairs->list.count > 0) {
@@ -183,6 +205,32 @@ static void fill_line(const struct session *s, struct metrics_train *line, const
 	line->adv_cost = (seconds - waited) / (seconds - waited - sums->adv_seconds);
 }
 
+/* Clips and steps; ERR_LIMIT when loss or gradient is not finite. */
+static int update(struct session *s, struct metrics_train *line, const struct step_sums *sums, struct err *err)
+{
+	line->lr = schedule_lr(&s->schedule, line->step);
+	line->grad_norm = sqrt(s->ops->sum_squares(s->params->grads, s->params->trained_elements));
+	if (!isfinite(line->grad_norm) || !isfinite(sums->loss))
+		return diverged(s, line->step, line->lr, err);
+	optimizer_step(s->optimizer, line->lr, reg_l2_decoupled(&s->plan.reg, line->epoch),
+		       clip_coefficient(line->grad_norm, s->config.clip));
+	s->grads_clear = true;
+	return 0;
+}
+
+static int compute_step(struct session *s, struct metrics_train *line, struct step_sums *sums, struct err *err)
+{
+	enum profile_part before;
+	int code = gradients(s, line->step, line->epoch, sums, err);
+
+	if (code != 0)
+		return code;
+	before = profile_enter(PART_OPTIMIZER);
+	code = update(s, line, sums, err);
+	profile_leave(before);
+	return code;
+}
+
 int loop_step(struct session *s, struct metrics_train *line, struct err *err)
 {
 	double began = clock_seconds(), waited = feed_wait_seconds(s->feed);
@@ -191,15 +239,11 @@ int loop_step(struct session *s, struct metrics_train *line, struct err *err)
 	int code;
 
 	*line = (struct metrics_train){ .step = step, .epoch = step / s->steps_per_epoch };
-	if ((code = gradients(s, step, line->epoch, &sums, err)) != 0)
+	profile_step_begin();
+	code = compute_step(s, line, &sums, err);
+	profile_step_end(code == 0);
+	if (code != 0)
 		return code;
-	line->lr = schedule_lr(&s->schedule, step);
-	line->grad_norm = sqrt(s->ops->sum_squares(s->params->grads, s->params->trained_elements));
-	if (!isfinite(line->grad_norm) || !isfinite(sums.loss))
-		return diverged(s, step, line->lr, err);
-	optimizer_step(s->optimizer, line->lr, reg_l2_decoupled(&s->plan.reg, line->epoch),
-		       clip_coefficient(line->grad_norm, s->config.clip));
-	s->grads_clear = true;
 	double seconds = clock_seconds() - began;
 	waited = feed_wait_seconds(s->feed) - waited;
 	fill_line(s, line, &sums, seconds, waited);

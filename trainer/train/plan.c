@@ -150,5 +150,8 @@ int plan_print(struct session *s, struct err *err)
 	       (double)(s->config.batch_size * s->config.accumulate) / best, flops / best / 1e9, s->threads);
 	printf("the run         %12.0f s without validation\n", best * (double)s->steps_total);
 	printf("peak memory     %12.1f MiB measured in these %d steps\n", (double)usage.ru_maxrss / 1024, TRIAL_STEPS);
-	return 0;
+	if (!s->options->profile)
+		return 0;
+	printf("\n");
+	return profile_report(s, NULL, err);
 }

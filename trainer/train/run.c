@@ -16,6 +16,7 @@
 #include "shared/order/fold.h"
 #include "trainer/io/weights.h"
 #include "trainer/kernels/kernels.h"
+#include "trainer/kernels/profile.h"
 #include "trainer/train/outcome.h"
 #include "trainer/train/session.h"
 
@@ -492,8 +493,17 @@ static void fill_result(const struct session *s, struct run_result *result)
 	snprintf(result->dir, sizeof(result->dir), "%s", s->dir);
 }
 
+static int profile_write(const struct session *s, struct err *err)
+{
+	char path[SESSION_PATH_BYTES + 16];
+
+	snprintf(path, sizeof(path), "%s/profile.json", s->dir);
+	return profile_report(s, path, err);
+}
+
 static int train(struct session *s, struct run_result *result, struct err *err)
 {
+	struct err second = { 0 };
 	int code;
 
 	if ((code = take_folder(s, err)) != 0 || (s->options->resume && (code = restore(s, err)) != 0) ||
@@ -508,6 +518,8 @@ static int train(struct session *s, struct run_result *result, struct err *err)
 		code = loop_checkpoint(s, err);
 	if (code == 0 && s->options->predictions)
 		code = outcome_measure(s, err);
+	if (s->options->profile && profile_write(s, &second) != 0)
+		log_warn("%s", second.message);
 	if (code != 0)
 		return end_early(s, code, err);
 	fill_result(s, result);
@@ -557,6 +569,8 @@ int run_train(struct run_options *options, struct run_result *result, struct err
 	s->lock = -1;
 	if ((code = configure(s, err)) != 0)
 		goto out;
+	if (options->profile)
+		profile_turn_on();
 	s->threads = kernels_set_threads(s->config.threads > 0 ? (int)s->config.threads : 0);
 	s->config.threads = s->threads;
 	if ((code = open_data(s, err)) != 0)
