@@ -14,7 +14,9 @@ static const struct image_ops *image;
 static const struct dense_ops *dense;
 static const struct vector_ops *vector;
 
-enum { F = sizeof(float) };
+/* Bytes of a float, and of an activation of the image tower. */
+#define F ((double)sizeof(float))
+#define E ((double)image->element_bytes)
 
 #define TIMED(kind, flops, bytes, call)                                          \
 	do {                                                                     \
@@ -32,10 +34,10 @@ static void count_conv(uint64_t began, enum profile_kind kind, const struct conv
 	double weights = (double)conv_weight_elements(s);
 	const int numbers[PROFILE_SHAPE_NUMBERS] = { n, s->in_channels, s->out_channels, s->kernel, s->stride, s->in_height };
 
-	profile_count(began, kind, 2 * out * s->in_channels * s->kernel * s->kernel, F * (in + out + weights), numbers);
+	profile_count(began, kind, 2 * out * s->in_channels * s->kernel * s->kernel, E * (in + out) + F * weights, numbers);
 }
 
-static void conv_forward(struct conv *conv, const float *x, int n, float *y)
+static void conv_forward(struct conv *conv, const void *x, int n, void *y)
 {
 	uint64_t began = profile_begin();
 
@@ -43,7 +45,7 @@ static void conv_forward(struct conv *conv, const float *x, int n, float *y)
 	count_conv(began, KIND_CONV_FORWARD, conv, n);
 }
 
-static void conv_backward_data(struct conv *conv, const float *dy, int n, float *dx, bool add)
+static void conv_backward_data(struct conv *conv, const void *dy, int n, void *dx, bool add)
 {
 	uint64_t began = profile_begin();
 
@@ -51,7 +53,7 @@ static void conv_backward_data(struct conv *conv, const float *dy, int n, float 
 	count_conv(began, KIND_CONV_DATA, conv, n);
 }
 
-static void conv_backward_weights(struct conv *conv, const float *x, const float *dy, int n, float *grad)
+static void conv_backward_weights(struct conv *conv, const void *x, const void *dy, int n, float *grad)
 {
 	uint64_t began = profile_begin();
 
@@ -66,80 +68,91 @@ static double bn_elements(const struct bn *bn, size_t rows)
 	return (double)rows * bn->channels;
 }
 
-static void timed_bn_stats(struct bn *bn, const float *x, size_t rows)
+static void timed_bn_stats(struct bn *bn, const void *x, size_t rows)
 {
-	TIMED(KIND_BN_STATS, 4 * bn_elements(bn, rows), F * bn_elements(bn, rows), image->bn_stats(bn, x, rows));
+	TIMED(KIND_BN_STATS, 4 * bn_elements(bn, rows), E * bn_elements(bn, rows), image->bn_stats(bn, x, rows));
 }
 
-static void timed_bn_relu(const struct bn *bn, const float *x, size_t rows, float *y)
+static void timed_bn_relu(const struct bn *bn, const void *x, size_t rows, void *y)
 {
-	TIMED(KIND_BN_FORWARD, 4 * bn_elements(bn, rows), 2 * F * bn_elements(bn, rows), image->bn_relu(bn, x, rows, y));
+	TIMED(KIND_BN_FORWARD, 4 * bn_elements(bn, rows), 2 * E * bn_elements(bn, rows), image->bn_relu(bn, x, rows, y));
 }
 
-static void timed_bn_add_relu(const struct bn *bn, const float *x, const struct bn *shortcut_bn, const float *shortcut, size_t rows,
-			      float *y)
+static void timed_bn_add_relu(const struct bn *bn, const void *x, const struct bn *shortcut_bn, const void *shortcut, size_t rows,
+			      void *y)
 {
-	TIMED(KIND_BN_FORWARD, (shortcut_bn != NULL ? 8 : 5) * bn_elements(bn, rows), 3 * F * bn_elements(bn, rows),
+	TIMED(KIND_BN_FORWARD, (shortcut_bn != NULL ? 8 : 5) * bn_elements(bn, rows), 3 * E * bn_elements(bn, rows),
 	      image->bn_add_relu(bn, x, shortcut_bn, shortcut, rows, y));
 }
 
-static void timed_bn_relu_pool(const struct bn *bn, const float *x, int n, int height, int width, float *y, uint8_t *index)
+static void timed_bn_relu_pool(const struct bn *bn, const void *x, int n, int height, int width, void *y, uint8_t *index)
 {
 	double in = bn_elements(bn, (size_t)n * (size_t)height * (size_t)width);
 
-	TIMED(KIND_POOL, 4 * in + 9 * in / 4, F * in + (F + 1) * in / 4, image->bn_relu_pool(bn, x, n, height, width, y, index));
+	TIMED(KIND_POOL, 4 * in + 9 * in / 4, E * in + (E + 1) * in / 4, image->bn_relu_pool(bn, x, n, height, width, y, index));
 }
 
-static void timed_bn_relu_sums(struct bn *bn, const float *dy, const float *x, size_t rows)
+static void timed_bn_relu_sums(struct bn *bn, const void *dy, const void *x, size_t rows)
 {
-	TIMED(KIND_BN_SUMS, 7 * bn_elements(bn, rows), 2 * F * bn_elements(bn, rows), image->bn_relu_sums(bn, dy, x, rows));
+	TIMED(KIND_BN_SUMS, 7 * bn_elements(bn, rows), 2 * E * bn_elements(bn, rows), image->bn_relu_sums(bn, dy, x, rows));
 }
 
-static void timed_bn_add_relu_sums(struct bn *bn, const float *x, struct bn *shortcut_bn, const float *shortcut, const float *out,
-				   float *g, size_t rows)
+static void timed_bn_add_relu_sums(struct bn *bn, const void *x, struct bn *shortcut_bn, const void *shortcut, const void *out,
+				   void *g, size_t rows)
 {
 	int terms = shortcut_bn != NULL ? 2 : 1;
 
-	TIMED(KIND_BN_SUMS, (2 + 3 * terms) * bn_elements(bn, rows), (3 + terms) * F * bn_elements(bn, rows),
+	TIMED(KIND_BN_SUMS, (2 + 3 * terms) * bn_elements(bn, rows), (3 + terms) * E * bn_elements(bn, rows),
 	      image->bn_add_relu_sums(bn, x, shortcut_bn, shortcut, out, g, rows));
 }
 
-static void timed_bn_backward(const struct bn *bn, bool relu, const float *dy, const float *x, size_t rows, float *dx)
+static void timed_bn_backward(const struct bn *bn, bool relu, const void *dy, const void *x, size_t rows, void *dx)
 {
-	TIMED(KIND_BN_BACKWARD, (relu ? 8 : 5) * bn_elements(bn, rows), 3 * F * bn_elements(bn, rows),
+	TIMED(KIND_BN_BACKWARD, (relu ? 8 : 5) * bn_elements(bn, rows), 3 * E * bn_elements(bn, rows),
 	      image->bn_backward(bn, relu, dy, x, rows, dx));
 }
 
-static void timed_pool_backward(struct image_engine *engine, const float *dy, const uint8_t *index, int n, int height, int width,
-				int channels, float *dx)
+static void timed_pool_backward(struct image_engine *engine, const void *dy, const uint8_t *index, int n, int height, int width,
+				int channels, void *dx)
 {
 	double in = (double)n * height * width * channels;
 
-	TIMED(KIND_POOL, in, F * in + (F + 1) * in / 4, image->pool_backward(engine, dy, index, n, height, width, channels, dx));
+	TIMED(KIND_POOL, in, E * in + (E + 1) * in / 4, image->pool_backward(engine, dy, index, n, height, width, channels, dx));
 }
 
-static void timed_average_pool(const float *x, int n, int pixels, int channels, float *y)
+static void timed_average_pool(const struct image_engine *engine, const void *x, int n, int pixels, int channels, float *y)
 {
 	double in = (double)n * pixels * channels;
 
-	TIMED(KIND_POOL, in, F * in, image->average_pool(x, n, pixels, channels, y));
+	TIMED(KIND_POOL, in, E * in, image->average_pool(engine, x, n, pixels, channels, y));
 }
 
-static void timed_average_pool_backward(const float *dy, int n, int pixels, int channels, float *dx)
+static void timed_average_pool_backward(const struct image_engine *engine, const float *dy, int n, int pixels, int channels,
+					void *dx)
 {
 	double in = (double)n * pixels * channels;
 
-	TIMED(KIND_POOL, 0, F * in, image->average_pool_backward(dy, n, pixels, channels, dx));
+	TIMED(KIND_POOL, 0, E * in, image->average_pool_backward(engine, dy, n, pixels, channels, dx));
 }
 
-static void timed_to_nhwc(const float *nchw, int n, int channels, int pixels, float *nhwc)
+static void timed_to_nhwc(const struct image_engine *engine, const float *nchw, int n, int channels, int pixels, void *nhwc)
 {
-	TIMED(KIND_LAYOUT, 0, 2.0 * F * n * channels * pixels, image->to_nhwc(nchw, n, channels, pixels, nhwc));
+	TIMED(KIND_LAYOUT, 0, (F + E) * n * channels * pixels, image->to_nhwc(engine, nchw, n, channels, pixels, nhwc));
 }
 
-static void timed_to_nchw(const float *nhwc, int n, int channels, int pixels, float *nchw)
+static void timed_to_nchw(const struct image_engine *engine, const void *nhwc, int n, int channels, int pixels, float *nchw)
 {
-	TIMED(KIND_LAYOUT, 0, 2.0 * F * n * channels * pixels, image->to_nchw(nhwc, n, channels, pixels, nchw));
+	TIMED(KIND_LAYOUT, 0, (F + E) * n * channels * pixels, image->to_nchw(engine, nhwc, n, channels, pixels, nchw));
+}
+
+static void timed_from_floats(const struct image_engine *engine, const float *floats, size_t elements, void *x)
+{
+	TIMED(KIND_LAYOUT, 0, (F + E) * (double)elements, image->from_floats(engine, floats, elements, x));
+}
+
+static void timed_to_floats(const struct image_engine *engine, const void *x, size_t elements, float *floats)
+{
+	TIMED(KIND_LAYOUT, 0, (F + E) * (double)elements, image->to_floats(engine, x, elements, floats));
 }
 
 /* ---- products ---- */
@@ -178,7 +191,7 @@ static void timed_linear_weights(float *dw, const float *dy, const float *x, str
 
 static void timed_sum_rows(float *out, const float *x, int rows, int width, int ldx)
 {
-	TIMED(KIND_BIAS_GRADIENT, (double)rows * width, F * (double)rows * width, dense->sum_rows(out, x, rows, width, ldx));
+	TIMED(KIND_BIAS_GRADIENT, (double)rows * width, F * rows * width, dense->sum_rows(out, x, rows, width, ldx));
 }
 
 /* ---- the text tower ---- */
@@ -359,34 +372,34 @@ static double timed_cross_entropy(float *dlogits, const float *logits, const int
 
 static void timed_fill(float *x, size_t n, float value)
 {
-	TIMED(KIND_CLEAR, 0, F * (double)n, vector->fill(x, n, value));
+	TIMED(KIND_CLEAR, 0, F * n, vector->fill(x, n, value));
 }
 
 static void timed_copy(float *out, const float *x, size_t n)
 {
-	TIMED(KIND_COPY, 0, 2 * F * (double)n, vector->copy(out, x, n));
+	TIMED(KIND_COPY, 0, 2 * F * n, vector->copy(out, x, n));
 }
 
 static void timed_scale(float *x, size_t n, float by)
 {
-	TIMED(KIND_LOSS, (double)n, 2 * F * (double)n, vector->scale(x, n, by));
+	TIMED(KIND_LOSS, (double)n, 2 * F * n, vector->scale(x, n, by));
 }
 
 static void timed_axpy(float *y, const float *x, size_t n, float a)
 {
-	TIMED(KIND_PERTURB, 2 * (double)n, 3 * F * (double)n, vector->axpy(y, x, n, a));
+	TIMED(KIND_PERTURB, 2 * (double)n, 3 * F * n, vector->axpy(y, x, n, a));
 }
 
 static void timed_add(float *out, const float *a, const float *b, size_t n)
 {
-	TIMED(KIND_PERTURB, (double)n, 3 * F * (double)n, vector->add(out, a, b, n));
+	TIMED(KIND_PERTURB, (double)n, 3 * F * n, vector->add(out, a, b, n));
 }
 
 static double timed_sum_squares(const float *x, size_t n)
 {
 	double sum;
 
-	TIMED(KIND_GRAD_NORM, 2 * (double)n, F * (double)n, sum = vector->sum_squares(x, n));
+	TIMED(KIND_GRAD_NORM, 2 * (double)n, F * n, sum = vector->sum_squares(x, n));
 	return sum;
 }
 
@@ -394,7 +407,7 @@ static double timed_dot(const float *a, const float *b, size_t n)
 {
 	double sum;
 
-	TIMED(KIND_PERTURB, 2 * (double)n, 2 * F * (double)n, sum = vector->dot(a, b, n));
+	TIMED(KIND_PERTURB, 2 * (double)n, 2 * F * n, sum = vector->dot(a, b, n));
 	return sum;
 }
 
@@ -423,17 +436,17 @@ static void timed_group_axpy_sign(float *out, const float *x, const float *d, co
 
 static void timed_row_correct(const float *logits, const int32_t *label, int n, int k, uint8_t *correct)
 {
-	TIMED(KIND_LOSS, (double)n * k, F * (double)n * k, vector->row_correct(logits, label, n, k, correct));
+	TIMED(KIND_LOSS, (double)n * k, F * n * k, vector->row_correct(logits, label, n, k, correct));
 }
 
 static void timed_adamw(float *value, float *grad, float *m, float *v, size_t n, const struct adamw_step *step)
 {
-	TIMED(KIND_OPTIMIZER, 13 * (double)n, 8 * F * (double)n, vector->adamw(value, grad, m, v, n, step));
+	TIMED(KIND_OPTIMIZER, 13 * (double)n, 8 * F * n, vector->adamw(value, grad, m, v, n, step));
 }
 
 static void timed_sgd(float *value, float *grad, float *momentum, size_t n, const struct sgd_step *step)
 {
-	TIMED(KIND_OPTIMIZER, 6 * (double)n, 6 * F * (double)n, vector->sgd(value, grad, momentum, n, step));
+	TIMED(KIND_OPTIMIZER, 6 * (double)n, 6 * F * n, vector->sgd(value, grad, momentum, n, step));
 }
 
 /* ---- the table ---- */
@@ -455,6 +468,8 @@ static void wrap_image(struct image_ops *ops)
 	ops->average_pool_backward = timed_average_pool_backward;
 	ops->to_nhwc = timed_to_nhwc;
 	ops->to_nchw = timed_to_nchw;
+	ops->from_floats = timed_from_floats;
+	ops->to_floats = timed_to_floats;
 }
 
 static void wrap_dense(struct dense_ops *ops)
