@@ -67,7 +67,7 @@ static const struct entry entries[] = {
 	{ "threads", "N", "Default: one for each core.", 1, 1024 },
 };
 
-enum { OWN_OPTIONS = 9, TABLE_MAX = ARRAY_LEN(entries) + OWN_OPTIONS };
+enum { OWN_OPTIONS = 10, TABLE_MAX = ARRAY_LEN(entries) + OWN_OPTIONS };
 
 static int fill_table(struct train_options *o, struct args_option table[TABLE_MAX])
 {

@@ -42,7 +42,7 @@ static const char *const kind_names[PROFILE_KINDS] = {
 	[KIND_CLEAR] = "clear gradients",
 	[KIND_GRAD_NORM] = "gradient norm",
 	[KIND_OPTIMIZER] = "optimizer",
-	[KIND_DATA_WAIT] = "waiting for data",
+	[KIND_DATA_WAIT] = "data from the daemon",
 	[KIND_CHOOSE] = "choosing pairs",
 	[KIND_OTHER] = "other",
 };

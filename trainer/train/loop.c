@@ -95,6 +95,17 @@ static int next_batch(struct session *s, const struct batch **out, struct err *e
 	return code;
 }
 
+/* Wakes the daemon, which may take the core at once. */
+static void give_back(struct session *s)
+{
+	enum profile_part before = profile_enter(PART_DATA);
+	uint64_t began = profile_begin();
+
+	feed_release(s->feed);
+	profile_end(began, KIND_DATA_WAIT);
+	profile_leave(before);
+}
+
 static void choose_pairs(struct session *s, const struct batch *batch, uint64_t step, uint32_t first)
 {
 	enum profile_part before = profile_enter(PART_DATA);
@@ -128,7 +139,7 @@ static int micro_step(struct session *s, uint64_t step, uint64_t epoch, uint64_t
 		fill_stages(s, batch, step, 1.0f / (float)places);
 		learn(s, epoch, sums);
 	}
-	feed_release(s->feed);
+	give_back(s);
 	return 0;
 }
 
