@@ -268,6 +268,12 @@ $(B)/tests/%: $(B)/obj/tests/unit/%.o $(LIB_test) $(LIB_preprocessd) $(LIB_train
 	$(call say,LINK $@)
 	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_DAEMON) $(LIBS_TRAINER) $(LIBS_SHARED) -lcmocka -o $@
 
+# Preloaded into programs under test; without sanitizers, which want to be first.
+$(B)/tests/alloc_shim.so: tests/fault/alloc.c $(STAMP)
+	@mkdir -p $(@D)
+	$(call say,CC $@)
+	$(Q)$(CC) $(BASE) -O1 -shared -fPIC $< -o $@ -ldl
+
 $(B)/bin/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(LIB_test) $(LIB_preprocessd) $(LIB_trainer) $(LIB_shared)
 	@mkdir -p $(@D)
 	$(call say,LINK $@)

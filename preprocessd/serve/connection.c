@@ -397,13 +397,36 @@ static struct connection *connection_new(struct server *server)
 	return connection;
 }
 
+static void spare_closed(uv_handle_t *handle)
+{
+	struct server *server = handle->data;
+
+	server->spare_closing = false;
+	if (server->spare_wanted && !server->draining)
+		connection_accept(server);
+}
+
+/* libuv announces no further client until the last one was accepted. */
+static void accept_and_close(struct server *server)
+{
+	server->spare_wanted = server->spare_closing;
+	if (server->spare_closing)
+		return;
+	CHECK(uv_pipe_init(&server->loop, &server->spare, 0) == 0);
+	server->spare.data = server;
+	server->spare_closing = true;
+	if (uv_accept((uv_stream_t *)&server->listener, (uv_stream_t *)&server->spare) == 0)
+		log_warn("no memory for a new client; closing it");
+	uv_close((uv_handle_t *)&server->spare, spare_closed);
+}
+
 void connection_accept(struct server *server)
 {
 	struct connection *connection = connection_new(server);
 	struct err err;
 
 	if (connection == NULL) {
-		log_warn("no memory for a new client");
+		accept_and_close(server);
 		return;
 	}
 	if (uv_accept((uv_stream_t *)&server->listener, (uv_stream_t *)&connection->pipe) != 0) {

@@ -36,6 +36,8 @@ struct server {
 	struct pipeline *pipeline;
 	struct connection *connections; /* list */
 	int connection_count;
+	uv_pipe_t spare;     /* takes a client for whom there is no memory, to be closed at once */
+	bool spare_closing, spare_wanted;
 	bool draining, drained;
 	double start_s;
 	/* what other threads have finished */
