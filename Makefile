@@ -146,7 +146,7 @@ lint: ## warnings as errors, who may include whom, banned functions, scripts
 	@echo "lint: no finding"
 
 objects: $(OBJ_shared) $(OBJ_preprocessd) $(OBJ_trainer) $(call obj,$(wildcard preprocessd/main.c trainer/main.c) $(SRC_prepctl) \
-	$(SRC_demo) $(SRC_test_support) $(wildcard tests/unit/test_*.c tools/bench/*.c tools/vocab/*.c))
+	$(SRC_demo) $(SRC_test_support) $(wildcard tests/unit/test_*.c tests/fault/*.c tools/bench/*.c tools/vocab/*.c))
 
 check-asan: ## unit tests and a real daemon under AddressSanitizer and UBSan
 	@rm -f build/results/asan.jsonl
@@ -269,10 +269,12 @@ $(B)/tests/%: $(B)/obj/tests/unit/%.o $(LIB_test) $(LIB_preprocessd) $(LIB_train
 	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_DAEMON) $(LIBS_TRAINER) $(LIBS_SHARED) -lcmocka -o $@
 
 # Preloaded into programs under test; without sanitizers, which want to be first.
-$(B)/tests/alloc_shim.so: tests/fault/alloc.c $(STAMP)
+$(B)/tests/alloc_shim.so: tests/fault/alloc.c
+$(B)/tests/fault_shim.so: tests/fault/shim.c
+$(B)/tests/alloc_shim.so $(B)/tests/fault_shim.so: $(STAMP)
 	@mkdir -p $(@D)
 	$(call say,CC $@)
-	$(Q)$(CC) $(BASE) -O1 -shared -fPIC $< -o $@ -ldl
+	$(Q)$(CC) $(BASE) -O1 -shared -fPIC $(filter %.c,$^) -o $@ -ldl
 
 $(B)/bin/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(LIB_test) $(LIB_preprocessd) $(LIB_trainer) $(LIB_shared)
 	@mkdir -p $(@D)

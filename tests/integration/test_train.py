@@ -2,6 +2,7 @@
 nothing that stops them (a kill, Ctrl-C, a daemon that goes away) changes what comes out."""
 import json
 import os
+import random
 import shutil
 import signal
 import struct
@@ -13,11 +14,12 @@ import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
 from harness import BIN, SLOW, Daemon, SmallData, environment, run, run_ok, write_csv  # noqa: E402
+from runs import TIME_FIELDS, checkpoints, differences, header, record, scalars, values  # noqa: E402
 
-TIME_FIELDS = {"pairs_per_s", "data_wait_s", "seconds", "adv_cost"}
 TRAIN_FIELDS = {"step", "epoch", "split", "loss", "accuracy", "pairs_per_s", "data_wait_s", "lr", "grad_norm", "samples", "digest"}
 VAL_FIELDS = {"step", "epoch", "split", "loss", "accuracy", "pairs_per_s", "data_wait_s", "seconds", "pairs", "best", "digest"}
 ADV_FIELDS = {"adv_loss", "delta_over_embedding", "delta_over_feature", "adv_cost"}
+FULL = os.environ.get("FULL") == "1"
 STEPS = 3  # of an epoch: 24 pictures, batches of 8
 
 
@@ -74,21 +76,8 @@ def wait_for_lines(process, out, count, wait_s=60):
     raise AssertionError(f"{path} has no {count} lines after {wait_s} s")
 
 
-def header(path):
-    data = path.read_bytes()
-    size = struct.unpack("<Q", data[:8])[0]
-    return json.loads(data[8:8 + size])
-
-
-def record(out):
-    return json.loads((out / "run.json").read_text())
-
-
 def same_outcome(a, b):
-    assert lines(a, timeless=True) == lines(b, timeless=True)
-    assert (a / "last.safetensors").read_bytes() == (b / "last.safetensors").read_bytes()
-    assert (a / "best.safetensors").read_bytes() == (b / "best.safetensors").read_bytes()
-    assert record(a)["digest"] == record(b)["digest"]
+    assert not differences(a, b)
 
 
 # --- what a run writes ---------------------------------------------------------------
@@ -159,65 +148,6 @@ def test_eval_agrees_with_the_val_line(daemon, arms):
     assert "33 pictures" in text and "66 pairs" in text
 
 
-def crc32c(data):
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def fields(message):
-    """(number, value) of a protocol buffer's fields."""
-    at, found = 0, []
-
-    def varint():
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = message[at]
-            at += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-
-    while at < len(message):
-        key = varint()
-        if key & 7 == 0:
-            found.append((key >> 3, varint()))
-        else:
-            size = {1: 8, 5: 4}.get(key & 7)
-            size = varint() if size is None else size
-            found.append((key >> 3, message[at:at + size]))
-            at += size
-    return found
-
-
-def scalars(out):
-    """{(tag, step): value} of a run's event files, every checksum verified."""
-    found = {}
-    for path in sorted((out / "tensorboard").iterdir()):
-        data, at = path.read_bytes(), 0
-        while at < len(data):
-            size, size_crc = struct.unpack_from("<QI", data, at)
-            assert crc32c(data[at:at + 8]) == size_crc
-            event = data[at + 12:at + 12 + size]
-            assert crc32c(event) == struct.unpack_from("<I", data, at + 12 + size)[0]
-            at += 16 + size
-            step = dict(fields(event)).get(2, 0)
-            for number, value in fields(event):
-                if number == 3:
-                    assert value == b"brain.Event:2"
-                if number == 5:
-                    for _, scalar in fields(value):
-                        parts = dict(fields(scalar))
-                        found[parts[1].decode(), step] = struct.unpack("<f", parts[2])[0]
-    return found
-
-
 def test_tensorboard_says_the_same(arms):
     found = scalars(arms["adv"])
     for line in lines(arms["adv"]):
@@ -263,8 +193,10 @@ def test_resume_takes_everything_from_the_run(daemon, uninterrupted, tmp_path):
     run_ok("trainer", "--resume", "--out", out, *daemon.at())
     same_outcome(out, uninterrupted)
     before = (out / "metrics.jsonl").read_bytes()
-    run_ok("trainer", "--resume", "--out", out, *daemon.at())  # nothing is left to do
+    again = run_ok("trainer", "--resume", "--out", out, *daemon.at())  # nothing is left to do
     assert (out / "metrics.jsonl").read_bytes() == before
+    assert "is complete" in again.stderr and "18 steps" in again.stdout and "val accuracy" in again.stdout, again
+    same_outcome(out, uninterrupted)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
@@ -282,14 +214,7 @@ def test_ctrl_c_writes_a_checkpoint(daemon, uninterrupted, tmp_path, number):
     assert list((out / "checkpoints").iterdir())[0].name.endswith(str(done)) or len(list((out / "checkpoints").iterdir())) == 2
     run_ok("trainer", "--resume", "--out", out, *daemon.at())
     assert lines(out, timeless=True) == lines(uninterrupted, timeless=True)
-    assert tensors(out / "last.safetensors") == tensors(uninterrupted / "last.safetensors")
-
-
-def tensors(path):
-    data = path.read_bytes()
-    size = struct.unpack("<Q", data[:8])[0]
-    return {name: data[8 + size + entry["data_offsets"][0]:8 + size + entry["data_offsets"][1]]
-            for name, entry in json.loads(data[8:8 + size]).items() if name != "__metadata__"}
+    assert values(out / "last.safetensors") == values(uninterrupted / "last.safetensors")
 
 
 def test_second_ctrl_c_ends_at_once(daemon, tmp_path):
@@ -344,6 +269,162 @@ def test_damaged_checkpoint_falls_back(daemon, uninterrupted, tmp_path):
     result = train(daemon, out, "--resume", *LONG)
     assert result.returncode == 0, result.stderr
     assert str(newest.parent) in result.stderr and "damaged" in result.stderr
+    same_outcome(out, uninterrupted)
+
+
+def stopped(daemon, out, at=11):
+    """A run killed after `at` steps, with checkpoints on both sides of a validation."""
+    process = start(daemon, out, *LONG)
+    wait_for_lines(process, out, at)
+    process.kill()
+    process.wait()
+    return out
+
+
+def test_checkpoints_damaged_anywhere(daemon, uninterrupted, tmp_path):
+    """Either file of the newest checkpoint, one bit turned or cut short anywhere: the one before is used, and stays until there is another one."""
+    draw = random.Random(1)
+    whole = stopped(daemon, tmp_path / "whole")
+    for case in range(40 if FULL else 3):
+        out = tmp_path / f"{case}"
+        shutil.copytree(whole, out)
+        newest = checkpoints(out)[-1]
+        victim = out / "checkpoints" / newest / draw.choice(["model.safetensors", "optimizer.safetensors"])
+        content = bytearray(victim.read_bytes())
+        at = draw.randrange(len(content))
+        if case % 2:
+            del content[at:]
+        else:
+            content[at] ^= 1 << draw.randrange(8)
+        victim.unlink()
+        victim.write_bytes(content)
+        result = train(daemon, out, "--resume", *LONG)
+        assert result.returncode == 0, (case, at, result.stderr)
+        step = int(newest.removeprefix("step-"))
+        if f"going on at step {step} " not in result.stderr:  # a bit in the blanks that pad a header changes nothing
+            assert f"{newest}" in result.stderr and "using the checkpoint before it" in result.stderr, result.stderr
+        same_outcome(out, uninterrupted)
+        shutil.rmtree(out)
+
+
+def test_optimizer_of_another_step(daemon, uninterrupted, tmp_path):
+    out = stopped(daemon, tmp_path / "run")
+    older, newer = checkpoints(out)
+    shutil.copy(out / "checkpoints" / older / "optimizer.safetensors", out / "checkpoints" / newer / "optimizer.safetensors")
+    result = train(daemon, out, "--resume", *LONG)
+    assert result.returncode == 0 and newer in result.stderr and "not of the same step" in result.stderr, result.stderr
+    same_outcome(out, uninterrupted)
+
+
+def test_every_checkpoint_damaged(daemon, tmp_path):
+    out = stopped(daemon, tmp_path / "run")
+    for name in checkpoints(out):
+        (out / "checkpoints" / name / "optimizer.safetensors").unlink()
+    before = sorted(out.rglob("*"))
+    result = train(daemon, out, "--resume", *LONG)
+    assert result.returncode == 1 and "every checkpoint is damaged" in result.stderr and "--out" in result.stderr, result.stderr
+    assert sorted(out.rglob("*")) == before
+
+
+def test_links_to_weights_are_repaired(daemon, uninterrupted, tmp_path):
+    out = stopped(daemon, tmp_path / "run")
+    for break_it in (lambda path: (path.unlink(), path.write_bytes(b"half")), lambda path: (path.unlink(), path.symlink_to("/nowhere"))):
+        copy = tmp_path / "copy"
+        shutil.copytree(out, copy)
+        best = int(header(out / "best.safetensors")["__metadata__"]["step"])
+        for name in ("last.safetensors", "best.safetensors"):
+            break_it(copy / name)
+        result = train(daemon, copy, "--resume", *LONG)
+        assert result.returncode == 0, result.stderr
+        if f"step-{best:010d}" in checkpoints(out):
+            assert "best.safetensors" not in result.stderr
+        else:
+            assert "best.safetensors is missing or damaged" in result.stderr
+        if record(uninterrupted)["result"]["best"]["steps"] >= 12:
+            same_outcome(copy, uninterrupted)
+        shutil.rmtree(copy)
+
+
+def test_run_record_lost(daemon, uninterrupted, tmp_path):
+    """The checkpoint says what the run was configured to do, too."""
+    out = stopped(daemon, tmp_path / "run")
+    for damage in (lambda path: path.unlink(), lambda path: path.write_text('{"program": "trai'))[0 if FULL else 1:]:
+        copy = tmp_path / "copy"
+        shutil.copytree(out, copy)
+        damage(copy / "run.json")
+        result = run("trainer", "--resume", "--out", copy, *daemon.at())
+        assert result.returncode == 0 and "run.json is missing or damaged" in result.stderr, result.stderr
+        same_outcome(copy, uninterrupted)
+        shutil.rmtree(copy)
+
+
+def test_metrics_damaged(daemon, uninterrupted, tmp_path):
+    """What can be read is kept, what is missing is said, and the steps to come are those of the whole run."""
+    out = stopped(daemon, tmp_path / "run")
+    done = int(checkpoints(out)[-1].removeprefix("step-"))
+    expected = lines(uninterrupted, timeless=True)
+    for case, damage in enumerate((lambda text: text[:-20], lambda text: text + '{"step": ', lambda text: text.replace('{"step": 2, "epoch": 0, "split": "train"', '{"st'), lambda text: "")):
+        copy = tmp_path / "copy"
+        shutil.copytree(out, copy)
+        path = copy / "metrics.jsonl"
+        path.write_text(damage(path.read_text()))
+        result = train(daemon, copy, "--resume", *LONG)
+        assert result.returncode == 0, result.stderr
+        if case < 2 and "missing or damaged" not in result.stderr:
+            same_outcome(copy, uninterrupted)
+        elif case == 2:
+            assert f"1 of the {done} steps" in result.stderr, result.stderr
+            gone = next(i for i, line in enumerate(expected) if line["step"] == 2 and line["split"] == "train")
+            assert lines(copy, timeless=True) == expected[:gone] + expected[gone + 1:]
+        else:
+            assert f"of the {done} steps" in result.stderr, result.stderr
+            assert lines(copy, timeless=True)[-4:] == expected[-4:]
+        assert (copy / "last.safetensors").read_bytes() == (uninterrupted / "last.safetensors").read_bytes()
+        shutil.rmtree(copy)
+
+
+def test_copied_elsewhere(daemon, uninterrupted, tmp_path):
+    """The folder names no place: a copy goes on like the original, under another name and from another working folder."""
+    out = stopped(daemon, tmp_path / "run")
+    (tmp_path / "other" / "place").mkdir(parents=True)
+    subprocess.run(["cp", "-r", str(out), str(tmp_path / "other" / "place" / "copy")], check=True)
+    shutil.rmtree(out)
+    run_ok("trainer", "--resume", "--out", "copy", *daemon.at(), cwd=tmp_path / "other" / "place")
+    same_outcome(tmp_path / "other" / "place" / "copy", uninterrupted)
+
+
+def test_read_only_folder(daemon, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], capture_output=True, check=False).returncode:
+        pytest.skip("mounting a file system takes root")
+    try:
+        stopped(daemon, disk / "run")
+        before = {path: path.read_bytes() for path in disk.rglob("*") if path.is_file()}
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        for out, words in ((disk / "run", ["--resume"]), (disk / "new", [])):
+            result = train(daemon, out, *words, *LONG)
+            assert result.returncode == 1 and "Read-only file system" in result.stderr and str(out) in result.stderr, result.stderr
+        assert {path: path.read_bytes() for path in disk.rglob("*") if path.is_file()} == before
+    finally:
+        subprocess.run(["umount", str(disk)], check=False)
+
+
+def test_closed_terminal(daemon, uninterrupted, tmp_path):
+    """SIGHUP is like Ctrl-C; under nohup nobody notices it."""
+    out = tmp_path / "run"
+    process = start(daemon, out, *LONG)
+    wait_for_lines(process, out, 3)
+    process.send_signal(signal.SIGHUP)
+    _, said = process.communicate(timeout=30 * SLOW)
+    assert process.returncode == 130 and "--resume" in said, said
+    process = subprocess.Popen([str(BIN / "trainer"), "--resume", "--out", str(out), *map(str, daemon.at())], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    wait_for_lines(process, out, 8)
+    process.send_signal(signal.SIGHUP)
+    _, said = process.communicate(timeout=60 * SLOW)
+    assert process.returncode == 0, said
     same_outcome(out, uninterrupted)
 
 

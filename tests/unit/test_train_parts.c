@@ -411,10 +411,18 @@ static void test_feed_check(void **state)
 
 static void keeps(const char *text, uint64_t next_step, int keep_last_val, const char *expected)
 {
-	size_t kept = metrics_keep_bytes(text, strlen(text), next_step, keep_last_val);
+	struct metrics_kept report;
+	struct buf kept = BUF_INIT;
+	uint64_t lines = 0;
 
-	if (kept != strlen(expected))
-		fail_msg("kept %zu bytes of %zu, expected %zu:\n%s", kept, strlen(text), strlen(expected), text);
+	OK(metrics_keep(text, strlen(text), next_step, keep_last_val, &kept, &report, err));
+	OK(buf_add(&kept, "", 1, err));
+	assert_string_equal(kept.data, expected);
+	assert_int_equal(report.prefix, strncmp(text, expected, strlen(expected)) == 0);
+	for (const char *at = expected; (at = strstr(at, "train")) != NULL; at++)
+		lines++;
+	assert_int_equal(report.train_lines, lines);
+	buf_free(&kept);
 }
 
 static void test_metrics_cut(void **state)
@@ -426,7 +434,8 @@ static void test_metrics_cut(void **state)
 	keeps(TRAIN(0) TRAIN(1) VAL(1) TRAIN(2), 3, 0, TRAIN(0) TRAIN(1) VAL(1) TRAIN(2));
 	keeps(TRAIN(0) TRAIN(1) VAL(1) TRAIN(2), 0, 1, "");
 	keeps(TRAIN(0) "{\"step\": 1, \"epo", 5, 1, TRAIN(0)); /* a line that a SIGKILL cut short */
-	keeps(TRAIN(0) "garbage\n" TRAIN(1), 5, 1, TRAIN(0));
+	keeps(TRAIN(0) "garbage\n" TRAIN(1), 5, 1, TRAIN(0) TRAIN(1)); /* damage costs its own line only */
+	keeps("\n" TRAIN(0) TRAIN(1) VAL(1) "{}\n" TRAIN(2), 2, 1, TRAIN(0) TRAIN(1) VAL(1));
 	keeps(TRAIN(0) "{\"step\": 1}\n", 5, 1, TRAIN(0));
 	keeps(TRAIN(0) "\0\0\0\n", 5, 1, TRAIN(0));
 }

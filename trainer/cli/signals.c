@@ -1,5 +1,6 @@
 #include "trainer/cli/signals.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,19 +11,23 @@ static void on_signal(int number)
 {
 	static const char note[] = "\ntrainer: stopping after this step; once more to stop at once\n";
 
+	int kept = errno; /* of the call that was interrupted */
+
 	(void)number;
 	stop_asked = 1;
 	/* The next one has its default effect: the end. */
 	signal(SIGINT, SIG_DFL);
 	signal(SIGTERM, SIG_DFL);
+	signal(SIGHUP, SIG_DFL);
 	/* Nothing can be done about a standard error that is gone. */
 	ssize_t ignored = write(STDERR_FILENO, note, sizeof(note) - 1);
 	(void)ignored;
+	errno = kept;
 }
 
 void signals_install(void)
 {
-	struct sigaction action;
+	struct sigaction action, before;
 
 	memset(&action, 0, sizeof(action));
 	action.sa_handler = on_signal;
@@ -30,6 +35,9 @@ void signals_install(void)
 	/* A write to a pipe or socket whose reader is gone is an error like any other. */
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
+	/* A terminal that is closed; nohup ignores that, and so it stays. */
+	if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+		sigaction(SIGHUP, &action, NULL);
 	signal(SIGPIPE, SIG_IGN);
 }
 

@@ -1,5 +1,5 @@
 /*
- * signals.h - Ctrl-C and SIGTERM ask a run to stop after the step it is in; a
+ * signals.h - Ctrl-C, SIGTERM and SIGHUP (unless ignored, as under nohup) ask a run to stop after the step it is in; a
  * second one ends the process at once, as if nobody had asked to be told.
  *
  * Threads: signals_install() once, by the main thread.

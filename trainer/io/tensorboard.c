@@ -29,7 +29,7 @@ uint32_t tensorboard_crc(const void *data, size_t size)
 	for (size_t i = 0; i < size; i++) {
 		crc ^= bytes[i];
 		for (int bit = 0; bit < 8; bit++)
-			crc = crc & 1 ? crc >> 1 ^ 0x82F63B78u : crc >> 1;
+			crc = crc >> 1 ^ (0x82F63B78u & (0u - (crc & 1)));
 	}
 	return ~crc;
 }
@@ -134,8 +134,6 @@ static int begin_file(struct tensorboard *board, uint64_t first_step, struct err
 	if ((code = begin_event(board, 0, err)) != 0 ||
 	    (code = add_bytes(&board->event, 3, version, sizeof(version) - 1, err)) != 0 || (code = write_event(board, err)) != 0)
 		return code;
-	if (first_step == 0)
-		return 0;
 	if ((code = begin_event(board, first_step, err)) != 0 || (code = add_bytes(&board->event, 7, start, sizeof(start), err)) != 0)
 		return code;
 	return write_event(board, err);
@@ -181,6 +179,13 @@ void tensorboard_close(struct tensorboard *board)
 	buf_free(&board->value);
 	buf_free(&board->record);
 	mem_free(board);
+}
+
+int tensorboard_sync(struct tensorboard *board, struct err *err)
+{
+	if (board != NULL && fsync(board->fd) != 0 && errno != EINVAL && errno != EROFS)
+		return err_errno(err, errno, "%s", board->path);
+	return 0;
 }
 
 int tensorboard_add(struct tensorboard *board, uint64_t step, const struct tensorboard_scalar *scalars, int count, struct err *err)

@@ -1,22 +1,17 @@
 #include "trainer/train/checkpoint.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "shared/base/fs.h"
 #include "shared/base/json.h"
 #include "shared/base/log.h"
 #include "shared/base/mem.h"
 #include "trainer/io/weights.h"
-
-enum { PATH_BYTES = 4096, NAME_BYTES = 64, FOUND_MAX = 1024, COPY_BYTES = 1 << 20 };
+#include "trainer/train/checkpoint_folder.h"
 
 /* Metadata keys under the checksum, in this order. */
 enum { META_FORMAT, META_STEP, META_PROGRESS, META_CONFIG, META_MODEL, META_DATASET, META_PARTNER, META_SECONDS, META_COUNT };
@@ -84,92 +79,14 @@ int checkpoint_verify(const struct tensorfile *file, bool *ours, struct err *err
 	return 0;
 }
 
-/* ---- folders ---- */
-
-static int path_join(char out[PATH_BYTES], const char *dir, const char *name, struct err *err)
-{
-	if (snprintf(out, PATH_BYTES, "%s/%s", dir, name) >= PATH_BYTES)
-		return err_set(err, ERR_LIMIT, "%.100s...: the path is too long", dir);
-	return 0;
-}
-
-static int sync_folder(const char *path, struct err *err)
-{
-	int code = 0;
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
-		code = err_errno(err, errno, "%s", path);
-	if (fd >= 0)
-		close(fd);
-	return code;
-}
-
-/* Removes a folder and the plain files in it; what it cannot remove stays and does no harm. */
-static void remove_folder(const char *path)
-{
-	DIR *folder = opendir(path);
-	struct dirent *entry;
-	char file[PATH_BYTES];
-
-	while (folder != NULL && (entry = readdir(folder)) != NULL)
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
-		    path_join(file, path, entry->d_name, NULL) == 0)
-			unlink(file);
-	if (folder != NULL)
-		closedir(folder);
-	rmdir(path);
-}
-
-struct found {
-	uint64_t steps[FOUND_MAX]; /* newest first */
-	int count;
-};
-
-static int newest_first(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return x < y ? 1 : x > y ? -1 : 0;
-}
-
-static void step_name(uint64_t step, char out[NAME_BYTES])
-{
-	snprintf(out, NAME_BYTES, "step-%010" PRIu64, step);
-}
-
-/* Lists finished checkpoints; removes what an interrupted write left. */
-static void list_checkpoints(const char *folder_path, struct found *found, bool clean)
-{
-	DIR *folder = opendir(folder_path);
-	struct dirent *entry;
-
-	found->count = 0;
-	while (folder != NULL && (entry = readdir(folder)) != NULL) {
-		char name[NAME_BYTES], path[PATH_BYTES];
-		uint64_t step;
-
-		if (strncmp(entry->d_name, ".new-", 5) == 0 && clean && path_join(path, folder_path, entry->d_name, NULL) == 0)
-			remove_folder(path);
-		if (sscanf(entry->d_name, "step-%" SCNu64, &step) != 1)
-			continue;
-		step_name(step, name);
-		if (strcmp(name, entry->d_name) == 0 && found->count < FOUND_MAX)
-			found->steps[found->count++] = step;
-	}
-	if (folder != NULL)
-		closedir(folder);
-	qsort(found->steps, (size_t)found->count, sizeof(found->steps[0]), newest_first);
-}
-
 bool checkpoint_exists(const char *dir)
 {
-	char path[PATH_BYTES];
-	struct found *found = mem_zalloc(sizeof(*found));
+	char path[CHECKPOINT_PATH_BYTES];
+	struct checkpoint_found *found = mem_zalloc(sizeof(*found));
 	bool any = false;
 
-	if (found != NULL && path_join(path, dir, "checkpoints", NULL) == 0) {
-		list_checkpoints(path, found, false);
+	if (found != NULL && checkpoint_join(path, dir, "checkpoints", NULL) == 0) {
+		checkpoint_list(path, found);
 		any = found->count > 0;
 	}
 	mem_free(found);
@@ -178,73 +95,16 @@ bool checkpoint_exists(const char *dir)
 
 /* ---- links ---- */
 
-static int copy_file(const char *from, const char *to, struct err *err)
-{
-	struct fs_writer *writer = NULL;
-	char *block = mem_alloc(COPY_BYTES);
-	int fd = open(from, O_RDONLY | O_CLOEXEC);
-	int code = 0;
-
-	if (block == NULL || fd < 0) {
-		code = block == NULL ? err_nomem(err, COPY_BYTES) : err_errno(err, errno, "%s", from);
-		goto out;
-	}
-	code = fs_writer_open(&writer, to, err);
-	while (code == 0) {
-		ssize_t got = read(fd, block, COPY_BYTES);
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			code = err_errno(err, errno, "%s", from);
-		if (got <= 0)
-			break;
-		code = fs_writer_add(writer, block, (size_t)got, err);
-	}
-	if (code == 0)
-		code = fs_writer_commit(writer, err);
-	else
-		fs_writer_abort(writer);
-out:
-	if (fd >= 0)
-		close(fd);
-	mem_free(block);
-	return code;
-}
-
-/* DIR/name becomes another name of the checkpoint's model file. */
-static int point(const char *dir, const char *name, const char *model_path, struct err *err)
-{
-	char target[PATH_BYTES], temporary[PATH_BYTES], hidden[NAME_BYTES];
-	struct stat a, b;
-	int code;
-
-	snprintf(hidden, sizeof(hidden), ".%s.new", name);
-	if ((code = path_join(target, dir, name, err)) != 0 || (code = path_join(temporary, dir, hidden, err)) != 0)
-		return code;
-	if (stat(target, &a) == 0 && stat(model_path, &b) == 0 && a.st_ino == b.st_ino && a.st_dev == b.st_dev)
-		return 0;
-	unlink(temporary);
-	if (link(model_path, temporary) != 0)
-		return copy_file(model_path, target, err);
-	if (rename(temporary, target) != 0) {
-		code = err_errno(err, errno, "%s", target);
-		unlink(temporary);
-		return code;
-	}
-	return sync_folder(dir, err);
-}
-
 static int point_all(const char *dir, const char *checkpoint, const struct checkpoint_progress *progress, struct err *err)
 {
-	char model_path[PATH_BYTES];
+	char model_path[CHECKPOINT_PATH_BYTES];
 	int code;
 
-	if ((code = path_join(model_path, checkpoint, "model.safetensors", err)) != 0 ||
-	    (code = point(dir, "last.safetensors", model_path, err)) != 0)
+	if ((code = checkpoint_join(model_path, checkpoint, "model.safetensors", err)) != 0 ||
+	    (code = checkpoint_point(dir, "last.safetensors", model_path, err)) != 0)
 		return code;
 	if (progress->has_best && progress->best_step == progress->step)
-		code = point(dir, "best.safetensors", model_path, err);
+		code = checkpoint_point(dir, "best.safetensors", model_path, err);
 	return code;
 }
 
@@ -264,6 +124,11 @@ static int progress_write(const struct checkpoint_progress *p, struct buf *out, 
 			    (code = buf_add_text(out, ", \"best_loss\": ", err)) != 0 ||
 			    (code = json_add_real(out, p->best_loss, err)) != 0))
 		return code;
+	if (p->has_val && ((code = buf_printf(out, err, ", \"val_pairs\": %" PRIu64 ", \"val_accuracy\": ", p->val_pairs)) != 0 ||
+			   (code = json_add_real(out, p->val_accuracy, err)) != 0 ||
+			   (code = buf_add_text(out, ", \"val_loss\": ", err)) != 0 ||
+			   (code = json_add_real(out, p->val_loss, err)) != 0))
+		return code;
 	return buf_add_byte(out, '}', err);
 }
 
@@ -280,11 +145,18 @@ static int read_count(struct json_reader *reader, uint64_t *out, struct err *err
 	return 0;
 }
 
+/* null is how json_add_real() writes what is not finite. */
 static int read_real(struct json_reader *reader, double *out, struct err *err)
 {
-	int code = json_expect(reader, JSON_NUMBER, err);
+	int code = json_next(reader, err);
 
-	return code != 0 ? code : json_real(reader, out, err);
+	if (code != 0)
+		return code;
+	if (reader->kind == JSON_NULL) {
+		*out = NAN;
+		return 0;
+	}
+	return reader->kind == JSON_NUMBER ? json_real(reader, out, err) : json_fail(reader, err, "not a number");
 }
 
 static int read_field(struct json_reader *reader, const char *key, struct checkpoint_progress *p, struct err *err)
@@ -303,6 +175,14 @@ static int read_field(struct json_reader *reader, const char *key, struct checkp
 		return read_real(reader, &p->best_accuracy, err);
 	if (strcmp(key, "best_loss") == 0)
 		return read_real(reader, &p->best_loss, err);
+	if (strcmp(key, "val_pairs") == 0) {
+		p->has_val = true;
+		return read_count(reader, &p->val_pairs, err);
+	}
+	if (strcmp(key, "val_accuracy") == 0)
+		return read_real(reader, &p->val_accuracy, err);
+	if (strcmp(key, "val_loss") == 0)
+		return read_real(reader, &p->val_loss, err);
 	if (strcmp(key, "digest") == 0) {
 		if ((code = json_expect(reader, JSON_STRING, err)) != 0)
 			return code;
@@ -328,7 +208,7 @@ static int progress_read(const char *name, const char *text, struct checkpoint_p
 	json_reader_init(&reader, name, text, strlen(text));
 	code = json_expect(&reader, JSON_OBJECT_BEGIN, err);
 	while (code == 0) {
-		char key[NAME_BYTES];
+		char key[CHECKPOINT_NAME_BYTES];
 
 		if ((code = json_next(&reader, err)) != 0 || reader.kind == JSON_OBJECT_END)
 			break;
@@ -345,11 +225,11 @@ static int write_file(const char *folder, const char *name, const struct tensor_
 		      const char *values[META_COUNT], char checksum[24], struct err *err)
 {
 	struct tensor_metadata metadata[META_COUNT + 1];
-	char path[PATH_BYTES];
+	char path[CHECKPOINT_PATH_BYTES];
 	uint64_t chain = 0;
 	int n = 0, code;
 
-	if ((code = path_join(path, folder, name, err)) != 0)
+	if ((code = checkpoint_join(path, folder, name, err)) != 0)
 		return code;
 	for (int i = 0; i < count; i++)
 		chain = sum_tensor(chain, &views[i]);
@@ -388,61 +268,30 @@ out:
 	return code;
 }
 
-/* The older ones go only now that the newest is on disk. */
-static void drop_old(const char *folder)
-{
-	struct found *found = mem_zalloc(sizeof(*found));
-	char name[NAME_BYTES], path[PATH_BYTES];
-
-	if (found == NULL)
-		return;
-	list_checkpoints(folder, found, true);
-	for (int i = CHECKPOINT_KEPT; i < found->count; i++) {
-		step_name(found->steps[i], name);
-		if (path_join(path, folder, name, NULL) == 0)
-			remove_folder(path);
-	}
-	mem_free(found);
-}
-
-/* A checkpoint of the same step is there when a resumed run writes it again:
- * then the two change places at once, so that there is never none. */
-static int put_in_place(const char *hidden, const char *final, struct err *err)
-{
-	if (fs_exists(final) && renameat2(AT_FDCWD, hidden, AT_FDCWD, final, RENAME_EXCHANGE) == 0) {
-		remove_folder(hidden);
-		return 0;
-	}
-	/* Where a file system cannot exchange, the one before still stands while this happens. */
-	if (fs_exists(final))
-		remove_folder(final);
-	return rename(hidden, final) == 0 ? 0 : err_errno(err, errno, "%s", final);
-}
-
 int checkpoint_write(const char *dir, const struct params *params, const struct optimizer *optimizer,
 		     const struct checkpoint_progress *progress, const struct checkpoint_about *about, struct err *err)
 {
-	char folder[PATH_BYTES], hidden[PATH_BYTES], final[PATH_BYTES], name[NAME_BYTES], hidden_name[NAME_BYTES + 8];
+	char folder[CHECKPOINT_PATH_BYTES], hidden[CHECKPOINT_PATH_BYTES], final[CHECKPOINT_PATH_BYTES];
+	char name[CHECKPOINT_NAME_BYTES], hidden_name[CHECKPOINT_NAME_BYTES + 8];
 	int code;
 
-	step_name(progress->step, name);
+	checkpoint_step_name(progress->step, name);
 	snprintf(hidden_name, sizeof(hidden_name), ".new-%s", name);
-	if ((code = path_join(folder, dir, "checkpoints", err)) != 0 || (code = path_join(hidden, folder, hidden_name, err)) != 0 ||
-	    (code = path_join(final, folder, name, err)) != 0 || (code = fs_mkdirs(folder, 0777, err)) != 0)
+	if ((code = checkpoint_join(folder, dir, "checkpoints", err)) != 0 ||
+	    (code = checkpoint_join(hidden, folder, hidden_name, err)) != 0 ||
+	    (code = checkpoint_join(final, folder, name, err)) != 0 || (code = fs_mkdirs(folder, 0777, err)) != 0)
 		return code;
-	remove_folder(hidden);
+	checkpoint_remove(hidden);
 	if ((code = fs_mkdirs(hidden, 0777, err)) != 0)
 		goto failed;
 	if ((code = write_both(hidden, params, optimizer, progress, about, err)) != 0)
 		goto failed;
-	if ((code = put_in_place(hidden, final, err)) != 0)
+	if ((code = checkpoint_place(folder, hidden, final, err)) != 0 || (code = point_all(dir, final, progress, err)) != 0)
 		goto failed;
-	if ((code = sync_folder(folder, err)) != 0 || (code = point_all(dir, final, progress, err)) != 0)
-		goto failed;
-	drop_old(folder);
+	checkpoint_drop_old(folder, progress->step);
 	return 0;
 failed:
-	remove_folder(hidden);
+	checkpoint_remove(hidden);
 	err_prefix(err, "checkpoint of step %" PRIu64, progress->step);
 	return code;
 }
@@ -451,12 +300,12 @@ failed:
 
 static int open_checked(struct tensorfile **out, const char *folder, const char *name, struct err *err)
 {
-	char path[PATH_BYTES];
+	char path[CHECKPOINT_PATH_BYTES];
 	bool ours;
 	int code;
 
 	*out = NULL;
-	if ((code = path_join(path, folder, name, err)) != 0 || (code = tensorfile_open(out, path, err)) != 0)
+	if ((code = checkpoint_join(path, folder, name, err)) != 0 || (code = tensorfile_open(out, path, err)) != 0)
 		return code;
 	if ((code = checkpoint_verify(*out, &ours, err)) == 0 && !ours)
 		code = err_set(err, ERR_CORRUPT, "%s: carries no checksum", path);
@@ -515,42 +364,126 @@ failed:
 	return code;
 }
 
-int checkpoint_restore(const char *dir, struct params *params, struct optimizer *optimizer, struct checkpoint_progress *progress,
-		       bool *got, struct err *err)
+/* What is wrong with the files, not with this machine at this moment. */
+static bool is_damage(int code)
 {
-	struct found *found = mem_zalloc(sizeof(*found));
-	char folder[PATH_BYTES], path[PATH_BYTES], name[NAME_BYTES];
-	struct opened opened = { 0 };
+	return code != ERR_NOMEM && code != ERR_CANCELLED;
+}
+
+/* The newest one that is whole; a warning names those that were passed over. ERR_NOTFOUND: there is none. */
+static int open_newest(const char *folder, char path[CHECKPOINT_PATH_BYTES], struct opened *out, bool *passed_over, struct err *err)
+{
+	struct checkpoint_found *found = mem_zalloc(sizeof(*found));
+	char name[CHECKPOINT_NAME_BYTES];
 	int code = 0;
 
-	*got = false;
+	*passed_over = false;
 	if (found == NULL)
 		return err_nomem(err, sizeof(*found));
-	if ((code = path_join(folder, dir, "checkpoints", err)) != 0)
-		goto out;
-	list_checkpoints(folder, found, true);
-	for (int i = 0; i < found->count && !*got; i++) {
-		step_name(found->steps[i], name);
-		if ((code = path_join(path, folder, name, err)) != 0)
+	checkpoint_list(folder, found);
+	for (int i = 0; i < found->count; i++) {
+		checkpoint_step_name(found->steps[i], name);
+		if ((code = checkpoint_join(path, folder, name, err)) != 0 ||
+		    (code = open_pair(path, found->steps[i], out, err)) == 0 || !is_damage(code))
 			goto out;
-		if ((code = open_pair(path, found->steps[i], &opened, err)) == 0)
-			*got = true;
-		else
-			log_warn("%s; %s", err->message, i + 1 < found->count ? "using the checkpoint before it" :
-									       "no other checkpoint is left");
+		log_warn("%s; %s", err->message,
+			 i + 1 < found->count ? "using the checkpoint before it" : "no other checkpoint is left");
+		*passed_over = true;
 	}
-	if (!*got) {
-		if (found->count > 0)
-			code = err_set(err, ERR_CORRUPT, "%s: every checkpoint is damaged; start again with another --out", folder);
-		goto out;
+	if (found->count > 0)
+		code = err_set(err, ERR_CORRUPT, "%s: every checkpoint is damaged; start again with another --out", folder);
+	else
+		code = err_set(err, ERR_NOTFOUND, "%s: no checkpoint there", folder);
+out:
+	mem_free(found);
+	return code;
+}
+
+/* Whether a file of weights is whole and of this step, or of a later one: after going back, the run gets there again. */
+static bool is_of_step(const char *path, uint64_t step)
+{
+	struct tensorfile *file;
+	bool ours, good = false;
+
+	if (tensorfile_open(&file, path, NULL) != 0)
+		return false;
+	if (checkpoint_verify(file, &ours, NULL) == 0 && ours) {
+		const char *text = tensorfile_metadata(file, "step");
+
+		good = text != NULL && strtoull(text, NULL, 10) >= step;
 	}
-	if ((code = weights_load_strict(params, opened.model, "", err)) != 0 ||
+	tensorfile_close(file);
+	return good;
+}
+
+/* The best weights may have been damaged or deleted since; where a checkpoint still has them they come back. */
+static int repair_best(const char *dir, const char *folder, const struct checkpoint_progress *progress, struct err *err)
+{
+	char path[CHECKPOINT_PATH_BYTES], checkpoint[CHECKPOINT_PATH_BYTES], name[CHECKPOINT_NAME_BYTES];
+	int code;
+
+	if (!progress->has_best)
+		return 0;
+	if ((code = checkpoint_join(path, dir, "best.safetensors", err)) != 0 || is_of_step(path, progress->best_step))
+		return code;
+	checkpoint_step_name(progress->best_step, name);
+	if ((code = checkpoint_join(checkpoint, folder, name, err)) != 0 ||
+	    (code = checkpoint_join(path, checkpoint, "model.safetensors", err)) != 0)
+		return code;
+	if (is_of_step(path, progress->best_step))
+		return checkpoint_point(dir, "best.safetensors", path, err);
+	log_warn("%s/best.safetensors is missing or damaged, and no checkpoint has the weights of step %" PRIu64
+		 " any more; the next validation that is better writes it again",
+		 dir, progress->best_step);
+	return 0;
+}
+
+int checkpoint_restore(const char *dir, struct params *params, struct optimizer *optimizer, struct checkpoint_progress *progress,
+		       bool *found, struct err *err)
+{
+	char folder[CHECKPOINT_PATH_BYTES], path[CHECKPOINT_PATH_BYTES];
+	struct opened opened = { 0 };
+	bool passed_over;
+	int code;
+
+	*found = false;
+	if ((code = checkpoint_join(folder, dir, "checkpoints", err)) != 0)
+		return code;
+	checkpoint_tidy(folder);
+	code = open_newest(folder, path, &opened, &passed_over, err);
+	if (code == ERR_NOTFOUND)
+		return 0;
+	if (code != 0 || (code = weights_load_strict(params, opened.model, "", err)) != 0 ||
 	    (code = optimizer_restore(optimizer, opened.moments, opened.progress.step, err)) != 0 ||
-	    (code = point_all(dir, path, &opened.progress, err)) != 0)
+	    (code = point_all(dir, path, &opened.progress, err)) != 0 ||
+	    (code = repair_best(dir, folder, &opened.progress, err)) != 0)
 		goto out;
+	/* A process that was killed may have left more than are kept. Damaged ones stay until there is another one. */
+	if (!passed_over)
+		checkpoint_drop_old(folder, opened.progress.step);
 	*progress = opened.progress;
+	*found = true;
 out:
 	opened_close(&opened);
-	mem_free(found);
+	return code;
+}
+
+int checkpoint_read_about(const char *dir, struct buf *config, struct buf *dataset, struct err *err)
+{
+	char folder[CHECKPOINT_PATH_BYTES], path[CHECKPOINT_PATH_BYTES];
+	struct opened opened = { 0 };
+	const char *texts[2];
+	bool passed_over;
+	int code;
+
+	if ((code = checkpoint_join(folder, dir, "checkpoints", err)) != 0 || (code = open_newest(folder, path, &opened, &passed_over, err)) != 0)
+		return code;
+	texts[0] = tensorfile_metadata(opened.model, "config");
+	texts[1] = tensorfile_metadata(opened.model, "dataset");
+	if (texts[0] == NULL || texts[1] == NULL)
+		code = err_set(err, ERR_CORRUPT, "%s: does not say what the run was configured to do", path);
+	else if ((code = buf_add_text(config, texts[0], err)) == 0)
+		code = buf_add_text(dataset, texts[1], err);
+	opened_close(&opened);
 	return code;
 }

@@ -21,11 +21,11 @@
 #ifndef TRAINER_TRAIN_CHECKPOINT_H
 #define TRAINER_TRAIN_CHECKPOINT_H
 
+#include "shared/base/buf.h"
 #include "shared/base/hash.h"
 #include "trainer/nn/params.h"
+#include "trainer/train/checkpoint_folder.h"
 #include "trainer/train/optimizer.h"
-
-enum { CHECKPOINT_KEPT = 2 };
 
 /* Where a run stands. */
 struct checkpoint_progress {
@@ -35,6 +35,9 @@ struct checkpoint_progress {
 	bool has_best;
 	double best_accuracy, best_loss;
 	uint64_t best_step;     /* steps done when it was reached */
+	bool has_val;           /* the last validation, whenever it was */
+	double val_accuracy, val_loss;
+	uint64_t val_pairs;
 	double train_seconds;   /* spent so far, all sessions together */
 	struct hash chain;      /* of the batches' digests */
 };
@@ -59,6 +62,8 @@ MUST_USE int checkpoint_write(const char *dir, const struct params *params, cons
 MUST_USE int checkpoint_restore(const char *dir, struct params *params, struct optimizer *optimizer,
 				struct checkpoint_progress *progress, bool *found, struct err *err);
 bool checkpoint_exists(const char *dir);
+/* What the newest undamaged checkpoint says about the run, JSON texts appended to config and dataset. ERR_NOTFOUND: there is none. */
+MUST_USE int checkpoint_read_about(const char *dir, struct buf *config, struct buf *dataset, struct err *err);
 
 /* The checksum test alone, for any file of ours. ERR_CORRUPT: it is damaged.
  * ERR_FORMAT: not a safetensors file. *ours is false for a file without a checksum. */

@@ -339,8 +339,10 @@ static int validate_and_log(struct session *s, struct err *err)
 		p->best_step = p->step;
 	}
 	p->validated = true;
-	s->last_val = val;
-	s->has_last_val = true;
+	p->has_val = true;
+	p->val_accuracy = val.accuracy;
+	p->val_loss = val.loss;
+	p->val_pairs = val.pairs;
 	line = (struct metrics_val){
 		.step = p->step - 1, .epoch = (p->step - 1) / s->steps_per_epoch, .loss = val.loss, .accuracy = val.accuracy,
 		.pairs_per_s = (double)val.samples / val.seconds, .data_wait_s = val.wait_s, .seconds = val.seconds,
@@ -360,8 +362,8 @@ static void epoch_line(struct session *s)
 
 	if (s->epoch_steps == 0 || (done % s->steps_per_epoch != 0 && done != s->steps_total))
 		return;
-	if (s->has_last_val && s->progress.validated)
-		snprintf(val, sizeof(val), "; val loss %.4f, accuracy %.4f%s", s->last_val.loss, s->last_val.accuracy,
+	if (s->progress.has_val && s->progress.validated)
+		snprintf(val, sizeof(val), "; val loss %.4f, accuracy %.4f%s", s->progress.val_loss, s->progress.val_accuracy,
 			 s->progress.best_step == done ? " (best)" : "");
 	if (s->epoch_adv_cost > 0)
 		snprintf(adv, sizeof(adv), "; adversarial loss %.4f, perturbation %.3f of its target, step %.2f x a clean one",
@@ -381,7 +383,7 @@ int loop_checkpoint(struct session *s, struct err *err)
 
 	if (s->written_step == s->progress.step && s->written_validated == s->progress.validated)
 		return 0;
-	if ((code = metrics_sync(s->metrics, err)) != 0 ||
+	if ((code = metrics_sync(s->metrics, err)) != 0 || (code = tensorboard_sync(s->tensorboard, err)) != 0 ||
 	    (code = checkpoint_write(s->dir, s->params, s->optimizer, &s->progress, &about, err)) != 0)
 		return code;
 	s->written_step = s->progress.step;

@@ -5,9 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "shared/base/buf.h"
 #include "shared/base/fs.h"
 #include "shared/base/json.h"
+#include "shared/base/log.h"
 #include "shared/base/mem.h"
 
 /* A line has about 500 bytes: a million steps are half a gigabyte. */
@@ -64,40 +64,52 @@ out:
 	return place;
 }
 
-size_t metrics_keep_bytes(const char *data, size_t size, uint64_t next_step, int keep_last_val)
+int metrics_keep(const char *data, size_t size, uint64_t next_step, int keep_last_val, struct buf *kept, struct metrics_kept *report,
+		 struct err *err)
 {
-	size_t kept = 0;
+	size_t at = 0;
+	int code = 0;
 
-	while (kept < size) {
-		const char *end = memchr(data + kept, '\n', size - kept);
+	*report = (struct metrics_kept){ .prefix = true };
+	while (at < size && code == 0) {
+		const char *end = memchr(data + at, '\n', size - at);
 
 		if (end == NULL)
-			break;
-		struct line_place place = place_of(data + kept, (size_t)(end - data) - kept);
-		if (!place.whole || place.step >= next_step)
-			break;
-		if (place.val && place.step + 1 == next_step && !keep_last_val)
-			break;
-		kept = (size_t)(end - data) + 1;
+			break; /* a SIGKILL or a full disk cut it short */
+		size_t length = (size_t)(end - data) + 1 - at;
+		struct line_place place = place_of(data + at, length - 1);
+		bool later = place.whole && (place.step >= next_step || (place.val && place.step + 1 == next_step && !keep_last_val));
+
+		if (place.whole && !later) {
+			report->train_lines += !place.val;
+			report->prefix = report->prefix && kept->size == at;
+			code = buf_add(kept, data + at, length, err);
+		}
+		at += length;
 	}
-	return kept;
+	return code;
 }
 
 static int cut(const char *path, uint64_t next_step, int keep_last_val, struct err *err)
 {
-	struct buf content = BUF_INIT;
+	struct buf content = BUF_INIT, kept = BUF_INIT;
+	struct metrics_kept report = { .prefix = true };
 	int code;
 
-	if (!fs_exists(path))
-		return 0;
-	code = fs_read(path, METRICS_BYTES_MAX, &content, err);
-	if (code == 0) {
-		size_t kept = metrics_keep_bytes(content.data, content.size, next_step, keep_last_val);
-
-		if (kept < content.size && truncate(path, (off_t)kept) != 0)
-			code = err_errno(err, errno, "%s", path);
-	}
+	if (fs_exists(path) && ((code = fs_read(path, METRICS_BYTES_MAX, &content, err)) != 0 ||
+				(code = metrics_keep(content.data, content.size, next_step, keep_last_val, &kept, &report, err)) != 0))
+		goto out;
+	code = 0;
+	if (report.train_lines < next_step)
+		log_warn("%s: the lines of %llu of the %llu steps done are missing or damaged; training does not need them", path,
+			 (unsigned long long)(next_step - report.train_lines), (unsigned long long)next_step);
+	if (!report.prefix)
+		code = fs_write_atomic(path, kept.data, kept.size, err);
+	else if (kept.size < content.size && truncate(path, (off_t)kept.size) != 0)
+		code = err_errno(err, errno, "%s", path);
+out:
 	buf_free(&content);
+	buf_free(&kept);
 	return code;
 }
 

@@ -11,6 +11,7 @@
 
 #include <stdint.h>
 
+#include "shared/base/buf.h"
 #include "shared/base/hash.h"
 
 struct metrics;
@@ -34,9 +35,9 @@ struct metrics_val {
 	int best;
 };
 
-/* Opens for appending after cutting the file: lines are kept as long as they
- * are whole and belong to optimizer steps before next_step; of a validation
- * at the last of those steps only when keep_last_val. */
+/* Opens for appending after cutting the file: whole lines of optimizer steps
+ * before next_step are kept; of a validation at the last of those steps only
+ * when keep_last_val. A warning says how many steps have lost their line. */
 MUST_USE int metrics_open(struct metrics **out, const char *path, uint64_t next_step, int keep_last_val, struct err *err);
 void metrics_close(struct metrics *metrics); /* NULL is fine */
 MUST_USE int metrics_add_train(struct metrics *metrics, const struct metrics_train *line, struct err *err);
@@ -44,7 +45,12 @@ MUST_USE int metrics_add_val(struct metrics *metrics, const struct metrics_val *
 /* Makes all lines so far durable. */
 MUST_USE int metrics_sync(struct metrics *metrics, struct err *err);
 
-/* How many leading bytes of a file's content metrics_open() keeps. */
-size_t metrics_keep_bytes(const char *data, size_t size, uint64_t next_step, int keep_last_val);
+struct metrics_kept {
+	bool prefix;          /* what is kept is how the content begins */
+	uint64_t train_lines; /* among it */
+};
+/* Appends to kept the lines of a file's content that metrics_open() keeps. */
+MUST_USE int metrics_keep(const char *data, size_t size, uint64_t next_step, int keep_last_val, struct buf *kept,
+			  struct metrics_kept *report, struct err *err);
 
 #endif

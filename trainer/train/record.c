@@ -98,8 +98,8 @@ static int add_result(const struct session *s, struct buf *out, struct err *err)
 	if ((code = buf_printf(out, err, ",\n  \"result\": {\"steps\": %" PRIu64 ", \"train_seconds\": ", p->step)) != 0 ||
 	    (code = json_add_real(out, p->train_seconds, err)) != 0)
 		return code;
-	if (s->has_last_val && ((code = add_score(out, "val", s->last_val.accuracy, s->last_val.loss, err)) != 0 ||
-				(code = buf_printf(out, err, ", \"pairs\": %" PRIu64 "}", s->last_val.pairs)) != 0))
+	if (p->has_val && ((code = add_score(out, "val", p->val_accuracy, p->val_loss, err)) != 0 ||
+			   (code = buf_printf(out, err, ", \"pairs\": %" PRIu64 "}", p->val_pairs)) != 0))
 		return code;
 	if (p->has_best && ((code = add_score(out, "best", p->best_accuracy, p->best_loss, err)) != 0 ||
 			    (code = buf_printf(out, err, ", \"steps\": %" PRIu64 "}", p->best_step)) != 0))
@@ -146,7 +146,31 @@ out:
 	return code;
 }
 
-int record_read_config(const char *dir, struct run_config *config, struct hash *version, struct hash *vocab, struct err *err)
+/* run.json is written anew again and again, so somebody may have lost it; checkpoints say the same. */
+static int config_from_checkpoint(const char *dir, struct run_config *config, struct about_data *data, struct err *err)
+{
+	struct buf config_text = BUF_INIT, data_text = BUF_INIT;
+	struct json_reader reader;
+	int code = checkpoint_read_about(dir, &config_text, &data_text, err);
+
+	if (code != 0)
+		goto out;
+	json_reader_init(&reader, "a checkpoint's config", config_text.data, config_text.size);
+	code = run_config_read(config, &reader, err);
+	json_reader_free(&reader);
+	if (code != 0)
+		goto out;
+	json_reader_init(&reader, "a checkpoint's dataset", data_text.data, data_text.size);
+	code = about_data_read(data, &reader, err);
+	json_reader_free(&reader);
+out:
+	buf_free(&config_text);
+	buf_free(&data_text);
+	return code;
+}
+
+int record_read_config(const char *dir, struct run_config *config, struct hash *version, struct hash *vocab, bool *lost,
+		       struct err *err)
 {
 	char path[SESSION_PATH_BYTES + 16];
 	struct buf content = BUF_INIT;
@@ -156,6 +180,7 @@ int record_read_config(const char *dir, struct run_config *config, struct hash *
 	int code;
 
 	snprintf(path, sizeof(path), "%s/run.json", dir);
+	*lost = false;
 	run_config_init(config);
 	if ((code = fs_read(path, RECORD_BYTES_MAX, &content, err)) != 0)
 		goto out;
@@ -177,9 +202,16 @@ int record_read_config(const char *dir, struct run_config *config, struct hash *
 	if (code == 0 && (!has_config || !has_data))
 		code = json_fail(&reader, err, "no run's configuration in it");
 	json_reader_free(&reader);
+out:
+	if (code != 0 && code != ERR_NOMEM && checkpoint_exists(dir)) {
+		run_config_free(config);
+		run_config_init(config);
+		data = (struct about_data){ .name = "" };
+		*lost = true;
+		code = config_from_checkpoint(dir, config, &data, err);
+	}
 	*version = data.version;
 	*vocab = data.vocab_hash;
-out:
 	buf_free(&content);
 	return code;
 }

@@ -40,7 +40,25 @@ int run_default_out(const struct run_config *config, char *out, size_t bytes, st
 	return 0;
 }
 
-/* Whether a folder holds anything; a missing one does not. */
+/* What a process that was killed while it wrote a file has left: NAME.XXXXXX.tmp (fs.h), or a link not yet renamed. */
+static bool is_leftover(const char *name)
+{
+	static const char *const written[] = { "run.json", "metrics.jsonl", "last.safetensors", "best.safetensors" };
+	const char tail[] = ".XXXXXX.tmp";
+
+	if (strcmp(name, ".last.safetensors.new") == 0 || strcmp(name, ".best.safetensors.new") == 0)
+		return true;
+	for (size_t i = 0; i < ARRAY_LEN(written); i++) {
+		size_t length = strlen(written[i]);
+
+		if (strncmp(name, written[i], length) == 0 && strlen(name) == length + sizeof(tail) - 1 && name[length] == '.' &&
+		    strcmp(name + length + strlen(".XXXXXX"), ".tmp") == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Whether a folder holds anything of a run; a missing one does not. */
 static bool in_use(const char *path)
 {
 	DIR *folder = opendir(path);
@@ -50,9 +68,23 @@ static bool in_use(const char *path)
 	if (folder == NULL)
 		return fs_exists(path);
 	while (!any && (entry = readdir(folder)) != NULL)
-		any = strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && strcmp(entry->d_name, ".lock") != 0;
+		any = strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && strcmp(entry->d_name, ".lock") != 0 &&
+		      !is_leftover(entry->d_name);
 	closedir(folder);
 	return any;
+}
+
+/* Only with the lock held: another trainer's are not left over. */
+static void remove_leftovers(const char *path)
+{
+	DIR *folder = opendir(path);
+	struct dirent *entry;
+
+	while (folder != NULL && (entry = readdir(folder)) != NULL)
+		if (is_leftover(entry->d_name))
+			unlinkat(dirfd(folder), entry->d_name, 0);
+	if (folder != NULL)
+		closedir(folder);
 }
 
 static int check_folder(const struct session *s, struct err *err)
@@ -79,7 +111,10 @@ static int take_folder(struct session *s, struct err *err)
 		return err_errno(err, errno, "%s", path);
 	if (flock(s->lock, LOCK_EX | LOCK_NB) != 0)
 		return err_set(err, ERR_BUSY, "--out %s: another trainer is writing there", s->dir);
-	return 0;
+	/* Another one may have come and gone since the first look. */
+	if ((code = check_folder(s, err)) == 0)
+		remove_leftovers(s->dir);
+	return code;
 }
 
 /* ---- configuration ---- */
@@ -88,12 +123,15 @@ static int adopt_recorded(struct session *s, struct err *err)
 {
 	struct run_config recorded;
 	struct hash version, vocab;
-	int code = record_read_config(s->dir, &recorded, &version, &vocab, err);
+	bool lost;
+	int code = record_read_config(s->dir, &recorded, &version, &vocab, &lost, err);
 
 	if (code == ERR_NOTFOUND && !checkpoint_exists(s->dir)) {
 		log_info("%s holds no run yet: starting at the beginning", s->dir);
 		code = 0;
 	} else if (code == 0) {
+		if (lost)
+			log_warn("%s/run.json is missing or damaged; the newest checkpoint says what the run was configured to do", s->dir);
 		code = run_config_adopt(&s->config, &recorded, s->options->given, s->dir, err);
 		if (code == 0 && s->config.threads != recorded.threads)
 			log_warn("the run was started with %lld threads: with %lld the last bits of its results will differ",
@@ -390,7 +428,8 @@ static int check_same_data(const struct session *s, struct err *err)
 {
 	struct run_config recorded;
 	struct hash version, vocab;
-	int code = record_read_config(s->dir, &recorded, &version, &vocab, err);
+	bool lost;
+	int code = record_read_config(s->dir, &recorded, &version, &vocab, &lost, err);
 
 	run_config_free(&recorded);
 	if (code == ERR_NOTFOUND)
@@ -406,6 +445,11 @@ static int check_same_data(const struct session *s, struct err *err)
 	return code;
 }
 
+static bool is_complete(const struct session *s)
+{
+	return s->progress.step >= s->steps_total && (s->progress.validated || !s->validates);
+}
+
 static int restore(struct session *s, struct err *err)
 {
 	bool found;
@@ -419,8 +463,12 @@ static int restore(struct session *s, struct err *err)
 	s->progress.epoch = s->progress.step / s->steps_per_epoch;
 	s->written_step = s->progress.step;
 	s->written_validated = s->progress.validated;
-	log_info("going on at step %llu of %llu (epoch %llu)", (unsigned long long)s->progress.step,
-		 (unsigned long long)s->steps_total, (unsigned long long)s->progress.epoch);
+	if (is_complete(s))
+		log_info("the run in %s is complete: all of its %llu steps are done, nothing is left to do", s->dir,
+			 (unsigned long long)s->steps_total);
+	else
+		log_info("going on at step %llu of %llu (epoch %llu)", (unsigned long long)s->progress.step,
+			 (unsigned long long)s->steps_total, (unsigned long long)s->progress.epoch);
 	return 0;
 }
 
@@ -434,7 +482,8 @@ static int open_outputs(struct session *s, struct err *err)
 	    (code = metrics_open(&s->metrics, path, s->progress.step, s->progress.validated, err)) != 0)
 		return code;
 	snprintf(path, sizeof(path), "%s/tensorboard", s->dir);
-	if ((code = fs_mkdirs(path, 0777, err)) != 0)
+	if ((code = fs_mkdirs(path, 0777, err)) != 0 ||
+	    (code = tensorboard_cut(path, s->progress.step, s->progress.validated, err)) != 0)
 		return code;
 	return tensorboard_open(&s->tensorboard, path, s->progress.step, err);
 }
@@ -471,8 +520,10 @@ static int end_early(struct session *s, int code, struct err *err)
 		return code;
 	}
 	if (loop_checkpoint(s, &second) != 0 || record_write(s, "interrupted", &second) != 0) {
-		log_error("%s", second.message);
-		return code;
+		if (!stopped)
+			log_error("%s", err->message);
+		return err_set(err, second.code, "%.500s; stopped after step %llu without a checkpoint of it; go on from the one before with: "
+			       "trainer --resume --out %.300s", second.message, (unsigned long long)s->progress.step, s->dir);
 	}
 	if (stopped)
 		return err_set(err, ERR_CANCELLED, "stopped after step %llu; the checkpoint is written. Go on with: trainer --resume --out %s",
@@ -487,7 +538,7 @@ static void fill_result(const struct session *s, struct run_result *result)
 
 	*result = (struct run_result){
 		.steps = p->step, .epochs = p->step / s->steps_per_epoch, .train_seconds = p->train_seconds,
-		.has_val = s->has_last_val, .accuracy = s->last_val.accuracy, .loss = s->last_val.loss, .has_best = p->has_best,
+		.has_val = p->has_val, .accuracy = p->val_accuracy, .loss = p->val_loss, .has_best = p->has_best,
 		.best_accuracy = p->best_accuracy, .best_loss = p->best_loss, .best_step = p->best_step,
 	};
 	snprintf(result->dir, sizeof(result->dir), "%s", s->dir);
@@ -509,8 +560,9 @@ static int train(struct session *s, struct run_result *result, struct err *err)
 	if ((code = take_folder(s, err)) != 0 || (s->options->resume && (code = restore(s, err)) != 0) ||
 	    (code = open_outputs(s, err)) != 0)
 		return code;
-	announce(s);
-	progress_begin(&s->bar, "training", s->steps_total, s->options->quiet);
+	if (!is_complete(s))
+		announce(s);
+	progress_begin(&s->bar, "training", s->steps_total, s->options->quiet || is_complete(s));
 	progress_update(&s->bar, s->progress.step, NULL);
 	code = loop_run(s, err);
 	progress_end(&s->bar, s->progress.step, NULL);

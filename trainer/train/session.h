@@ -81,8 +81,6 @@ struct session {
 	uint64_t written_step; /* of the last checkpoint; UINT64_MAX: none */
 	bool written_validated;
 	double written_at;     /* clock */
-	struct validation last_val;
-	bool has_last_val;
 	struct outcome outcome;
 	struct buf about_config, about_model, about_dataset;
 	struct metrics *metrics;
@@ -110,8 +108,10 @@ MUST_USE int loop_checkpoint(struct session *s, struct err *err);
 MUST_USE int record_about(struct session *s, struct err *err);
 /* state: "running", "interrupted", "failed", "finished" */
 MUST_USE int record_write(struct session *s, const char *state, struct err *err);
-/* The configuration in DIR/run.json. ERR_NOTFOUND: there is no such file. */
-MUST_USE int record_read_config(const char *dir, struct run_config *out, struct hash *version, struct hash *vocab, struct err *err);
+/* The configuration in DIR/run.json. Where that file is missing or damaged (*lost), the newest checkpoint
+ * says the same. ERR_NOTFOUND: there is neither. */
+MUST_USE int record_read_config(const char *dir, struct run_config *out, struct hash *version, struct hash *vocab, bool *lost,
+				struct err *err);
 
 /* The digest of the initial weights there; *found is false where an older version wrote the file. */
 MUST_USE int record_read_init(const char *dir, struct hash *out, bool *found, struct err *err);
