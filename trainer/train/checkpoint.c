@@ -129,6 +129,9 @@ static int progress_write(const struct checkpoint_progress *p, struct buf *out, 
 			   (code = buf_add_text(out, ", \"val_loss\": ", err)) != 0 ||
 			   (code = json_add_real(out, p->val_loss, err)) != 0))
 		return code;
+	hash_to_hex(&p->init, hex);
+	if (p->has_init && (code = buf_printf(out, err, ", \"init_digest\": \"%s\"", hex)) != 0)
+		return code;
 	return buf_add_byte(out, '}', err);
 }
 
@@ -187,6 +190,12 @@ static int read_field(struct json_reader *reader, const char *key, struct checkp
 		if ((code = json_expect(reader, JSON_STRING, err)) != 0)
 			return code;
 		return hash_from_hex(&p->chain, reader->text.data, err);
+	}
+	if (strcmp(key, "init_digest") == 0) {
+		if ((code = json_expect(reader, JSON_STRING, err)) != 0)
+			return code;
+		p->has_init = true;
+		return hash_from_hex(&p->init, reader->text.data, err);
 	}
 	if (strcmp(key, "validated") == 0) {
 		if ((code = json_next(reader, err)) != 0)

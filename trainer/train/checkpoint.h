@@ -40,6 +40,8 @@ struct checkpoint_progress {
 	uint64_t val_pairs;
 	double train_seconds;   /* spent so far, all sessions together */
 	struct hash chain;      /* of the batches' digests */
+	bool has_init;
+	struct hash init;       /* of the weights that the run began with */
 };
 
 /* What a checkpoint says about itself, JSON texts; borrowed. */

@@ -115,9 +115,9 @@ static int add_digests(const struct session *s, struct buf *out, struct err *err
 	int code;
 
 	hash_to_hex(&s->progress.chain, digest);
-	if ((code = buf_printf(out, err, ",\n  \"digest\": \"%s\"", digest)) != 0 || !s->has_init_digest)
+	if ((code = buf_printf(out, err, ",\n  \"digest\": \"%s\"", digest)) != 0 || !s->progress.has_init)
 		return code;
-	hash_to_hex(&s->init_digest, digest);
+	hash_to_hex(&s->progress.init, digest);
 	return buf_printf(out, err, ",\n  \"init_digest\": \"%s\"", digest);
 }
 

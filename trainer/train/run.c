@@ -43,7 +43,7 @@ int run_default_out(const struct run_config *config, char *out, size_t bytes, st
 /* What a process that was killed while it wrote a file has left: NAME.XXXXXX.tmp (fs.h), or a link not yet renamed. */
 static bool is_leftover(const char *name)
 {
-	static const char *const written[] = { "run.json", "metrics.jsonl", "last.safetensors", "best.safetensors" };
+	static const char *const written[] = { "run.json", "metrics.jsonl", "predictions.csv", "last.safetensors", "best.safetensors" };
 	const char tail[] = ".XXXXXX.tmp";
 
 	if (strcmp(name, ".last.safetensors.new") == 0 || strcmp(name, ".best.safetensors.new") == 0)
@@ -348,15 +348,17 @@ static int initial_weights(struct session *s, struct err *err)
 	return load_weights(s, s->config.text_weights, WEIGHTS_TEXT, "text-weights", err);
 }
 
-/* What the run began with; a run that goes on has it in its record. */
+/* What the run began with; a run that goes on has it in its checkpoint, where an older version wrote that in its record. */
 static int name_weights(struct session *s, struct err *err)
 {
-	int code;
+	struct checkpoint_progress *p = &s->progress;
+	int code = 0;
 
-	if (s->options->resume && checkpoint_exists(s->dir))
-		return record_read_init(s->dir, &s->init_digest, &s->has_init_digest, err);
-	code = outcome_weights_digest(s->params, &s->init_digest, err);
-	s->has_init_digest = code == 0;
+	if (!(s->options->resume && checkpoint_exists(s->dir)))
+		code = outcome_weights_digest(s->params, &p->init, err);
+	else if (record_read_init(s->dir, &p->init, &p->has_init, NULL) != 0 || !p->has_init)
+		return 0;
+	p->has_init = code == 0;
 	return code;
 }
 
@@ -452,6 +454,7 @@ static bool is_complete(const struct session *s)
 
 static int restore(struct session *s, struct err *err)
 {
+	const struct checkpoint_progress fresh = s->progress;
 	bool found;
 	int code;
 
@@ -460,6 +463,10 @@ static int restore(struct session *s, struct err *err)
 		return code;
 	if (!found)
 		return 0;
+	if (!s->progress.has_init) {
+		s->progress.has_init = fresh.has_init;
+		s->progress.init = fresh.init;
+	}
 	s->progress.epoch = s->progress.step / s->steps_per_epoch;
 	s->written_step = s->progress.step;
 	s->written_validated = s->progress.validated;

@@ -65,8 +65,6 @@ struct session {
 	struct optimizer *optimizer;
 	struct validator *validator; /* NULL without validation */
 	struct schedule schedule;
-	struct hash init_digest;  /* of the weights that the run began with */
-	bool has_init_digest;
 
 	/* per micro-batch, (batch_size) */
 	uint32_t *picture_positions, *caption_positions;
