@@ -52,7 +52,7 @@ static int parse(struct eval_options *o, int argc, char *const argv[], struct ar
 		{ .name = "preset", .kind = ARGS_TEXT, .value = &o->preset, .metavar = "NAME",
 		  .help = "full, small or tiny; for files of other programs." },
 		{ .name = "task", .kind = ARGS_TEXT, .value = &o->task, .metavar = "TASK",
-		  .help = "match or classify; for files of other programs. Default: match." },
+		  .help = "match, classify or contrast; for files of other programs. Default: match." },
 		{ .name = "image-size", .kind = ARGS_INT, .value = &o->image_size, .metavar = "N", .min = 32, .max = RUN_IMAGE_MAX,
 		  .help = "Pixels a side; for files of other programs. Default: the preset's." },
 		{ .name = "vocab", .kind = ARGS_TEXT, .value = &o->vocab, .metavar = "NAME",
@@ -108,18 +108,19 @@ static int read_origin(const struct tensorfile *file, struct origin *origin, str
 }
 
 /* Sizes that only the shapes tell, for a file without metadata. */
-static int sizes_from_shapes(const struct tensorfile *file, struct about_model *model, struct err *err)
+static int sizes_from_shapes(const struct tensorfile *file, enum model_task task, struct about_model *model, struct err *err)
 {
 	const struct tensor_view *words = tensorfile_find(file, "text_encoder.embeddings.word_embeddings.weight");
-	const struct tensor_view *head = tensorfile_find(file, "head.weight");
+	const char *last = task == TASK_CONTRAST ? "logit_scale" : "head.weight";
+	const struct tensor_view *head = tensorfile_find(file, last);
 
-	if (words == NULL || head == NULL || words->rank != 2 || head->rank != 2)
+	if (words == NULL || head == NULL || words->rank != 2 || (task != TASK_CONTRAST && head->rank != 2))
 		return err_set(err, ERR_MISMATCH, "%s: not a model of this program (no %s)", tensorfile_path(file),
-			       words == NULL ? "text_encoder.embeddings.word_embeddings.weight" : "head.weight");
-	if (words->shape[0] > INT32_MAX || head->shape[0] > INT32_MAX)
+			       words == NULL ? "text_encoder.embeddings.word_embeddings.weight" : last);
+	if (words->shape[0] > INT32_MAX || (task != TASK_CONTRAST && head->shape[0] > INT32_MAX))
 		return err_set(err, ERR_LIMIT, "%s: impossibly large", tensorfile_path(file));
 	model->vocab_size = words->shape[0];
-	model->classes = head->shape[0];
+	model->classes = task == TASK_CONTRAST ? 1 : head->shape[0];
 	return 0;
 }
 
@@ -146,6 +147,7 @@ static int settle(struct eval_options *o, const struct tensorfile *file, struct 
 		  struct err *err)
 {
 	const struct run_config *run = &origin->config;
+	enum model_task task;
 	int code;
 
 	if ((code = settle_text("preset", &o->preset, run->preset, err)) != 0 ||
@@ -156,20 +158,21 @@ static int settle(struct eval_options *o, const struct tensorfile *file, struct 
 		return err_set(err, ERR_USAGE, "%s does not say what model it is; add --preset full, small or tiny", tensorfile_path(file));
 	if (o->task == NULL)
 		o->task = "match";
-	if (strcmp(o->task, "match") != 0 && strcmp(o->task, "classify") != 0)
-		return err_set(err, ERR_USAGE, "--task: '%s' is no task; choose match or classify", o->task);
+	if ((code = model_task_parse(&config->task, o->task, err)) != 0)
+		return code;
+	task = config->task;
 	if (o->max_len < 0)
 		o->max_len = run->max_len > 0 ? run->max_len : 64;
 	if (o->batch_size < 0)
 		o->batch_size = run->batch_size > 0 ? run->batch_size : 32;
 	if (o->vocab == NULL && origin->ours)
 		o->vocab = origin->data.vocab;
-	if (!origin->ours && (code = sizes_from_shapes(file, &origin->model, err)) != 0)
+	if (!origin->ours && (code = sizes_from_shapes(file, task, &origin->model, err)) != 0)
 		return code;
 	if ((code = model_preset(config, o->preset, o->image_size < 0 ? 0 : (int)o->image_size, err)) != 0)
 		return code;
 	o->image_size = config->image.image_size;
-	config->task = o->task[0] == 'm' ? TASK_MATCH : TASK_CLASSIFY;
+	config->task = task;
 	config->text.vocab_size = (int)origin->model.vocab_size;
 	config->classes = (int)origin->model.classes;
 	if (origin->ours)
@@ -194,6 +197,34 @@ static int check_data(const struct eval_options *o, const struct origin *origin,
 	return 0;
 }
 
+static int add_recalls(struct buf *out, const struct validation *val, struct err *err)
+{
+	int code = 0;
+
+	for (int k = 0; k < 2 * RECALLS && code == 0; k++) {
+		bool to_text = k < RECALLS;
+
+		code = buf_printf(out, err, ", \"%s_r%u\": ", to_text ? "image_to_text" : "text_to_image", retrieval_recall_at[k % RECALLS]);
+		if (code == 0)
+			code = json_add_real(out, (to_text ? val->image_to_text : val->text_to_image)[k % RECALLS], err);
+	}
+	return code;
+}
+
+static void print_text(const struct eval_options *o, const struct stream_info *info, const struct validation *val)
+{
+	char calibration[48] = "";
+
+	if (!val->has_recalls)
+		snprintf(calibration, sizeof(calibration), ", calibration error %.4f", val->ece);
+	printf("%s %s: accuracy %.4f, loss %.4f%s over %" PRIu64 " pairs (%u pictures, %" PRIu64 " captions, %.1f s)\n", o->data, o->split,
+	       val->accuracy, val->loss, calibration, val->pairs, info->picture_count, val->samples, val->seconds);
+	if (!val->has_recalls)
+		return;
+	printf("recall at 1, 5, 10: image to text %.4f %.4f %.4f, text to image %.4f %.4f %.4f\n", val->image_to_text[0],
+	       val->image_to_text[1], val->image_to_text[2], val->text_to_image[0], val->text_to_image[1], val->text_to_image[2]);
+}
+
 static int print_json(const struct eval_options *o, const char *path, const struct stream_info *info,
 		      const struct validation *val, struct err *err)
 {
@@ -211,6 +242,7 @@ static int print_json(const struct eval_options *o, const char *path, const stru
 	    (code = buf_add_text(&out, ", \"accuracy\": ", err)) != 0 || (code = json_add_real(&out, val->accuracy, err)) != 0 ||
 	    (code = buf_add_text(&out, ", \"loss\": ", err)) != 0 || (code = json_add_real(&out, val->loss, err)) != 0 ||
 	    (code = buf_add_text(&out, ", \"ece\": ", err)) != 0 || (code = json_add_real(&out, val->ece, err)) != 0 ||
+	    (val->has_recalls && (code = add_recalls(&out, val, err)) != 0) ||
 	    (code = buf_printf(&out, err, ", \"pairs\": %" PRIu64 ", \"pictures\": %u, \"captions\": %u, \"seconds\": %.3f, \"digest\": \"%s\"}",
 			       val->pairs, info->picture_count, info->caption_count, val->seconds, digest)) != 0)
 		goto out;
@@ -252,6 +284,8 @@ static int open_evaluation(struct evaluation *e, struct eval_options *o, const c
 	    (code = settle(o, e->file, &e->origin, &config, err)) != 0 ||
 	    (code = paths_socket(&e->socket, o->socket, false, err)) != 0)
 		return code;
+	if (config.task == TASK_CONTRAST && o->predictions != NULL)
+		return err_set(err, ERR_USAGE, "--predictions: a contrast model ranks and decides nothing; leave the option out");
 	feed.socket = e->socket;
 	feed.split = o->split;
 	feed.vocab = o->vocab;
@@ -300,9 +334,7 @@ int eval_command(int argc, char *const argv[], struct err *err)
 	if (o.json)
 		code = print_json(&o, e.best != NULL ? e.best : result.operands[0], feed_info(e.feed), &val, err);
 	else
-		printf("%s %s: accuracy %.4f, loss %.4f, calibration error %.4f over %" PRIu64 " pairs (%u pictures, %" PRIu64
-		       " captions, %.1f s)\n",
-		       o.data, o.split, val.accuracy, val.loss, val.ece, val.pairs, feed_info(e.feed)->picture_count, val.samples, val.seconds);
+		print_text(&o, feed_info(e.feed), &val);
 out:
 	validator_close(e.validator);
 	predictions_close(&e.predictions);

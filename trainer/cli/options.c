@@ -32,7 +32,9 @@ struct entry {
 static const struct entry entries[] = {
 	{ NULL, NULL, "Data", 0, 0 },
 	{ "data", "NAME", "The data set to train on; prepctl datasets lists them.", 0, 0 },
-	{ "task", "TASK", "match: do picture and caption belong together; classify: the label. Default: match.", 0, 0 },
+	{ "task", "TASK",
+	  "match: do picture and caption belong together; classify: the label; contrast: bring the features of pictures "
+	  "and captions together (InfoNCE), for encoders that other runs start from with --init. Default: match.", 0, 0 },
 	{ "train-split", "SPLIT", "What to train on: a split, several joined as train+val, all, or what a fold leaves of them "
 	  "(all~rest=2/5). Default: train.", 0, 0 },
 	{ "val-split", "SPLIT", "What to measure on (all~fold=2/5 is the second of five folds), or none. Default: val, and none where the data "
@@ -43,7 +45,9 @@ static const struct entry entries[] = {
 	{ "preset", "NAME", "full (ResNet-50, BERT-base, 224 px), small (ResNet-18, 4 layers of 256, 112 px), tiny. Default: full.", 0, 0 },
 	{ "image-size", "N", "Pixels a side. Default: the preset's.", 32, RUN_IMAGE_MAX },
 	{ "bert-dropout", "P", "Dropout inside the text tower. Default: 0.1.", 0, 0 },
-	{ "init", "FILE", "Start from a whole model's weights (safetensors), such as another run's best.safetensors.", 0, 0 },
+	{ "init", "FILE",
+	  "Start from another run's weights (best.safetensors) or a state dict. What it lacks starts at random and is listed: "
+	  "after --task contrast the fusion layer and the head.", 0, 0 },
 	{ "image-weights", "FILE", "Start the image tower from torchvision's weights (safetensors).", 0, 0 },
 	{ "text-weights", "FILE", "Start the text tower from Hugging Face's BERT weights (safetensors).", 0, 0 },
 	{ NULL, NULL, "Training", 0, 0 },

@@ -74,7 +74,7 @@ static bool is_skipped(const char *mapped, enum weights_kind kind)
 {
 	static const char *const heads[] = { "text_encoder.cls.", "text_encoder.classifier.", "text_encoder.qa_outputs." };
 
-	if (ends_with(mapped, "embeddings.position_ids"))
+	if (ends_with(mapped, "embeddings.position_ids") || (kind == WEIGHTS_STATE && strcmp(mapped, "logit_scale") == 0))
 		return true;
 	for (size_t i = 0; kind == WEIGHTS_TEXT && i < ARRAY_LEN(heads); i++) {
 		if (starts_with(mapped, heads[i]))
@@ -199,7 +199,8 @@ static int match_one(struct params *params, const struct tensorfile *file, const
 	bool known = map_name(mapped, view->name, kind);
 	struct param *param = known ? params_find(params, mapped) : NULL;
 
-	if (known && is_skipped(mapped, kind))
+	/* A temperature is left out where the model has none. */
+	if (known && param == NULL && is_skipped(mapped, kind))
 		return note(&report->skipped_names, &report->skipped, view->name, err);
 	if (param == NULL || !belongs(param, kind))
 		return note(&report->unexpected_names, &report->unexpected, view->name, err);

@@ -9,7 +9,8 @@ const struct kernels *kernels_reference(void)
 {
 	static struct kernels table;
 
-	table = (struct kernels){ "reference", image_ops_reference(), dense_ops_reference(), vector_ops_reference() };
+	table = (struct kernels){ "reference", image_ops_reference(), dense_ops_reference(), vector_ops_reference(),
+				  contrast_ops_reference() };
 	return &table;
 }
 
@@ -17,7 +18,7 @@ const struct kernels *kernels_fast(void)
 {
 	static struct kernels table;
 
-	table = (struct kernels){ "fast", image_ops_fast(), dense_ops_fast(), vector_ops_fast() };
+	table = (struct kernels){ "fast", image_ops_fast(), dense_ops_fast(), vector_ops_fast(), contrast_ops_fast() };
 	return profile_is_on() ? profile_wrap(&table) : &table;
 }
 

@@ -1,11 +1,12 @@
 /*
  * kernels.h - the one table of functions through which everything reaches tensor memory.
  *
- * Nothing outside kernels/ loops over tensors. Three families, each a struct
+ * Nothing outside kernels/ loops over tensors. Four families, each a struct
  * of function pointers with its own header:
  *   image_ops.h  convolution, batch norm, pooling, residual additions
  *   dense_ops.h  matrix products, linear, LayerNorm, GELU, attention, embeddings, dropout, cross-entropy
  *   vector_ops.h fills, sums, norms, AdamW, SGD, perturbations
+ *   contrast_ops.h unit vectors, InfoNCE, ranks
  * kernels_reference() is a plain version of every one, kept as the oracle of
  * the fast ones; kernels_fast() is OpenBLAS, oneDNN (where built with it) and
  * hand-written loops. With profile_turn_on() (profile.h) it has clocks around it.
@@ -13,6 +14,7 @@
 #ifndef TRAINER_KERNELS_KERNELS_H
 #define TRAINER_KERNELS_KERNELS_H
 
+#include "trainer/kernels/contrast_ops.h"
 #include "trainer/kernels/dense_ops.h"
 #include "trainer/kernels/image_ops.h"
 #include "trainer/kernels/vector_ops.h"
@@ -22,6 +24,7 @@ struct kernels {
 	const struct image_ops *image;
 	const struct dense_ops *dense;
 	const struct vector_ops *vector;
+	const struct contrast_ops *contrast;
 };
 
 const struct kernels *kernels_reference(void);

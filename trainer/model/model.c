@@ -6,6 +6,7 @@
 #include "trainer/kernels/kernels.h"
 #include "trainer/kernels/profile.h"
 #include "trainer/model/bert.h"
+#include "trainer/model/contrast.h"
 #include "trainer/model/fusion.h"
 #include "trainer/model/resnet.h"
 
@@ -16,8 +17,26 @@ struct model {
 	struct params *params;
 	struct resnet *image;
 	struct bert *text;
-	struct fusion *fusion;
+	struct fusion *fusion;     /* or */
+	struct contrast *contrast;
 };
+
+static const char *const task_names[] = { [TASK_MATCH] = "match", [TASK_CLASSIFY] = "classify", [TASK_CONTRAST] = "contrast" };
+
+const char *model_task_name(enum model_task task)
+{
+	return task_names[task];
+}
+
+int model_task_parse(enum model_task *out, const char *name, struct err *err)
+{
+	for (size_t i = 0; i < ARRAY_LEN(task_names); i++)
+		if (strcmp(task_names[i], name) == 0) {
+			*out = (enum model_task)i;
+			return 0;
+		}
+	return err_set(err, ERR_USAGE, "--task: '%s' is no task; choose match, classify or contrast", name);
+}
 
 /* BERT-base's vocabulary, positions, types and padding are the same at every size. */
 #define BERT(l, w, h, i) { l, w, h, i, 30522, 512, 2, 0, 0.1 }
@@ -47,6 +66,22 @@ int model_preset(struct model_config *out, const char *name, int image_size, str
 	return err_set(err, ERR_USAGE, "no preset is called '%s'; choose full, small or tiny", name);
 }
 
+static int open_last_stage(struct model *model, const struct kernels *kernels, struct err *err)
+{
+	const struct model_config *config = &model->config;
+
+	if (config->task == TASK_CONTRAST)
+		return contrast_open(&model->contrast, config->features, kernels, model->params, err);
+	return fusion_open(&model->fusion, config->features, config->classes, kernels, model->params, err);
+}
+
+static int plan_last_stage(struct model *model, const struct model_limits *limits, struct err *err)
+{
+	if (model->contrast != NULL)
+		return contrast_plan(model->contrast, limits, err);
+	return fusion_plan(model->fusion, limits, limits->training, err);
+}
+
 static int open_stages(struct model *model, const struct model_limits *limits, struct err *err)
 {
 	const struct kernels *kernels = kernels_fast();
@@ -56,11 +91,11 @@ static int open_stages(struct model *model, const struct model_limits *limits, s
 	if ((code = params_open(&model->params, err)) != 0 ||
 	    (code = resnet_open(&model->image, &config->image, kernels, model->params, err)) != 0 ||
 	    (code = bert_open(&model->text, &config->text, config->features, kernels, model->params, err)) != 0 ||
-	    (code = fusion_open(&model->fusion, config->features, config->classes, kernels, model->params, err)) != 0 ||
+	    (code = open_last_stage(model, kernels, err)) != 0 ||
 	    (code = params_allocate(model->params, err)) != 0 ||
 	    (code = resnet_plan(model->image, limits->pictures, limits->training, err)) != 0 ||
 	    (code = bert_plan(model->text, limits, err)) != 0 ||
-	    (code = fusion_plan(model->fusion, limits, limits->training, err)) != 0)
+	    (code = plan_last_stage(model, limits, err)) != 0)
 		return code;
 	return 0;
 }
@@ -71,7 +106,7 @@ int model_open(struct model **out, const struct model_config *config, const stru
 	int code;
 
 	*out = NULL;
-	if (config->classes < 2 || config->classes > CLASSES_MAX)
+	if (config->task != TASK_CONTRAST && (config->classes < 2 || config->classes > CLASSES_MAX))
 		return err_set(err, ERR_USAGE, "%d classes: there must be 2 to %d", config->classes, CLASSES_MAX);
 	CHECK(config->image.out_features == config->features);
 	model = mem_array(1, sizeof(*model));
@@ -93,6 +128,7 @@ void model_close(struct model *model)
 	resnet_close(model->image);
 	bert_close(model->text);
 	fusion_close(model->fusion);
+	contrast_close(model->contrast);
 	params_close(model->params);
 	mem_free(model);
 }
@@ -110,7 +146,7 @@ struct params *model_params(struct model *model)
 size_t model_activation_bytes(const struct model *model)
 {
 	return resnet_activation_bytes(model->image) + bert_activation_bytes(model->text) +
-	       fusion_activation_bytes(model->fusion);
+	       (model->contrast != NULL ? contrast_activation_bytes(model->contrast) : fusion_activation_bytes(model->fusion));
 }
 
 void model_set_fusion_dropout(struct model *model, double probability)
@@ -174,8 +210,11 @@ void model_fusion_forward(struct model *model, const struct model_call *call, co
 {
 	enum profile_part before = profile_enter(PART_FUSION);
 
-	fusion_forward(model->fusion, call, (float)model->config.fusion_dropout, v, B, t, C, pairs, picture_positions,
-		       caption_positions, logits, result);
+	if (model->contrast != NULL)
+		contrast_forward(model->contrast, v, B, t, C, pairs, logits, result);
+	else
+		fusion_forward(model->fusion, call, (float)model->config.fusion_dropout, v, B, t, C, pairs, picture_positions,
+			       caption_positions, logits, result);
 	profile_leave(before);
 }
 
@@ -183,8 +222,23 @@ void model_fusion_backward(struct model *model, float scale, float *dv, float *d
 {
 	enum profile_part before = profile_enter(PART_FUSION);
 
-	fusion_backward(model->fusion, scale, dv, dt);
+	if (model->contrast != NULL)
+		contrast_backward(model->contrast, scale, dv, dt);
+	else
+		fusion_backward(model->fusion, scale, dv, dt);
 	profile_leave(before);
+}
+
+void model_settle(struct model *model)
+{
+	if (model->contrast != NULL)
+		contrast_settle(model->contrast);
+}
+
+float model_contrast_log_scale(const struct model *model)
+{
+	CHECK(model->contrast != NULL);
+	return contrast_log_scale(model->contrast);
 }
 
 float *model_alloc(size_t elements)

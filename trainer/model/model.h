@@ -4,6 +4,7 @@
  *     pixels -> image tower -> v      (B, F)
  *     ids -> word embeddings -> text tower -> t   (C, F)
  *     (v, t, pairs) -> fusion -> head -> logits (N, K), loss
+ * or  (v, t, samples) -> InfoNCE (contrast.h), in the place of the fusion stage
  *
  * Each stage runs alone in both directions and gives the gradient of its
  * input, which is what an adversary needs: a perturbation of word embeddings
@@ -27,7 +28,11 @@
 #include "shared/base/err.h"
 #include "trainer/nn/params.h"
 
-enum model_task { TASK_MATCH, TASK_CLASSIFY };
+enum model_task { TASK_MATCH, TASK_CLASSIFY, TASK_CONTRAST };
+/* "match", "classify", "contrast" */
+const char *model_task_name(enum model_task task);
+/* ERR_USAGE: no such task. */
+MUST_USE int model_task_parse(enum model_task *out, const char *name, struct err *err);
 
 struct resnet_config {
 	bool bottleneck;      /* blocks of 1x1-3x3-1x1, expansion 4 (ResNet-50); else two 3x3 (ResNet-18) */
@@ -49,7 +54,7 @@ struct model_config {
 	struct resnet_config image;
 	struct bert_config text;
 	int features;         /* F: 768; tiny: smaller. Fusion is Linear(2F, F), head Linear(F, classes) */
-	int classes;          /* 2 for matching */
+	int classes;          /* 2 for matching, 1 (and not used) for contrast */
 	double fusion_dropout; /* 0.3 in the script; changes between steps through model_set_fusion_dropout() */
 };
 
@@ -112,18 +117,26 @@ struct model_pairs {
 	const uint32_t *caption; /* (N) row of t */
 	const int32_t *label;    /* (N) class */
 	const float *weight;     /* (N) of each pair's cross-entropy in the loss; NULL: 1/N each */
+	/* contrast, where pairs are samples and label and weight are not used: (N) samples of equal
+	 * numbers have the same picture, the same text */
+	const uint32_t *picture_group, *caption_group;
 };
 struct model_result {
 	double loss;        /* sum of weight * cross-entropy */
-	int correct;        /* argmax = label (a tie is class 0, wrong unless 0) */
+	int correct;        /* argmax = label (a tie is class 0, wrong unless 0); contrast: see contrast_ops.h, 0..2N */
 };
-/* v (B,F), t (C,F) -> logits (N,K) (may be NULL), result. The positions of call
+/* v (B,F), t (C,F) -> logits (N,K) (contrast: (N,N); may be NULL), result. The positions of call
  * are not used: pair masks are named by (picture_position, caption_position), NULL: row numbers. */
 void model_fusion_forward(struct model *model, const struct model_call *call, const float *v, int B, const float *t, int C,
 			  const struct model_pairs *pairs, const uint32_t *picture_positions,
 			  const uint32_t *caption_positions, float *logits, struct model_result *result);
 /* Gradient of scale * loss: parameter gradients, dv (B,F) and dt (C,F), which are overwritten. */
 void model_fusion_backward(struct model *model, float scale, float *dv, float *dt);
+
+/* After each optimizer step: brings parameters back that have bounds (contrast's temperature). */
+void model_settle(struct model *model);
+/* Contrast: the logarithm of what cosines are multiplied by. */
+float model_contrast_log_scale(const struct model *model);
 
 /* 64-byte aligned float memory for inputs and outputs (device memory with another kernel table). */
 MUST_USE float *model_alloc(size_t elements);

@@ -152,6 +152,9 @@ static void init_one(struct param *param, uint64_t seed)
 	case INIT_ONE:
 		fill_constant(param->value, param->count, 1.0f);
 		break;
+	case INIT_CONSTANT:
+		fill_constant(param->value, param->count, param->init_scale);
+		break;
 	case INIT_UNIFORM:
 		random_fill_uniform(param->value, param->count, key, param->init_scale);
 		break;

@@ -34,6 +34,7 @@ enum param_kind {
 
 enum param_init {
 	INIT_ZERO, INIT_ONE,
+	INIT_CONSTANT,       /* scale is the value */
 	INIT_NORMAL,         /* scale = standard deviation */
 	INIT_UNIFORM,        /* U(-scale, scale) */
 	INIT_NORMAL_PAD_ZERO /* as INIT_NORMAL, row `pad` of the first dimension zero */

@@ -184,8 +184,31 @@ static int allocate_pairs(struct batch_file *batch, int N, struct err *err)
 	batch->label = mem_array((size_t)N, sizeof(*batch->label));
 	if (batch->picture == NULL || batch->caption == NULL || batch->label == NULL)
 		return err_nomem(err, (size_t)N * sizeof(*batch->label));
-	batch->pairs = (struct model_pairs){ N, batch->picture, batch->caption, batch->label, NULL };
+	batch->picture_group = mem_array((size_t)N, sizeof(*batch->picture_group));
+	batch->caption_group = mem_array((size_t)N, sizeof(*batch->caption_group));
+	if (batch->picture_group == NULL || batch->caption_group == NULL)
+		return err_nomem(err, (size_t)N * sizeof(*batch->picture_group));
+	batch->pairs = (struct model_pairs){ N, batch->picture, batch->caption, batch->label, NULL, batch->picture_group,
+					     batch->caption_group };
 	return 0;
+}
+
+/* Which samples have the same picture (the tensor `picture`, else none) and the same tokens. */
+static int read_groups(struct batch_file *batch, const struct tensorfile *file, struct err *err)
+{
+	for (int i = 0; i < batch->B; i++) {
+		const int32_t *ids = batch->ids + batch->offsets[i];
+		uint32_t length = batch->offsets[i + 1] - batch->offsets[i], same = 0;
+
+		while (batch->offsets[same + 1] - batch->offsets[same] != length ||
+		       memcmp(batch->ids + batch->offsets[same], ids, length * sizeof(*ids)) != 0)
+			same++;
+		batch->caption_group[i] = same;
+		batch->picture_group[i] = (uint32_t)i;
+	}
+	if (tensorfile_find(file, "picture") == NULL)
+		return 0;
+	return read_column(batch->picture_group, file, "picture", batch->B, INT32_MAX, "numbers of pictures", err);
 }
 
 static int read_pairs(struct batch_file *batch, const struct tensorfile *file, const struct model_config *config,
@@ -216,6 +239,8 @@ static int read_pairs(struct batch_file *batch, const struct tensorfile *file, c
 	}
 	for (int i = 0; i < N; i++)
 		batch->picture[i] = batch->caption[i] = (uint32_t)i;
+	if (config->task == TASK_CONTRAST)
+		return read_groups(batch, file, err);
 	return read_column((uint32_t *)batch->label, file, "labels", N, config->classes, "classes in the weights", err);
 }
 
@@ -237,5 +262,7 @@ void batch_file_free(struct batch_file *batch)
 	mem_free(batch->picture);
 	mem_free(batch->caption);
 	mem_free(batch->label);
+	mem_free(batch->picture_group);
+	mem_free(batch->caption_group);
 	memset(batch, 0, sizeof(*batch));
 }

@@ -25,6 +25,7 @@ struct batch_file {
 	struct model_pairs pairs;  /* into the three arrays below; weights NULL: the mean */
 	uint32_t *picture, *caption;
 	int32_t *label;
+	uint32_t *picture_group, *caption_group; /* (N) contrast */
 };
 
 /* config: task, classes, vocabulary and positions of the model it is for. */

@@ -33,7 +33,7 @@ struct probe {
 };
 
 static const char usage[] =
-	"trainer probe --preset P [--task match|classify] [--mode train|eval] --weights FILE --batch FILE --out FILE";
+	"trainer probe --preset P [--task match|classify|contrast] [--mode train|eval] --weights FILE --batch FILE --out FILE";
 static const char description[] =
 	"Runs the model forward and backward once, dropout off, and writes logits, loss (mean over the listed pairs) and "
 	"every gradient as NAME.grad, to hold against another implementation. All files are safetensors.\n"
@@ -45,7 +45,7 @@ static int parse(struct options *o, struct args_result *args, int argc, char *co
 	const struct args_option options[] = {
 		{ .name = "preset", .kind = ARGS_TEXT, .value = &o->preset, .metavar = "NAME", .help = "full, small or tiny." },
 		{ .name = "task", .kind = ARGS_TEXT, .value = &o->task, .metavar = "TASK",
-		  .help = "match (the batch has pair_image, pair_text, pair_label) or classify (labels). Default: match." },
+		  .help = "match (the batch has pair_image, pair_text, pair_label), classify (labels) or contrast. Default: match." },
 		{ .name = "mode", .kind = ARGS_TEXT, .value = &o->mode, .metavar = "MODE",
 		  .help = "train: batch norm on the batch's statistics, running ones untouched; eval: on running ones. "
 			  "Default: train." },
@@ -83,8 +83,10 @@ static int check_options(struct options *o, struct err *err)
 		if (needed[i].value == NULL)
 			return err_set(err, ERR_USAGE, "--%s is needed: %s", needed[i].name, usage);
 	}
-	if (strcmp(o->task, "match") != 0 && strcmp(o->task, "classify") != 0)
-		return err_set(err, ERR_USAGE, "--task %s: choose match or classify", o->task);
+	enum model_task task;
+
+	if (model_task_parse(&task, o->task, err) != 0)
+		return err->code;
 	if (strcmp(o->mode, "train") != 0 && strcmp(o->mode, "eval") != 0)
 		return err_set(err, ERR_USAGE, "--mode %s: choose train or eval", o->mode);
 	return 0;
@@ -124,18 +126,26 @@ static int configure(struct probe *probe, struct err *err)
 			       (int)o->image_size);
 	if ((code = model_preset(config, o->preset, image_size, err)) != 0)
 		return err_prefix(err, "%s", o->batch);
-	config->task = strcmp(o->task, "match") == 0 ? TASK_MATCH : TASK_CLASSIFY;
+	if ((code = model_task_parse(&config->task, o->task, err)) != 0)
+		return code;
+	if (config->task == TASK_CONTRAST)
+		config->classes = 1;
 	if ((code = rows_of(probe->weights, "text_encoder.embeddings.word_embeddings.weight", &config->text.vocab_size, err)) != 0 ||
 	    (code = rows_of(probe->weights, "text_encoder.embeddings.position_embeddings.weight", &config->text.max_positions,
 			    err)) != 0 ||
 	    (code = rows_of(probe->weights, "text_encoder.embeddings.token_type_embeddings.weight", &config->text.token_types,
 			    err)) != 0 ||
-	    (code = rows_of(probe->weights, "head.weight", &config->classes, err)) != 0)
+	    (config->task != TASK_CONTRAST && (code = rows_of(probe->weights, "head.weight", &config->classes, err)) != 0))
 		return code;
 	if (config->task == TASK_MATCH && config->classes != 2)
 		return err_set(err, ERR_MISMATCH, "%s: head.weight has %d rows, but matching has 2 classes; use --task classify",
 			       o->weights, config->classes);
 	return 0;
+}
+
+static int logit_columns(const struct probe *probe)
+{
+	return probe->config.task == TASK_CONTRAST ? probe->batch.B : probe->config.classes;
 }
 
 static int open_model(struct probe *probe, struct err *err)
@@ -154,7 +164,7 @@ static int open_model(struct probe *probe, struct err *err)
 	probe->dt = model_alloc(B * F);
 	probe->word = model_alloc(words);
 	probe->dword = model_alloc(words);
-	probe->logits = model_alloc((size_t)batch->pairs.count * (size_t)probe->config.classes);
+	probe->logits = model_alloc((size_t)batch->pairs.count * (size_t)logit_columns(probe));
 	if (probe->options.pixel_gradients)
 		probe->dpixels = model_alloc(B * 3 * S * S);
 	if (probe->v == NULL || probe->t == NULL || probe->dv == NULL || probe->dt == NULL || probe->word == NULL ||
@@ -196,7 +206,7 @@ static int write_results(const struct probe *probe, struct err *err)
 	const struct params *params = model_params(probe->model);
 	const struct batch_file *batch = &probe->batch;
 	float loss = (float)probe->result.loss;
-	const int64_t scores[] = { batch->pairs.count, probe->config.classes };
+	const int64_t scores[] = { batch->pairs.count, logit_columns(probe) };
 	const int64_t pixels[] = { batch->B, 3, batch->image_size, batch->image_size };
 	struct tensor_view *views = mem_array((size_t)params->count + EXTRA_TENSORS, sizeof(*views));
 	char (*names)[GRAD_NAME_BYTES] = mem_array((size_t)params->count, sizeof(*names));

@@ -72,7 +72,8 @@ void stages_clean(struct stages *stages, enum model_mode image_mode, struct mode
 	model_embed_forward(model, stages->ids, stages->tokens, stages->word);
 	model_text_forward(model, &text, stages->word, stages->offsets, stages->captions, stages->t);
 	model_fusion_forward(model, &text, stages->v, stages->pictures, stages->t, stages->captions, stages->pairs,
-			     stages->picture_positions, stages->caption_positions, stages->logits, result);
+			     stages->picture_positions, stages->caption_positions,
+			     model_config(model)->task == TASK_CONTRAST ? NULL : stages->logits, result);
 	model_fusion_backward(model, stages->scale, stages->dv, stages->dt);
 }
 

@@ -34,7 +34,7 @@ struct stages {
 	float *v, *dv;                     /* (pictures, F) */
 	float *t, *dt;                     /* (captions, F) */
 	float *word, *dword;               /* (tokens, W) */
-	float *logits;                     /* (pairs, classes) of the clean pass */
+	float *logits;                     /* (pairs, classes) of the clean pass; not of contrast */
 };
 
 MUST_USE int stages_open(struct stages *out, struct model *model, const struct model_limits *limits,

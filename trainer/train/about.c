@@ -9,7 +9,7 @@ int about_model_write(const struct about_model *about, struct buf *out, struct e
 	return buf_printf(out, err,
 			  "{\"task\": \"%s\", \"image_size\": %" PRId64 ", \"vocab_size\": %" PRId64 ", \"classes\": %" PRId64
 			  ", \"pad_id\": %" PRId64 ", \"features\": %" PRId64 ", \"parameters\": %" PRId64 "}",
-			  about->task == TASK_MATCH ? "match" : "classify", about->image_size, about->vocab_size, about->classes,
+			  model_task_name(about->task), about->image_size, about->vocab_size, about->classes,
 			  about->pad_id, about->features, about->parameters);
 }
 
@@ -46,7 +46,7 @@ int about_model_read(struct about_model *about, struct json_reader *reader, stru
 			code = read_number(reader, number, err);
 		} else if (task) {
 			if ((code = json_expect(reader, JSON_STRING, err)) == 0)
-				about->task = strcmp(reader->text.data, "classify") == 0 ? TASK_CLASSIFY : TASK_MATCH;
+				code = model_task_parse(&about->task, reader->text.data, err);
 		} else {
 			code = json_skip(reader, err);
 		}

@@ -137,14 +137,6 @@ static void fill_in(struct run_config *c)
 		default_int(&c->epochs, 10);
 }
 
-static int parse_task(const char *name, enum model_task *out, struct err *err)
-{
-	if (strcmp(name, "match") != 0 && strcmp(name, "classify") != 0)
-		return err_set(err, ERR_USAGE, "--task: '%s' is no task; choose match or classify", name);
-	*out = name[0] == 'm' ? TASK_MATCH : TASK_CLASSIFY;
-	return 0;
-}
-
 static int parse_negatives(const struct run_config *c, enum model_task task, int *out, struct err *err)
 {
 	int64_t count;
@@ -156,10 +148,13 @@ static int parse_negatives(const struct run_config *c, enum model_task task, int
 			return err_set(err, ERR_USAGE, "--negatives: '%s' is neither 'all' nor a number from 1 on", c->negatives);
 		*out = (int)count;
 	}
-	if (task == TASK_MATCH && c->batch_size < 2)
+	if (task != TASK_CLASSIFY && c->batch_size < 2)
 		return err_set(err, ERR_USAGE,
-			       "--batch-size 1 leaves matching without negatives, which come from the other captions of a batch; "
-			       "use at least 2");
+			       "--batch-size 1 leaves %s without negatives, which come from the other captions of a batch; "
+			       "use at least 2", task == TASK_MATCH ? "matching" : "contrast");
+	if (task == TASK_CONTRAST && *out != NEGATIVES_ALL)
+		return err_set(err, ERR_USAGE, "--negatives %s: --task contrast always compares with the whole batch; leave it out, and "
+			       "choose --batch-size", c->negatives);
 	return 0;
 }
 
@@ -192,11 +187,14 @@ int run_config_resolve(struct run_config *c, struct run_plan *plan, struct err *
 		return err_set(err, ERR_USAGE, "--precision bf16 is not available in this version; use fp32");
 	if (strcmp(c->precision, "fp32") != 0)
 		return err_set(err, ERR_USAGE, "--precision: '%s' is no precision; choose fp32", c->precision);
-	if ((code = reg_spec_parse(&plan->reg, c->reg, err)) != 0 || (code = parse_task(c->task, &plan->task, err)) != 0 ||
+	if ((code = reg_spec_parse(&plan->reg, c->reg, err)) != 0 || (code = model_task_parse(&plan->task, c->task, err)) != 0 ||
 	    (code = schedule_kind_parse(&plan->schedule, c->schedule, err)) != 0 ||
 	    (code = optimizer_kind_parse(&plan->optimizer, c->optimizer, err)) != 0 ||
 	    (code = parse_negatives(c, plan->task, &plan->negatives, err)) != 0)
 		return code;
+	if (plan->task == TASK_CONTRAST && plan->reg.dropout.on)
+		return err_set(err, ERR_USAGE, "--reg %s: dropout sits in front of the fusion layer, which --task contrast does not have; "
+			       "--bert-dropout is the text tower's own", c->reg);
 	return check_numbers(c, err);
 }
 

@@ -1,4 +1,5 @@
 /* Optimizer steps, one after the other; what follows a step; when to stop. */
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -59,6 +60,15 @@ static void fill_stages(struct session *s, const struct batch *batch, uint64_t s
 	stages->scale = scale;
 }
 
+/* Of the clean pass. Contrast: rows and columns whose own one is the nearest. */
+static double batch_accuracy(struct session *s, const struct model_result *result)
+{
+	if (s->plan.task == TASK_CONTRAST)
+		return result->correct / (2.0 * s->pairs->list.count);
+	s->ops->row_correct(s->stages.logits, s->pairs->label, s->pairs->list.count, s->model_config.classes, s->correct);
+	return pairs_accuracy(s->pairs, s->correct);
+}
+
 static void learn(struct session *s, uint64_t epoch, struct step_sums *sums)
 {
 	const struct reg_adv *adv = &s->plan.reg.adv;
@@ -66,7 +76,7 @@ static void learn(struct session *s, uint64_t epoch, struct step_sums *sums)
 	struct model_result result;
 
 	stages_clean(stages, MODEL_TRAIN, &result);
-	s->ops->row_correct(stages->logits, s->pairs->label, s->pairs->list.count, s->model_config.classes, s->correct);
+	double accuracy = batch_accuracy(s, &result);
 	if (reg_active(adv->on, adv->from_epoch, epoch)) {
 		struct adv_report report;
 
@@ -80,7 +90,7 @@ static void learn(struct session *s, uint64_t epoch, struct step_sums *sums)
 	}
 	model_image_backward(s->model, stages->dv, NULL);
 	sums->loss += result.loss;
-	sums->accuracy += pairs_accuracy(s->pairs, s->correct);
+	sums->accuracy += accuracy;
 	sums->batches++;
 }
 
@@ -113,6 +123,8 @@ static void choose_pairs(struct session *s, const struct batch *batch, uint64_t 
 
 	if (s->plan.task == TASK_MATCH)
 		pairs_match(s->pairs, batch, s->plan.negatives, (uint64_t)s->config.seed, step, first);
+	else if (s->plan.task == TASK_CONTRAST)
+		pairs_contrast(s->pairs, batch);
 	else
 		pairs_classify(s->pairs, batch);
 	profile_end(began, KIND_CHOOSE);
@@ -225,6 +237,7 @@ static int update(struct session *s, struct metrics_train *line, const struct st
 		return diverged(s, line->step, line->lr, err);
 	optimizer_step(s->optimizer, line->lr, reg_l2_decoupled(&s->plan.reg, line->epoch),
 		       clip_coefficient(line->grad_norm, s->config.clip));
+	model_settle(s->model);
 	s->grads_clear = true;
 	return 0;
 }
@@ -346,8 +359,11 @@ static int validate_and_log(struct session *s, struct err *err)
 	line = (struct metrics_val){
 		.step = p->step - 1, .epoch = (p->step - 1) / s->steps_per_epoch, .loss = val.loss, .accuracy = val.accuracy,
 		.pairs_per_s = (double)val.samples / val.seconds, .data_wait_s = val.wait_s, .seconds = val.seconds,
-		.pairs = val.pairs, .digest = val.chain, .best = best,
+		.pairs = val.pairs, .digest = val.chain, .best = best, .recalls = val.has_recalls,
 	};
+	static_assert(sizeof(line.image_to_text) == sizeof(val.image_to_text), "recalls");
+	memcpy(line.image_to_text, val.image_to_text, sizeof(line.image_to_text));
+	memcpy(line.text_to_image, val.text_to_image, sizeof(line.text_to_image));
 	if ((code = metrics_add_val(s->metrics, &line, err)) != 0)
 		return code;
 	const struct tensorboard_scalar scalars[] = { { "val/loss", val.loss }, { "val/accuracy", val.accuracy } };
@@ -357,7 +373,7 @@ static int validate_and_log(struct session *s, struct err *err)
 static void epoch_line(struct session *s)
 {
 	uint64_t done = s->progress.step, epoch = (done - 1) / s->steps_per_epoch;
-	char val[96] = "", adv[96] = "";
+	char val[160] = "", adv[96] = "";
 	double steps = (double)s->epoch_steps;
 
 	if (s->epoch_steps == 0 || (done % s->steps_per_epoch != 0 && done != s->steps_total))
@@ -365,6 +381,9 @@ static void epoch_line(struct session *s)
 	if (s->progress.has_val && s->progress.validated)
 		snprintf(val, sizeof(val), "; val loss %.4f, accuracy %.4f%s", s->progress.val_loss, s->progress.val_accuracy,
 			 s->progress.best_step == done ? " (best)" : "");
+	if (val[0] != '\0' && s->last_val.has_recalls)
+		snprintf(val + strlen(val), sizeof(val) - strlen(val), ", recall at 10: %.3f to text, %.3f to image",
+			 s->last_val.image_to_text[2], s->last_val.text_to_image[2]);
 	if (s->epoch_adv_cost > 0)
 		snprintf(adv, sizeof(adv), "; adversarial loss %.4f, perturbation %.3f of its target, step %.2f x a clean one",
 			 s->epoch_adv_loss / steps, s->epoch_adv_ratio / steps, s->epoch_adv_cost / steps);

@@ -202,6 +202,21 @@ int metrics_add_train(struct metrics *metrics, const struct metrics_train *m, st
 	return code != 0 ? code : write_line(metrics, err);
 }
 
+static int add_recalls(struct buf *line, const struct metrics_val *m, struct err *err)
+{
+	static const struct {
+		const char *to_text, *to_image;
+	} names[] = { { "image_to_text_r1", "text_to_image_r1" }, { "image_to_text_r5", "text_to_image_r5" },
+		      { "image_to_text_r10", "text_to_image_r10" } };
+	int code = 0;
+
+	for (size_t k = 0; k < ARRAY_LEN(names) && code == 0; k++)
+		code = add_real(line, names[k].to_text, m->image_to_text[k], err);
+	for (size_t k = 0; k < ARRAY_LEN(names) && code == 0; k++)
+		code = add_real(line, names[k].to_image, m->text_to_image[k], err);
+	return code;
+}
+
 int metrics_add_val(struct metrics *metrics, const struct metrics_val *m, struct err *err)
 {
 	struct buf *line = &metrics->line;
@@ -215,7 +230,8 @@ int metrics_add_val(struct metrics *metrics, const struct metrics_val *m, struct
 	    (code = add_real(line, "data_wait_s", m->data_wait_s, err)) != 0 ||
 	    (code = add_real(line, "seconds", m->seconds, err)) != 0 ||
 	    (code = buf_printf(line, err, ", \"pairs\": %llu, \"best\": %s", (unsigned long long)m->pairs,
-			       m->best ? "true" : "false")) != 0)
+			       m->best ? "true" : "false")) != 0 ||
+	    (m->recalls && (code = add_recalls(line, m, err)) != 0))
 		return code;
 	code = add_digest(line, &m->digest, err);
 	return code != 0 ? code : write_line(metrics, err);

@@ -31,6 +31,9 @@ struct metrics_val {
 	uint64_t step, epoch;
 	double loss, accuracy, pairs_per_s, data_wait_s, seconds;
 	uint64_t pairs;
+	/* contrast, at 1, 5 and 10; written when recalls is set */
+	int recalls;
+	double image_to_text[3], text_to_image[3];
 	struct hash digest; /* of the chain of the validation batches */
 	int best;
 };

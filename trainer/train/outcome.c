@@ -40,7 +40,12 @@ static int measure_val(struct session *s, struct err *err)
 	struct outcome *o = &s->outcome;
 	struct predictions predictions;
 	char path[SESSION_PATH_BYTES + 32];
-	int code = predictions_open(&predictions, 2 * (size_t)s->val.captions, err);
+	int code;
+
+	/* Ranks are no predictions of pairs. */
+	if (s->plan.task == TASK_CONTRAST)
+		return measure_part(s, &s->val, NULL, &o->val, err);
+	code = predictions_open(&predictions, 2 * (size_t)s->val.captions, err);
 
 	snprintf(path, sizeof(path), "%s/predictions.csv", s->dir);
 	if (code == 0 && (code = measure_part(s, &s->val, &predictions, &o->val, err)) == 0 &&

@@ -28,8 +28,10 @@ int pairs_open(struct pairs **out, enum model_task task, int batch_size, int neg
 	pairs->label = mem_array(most, sizeof(*pairs->label));
 	pairs->weight = mem_array(most, sizeof(*pairs->weight));
 	pairs->candidates = mem_array((size_t)batch_size, sizeof(*pairs->candidates));
+	pairs->picture_group = mem_array((size_t)batch_size, sizeof(*pairs->picture_group));
+	pairs->caption_group = mem_array((size_t)batch_size, sizeof(*pairs->caption_group));
 	if (pairs->picture == NULL || pairs->caption == NULL || pairs->label == NULL || pairs->weight == NULL ||
-	    pairs->candidates == NULL) {
+	    pairs->candidates == NULL || pairs->picture_group == NULL || pairs->caption_group == NULL) {
 		pairs_close(pairs);
 		return err_nomem(err, most * (sizeof(uint32_t) * 4));
 	}
@@ -37,6 +39,8 @@ int pairs_open(struct pairs **out, enum model_task task, int batch_size, int neg
 	pairs->list.caption = pairs->caption;
 	pairs->list.label = pairs->label;
 	pairs->list.weight = pairs->weight;
+	pairs->list.picture_group = pairs->picture_group;
+	pairs->list.caption_group = pairs->caption_group;
 	*out = pairs;
 	return 0;
 }
@@ -50,6 +54,8 @@ void pairs_close(struct pairs *pairs)
 	mem_free(pairs->label);
 	mem_free(pairs->weight);
 	mem_free(pairs->candidates);
+	mem_free(pairs->picture_group);
+	mem_free(pairs->caption_group);
 	mem_free(pairs);
 }
 
@@ -126,6 +132,25 @@ void pairs_classify(struct pairs *pairs, const struct batch *batch)
 	pairs->negatives = 0;
 	for (int n = 0; n < pairs->list.count; n++)
 		pairs->weight[n] = 1.0f / (float)pairs->list.count;
+}
+
+void pairs_contrast(struct pairs *pairs, const struct batch *batch)
+{
+	pairs->list.count = 0;
+	pairs->negatives = 0;
+	/* One sample alone has nothing to be told from. */
+	for (uint32_t i = 0; i < batch->count && batch->count > 1; i++) {
+		uint32_t picture = 0, caption = 0;
+
+		while (batch->pictures[picture] != batch->pictures[i])
+			picture++;
+		while (!same_tokens(batch, caption, i))
+			caption++;
+		pairs->picture_group[i] = picture;
+		pairs->caption_group[i] = caption;
+		add_pair(pairs, batch->image_index[i], i, 1);
+	}
+	pairs->positives = pairs->list.count;
 }
 
 double pairs_accuracy(const struct pairs *pairs, const uint8_t *correct)

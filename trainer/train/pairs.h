@@ -14,6 +14,10 @@
  * or no gives the loss ln 2 and the accuracy 1/2. Where a batch allows no
  * negative at all the positives weigh 1.
  *
+ * Contrast: the samples themselves, each with the first sample that has the same
+ * picture and the first that has the same tokens: those are not each other's
+ * negatives (kernels/contrast_ops.h).
+ *
  * Threads:   one caller.
  * Ownership: the struct owns its arrays, sized once by pairs_open().
  * Limits:    batch size as given to pairs_open().
@@ -34,6 +38,7 @@ struct pairs {
 	uint32_t *picture, *caption, *candidates;
 	int32_t *label;
 	float *weight;
+	uint32_t *picture_group, *caption_group;
 };
 
 /* How many pairs a batch can give: the limit to plan a model for. */
@@ -45,6 +50,7 @@ void pairs_close(struct pairs *pairs); /* NULL is fine */
  * picture. first: place of sample 0 in the optimizer step's batch. */
 void pairs_match(struct pairs *pairs, const struct batch *batch, int negatives, uint64_t seed, uint64_t step, uint32_t first);
 void pairs_classify(struct pairs *pairs, const struct batch *batch);
+void pairs_contrast(struct pairs *pairs, const struct batch *batch);
 
 /* Balanced accuracy: half the share of positives that are right, half that of
  * the negatives; for classification the plain share. correct: (list.count). */

@@ -259,9 +259,9 @@ static int check_task(const struct session *s, struct err *err)
 {
 	if (s->train.steps == 0 || s->train.pictures == 0)
 		return err_set(err, ERR_NOTFOUND, "the split %s of %s is empty", s->train.split, s->config.data);
-	if (s->plan.task == TASK_MATCH && s->train.pictures < 2)
-		return err_set(err, ERR_FORMAT, "the split %s of %s has one picture; matching needs at least two", s->train.split,
-			       s->config.data);
+	if (s->plan.task != TASK_CLASSIFY && s->train.pictures < 2)
+		return err_set(err, ERR_FORMAT, "the split %s of %s has one picture; --task %s needs at least two", s->train.split,
+			       s->config.data, s->config.task);
 	if (s->plan.task == TASK_CLASSIFY && s->label_count < 2)
 		return err_set(err, ERR_FORMAT,
 			       "data set %s has %s; --task classify needs at least two classes (prepctl add --columns "
@@ -389,7 +389,7 @@ static int open_model(struct session *s, struct err *err)
 
 	s->model_config.text.vocab_size = (int)s->vocab_size;
 	s->model_config.text.pad_id = s->pad_id;
-	s->model_config.classes = s->plan.task == TASK_MATCH ? 2 : (int)s->label_count;
+	s->model_config.classes = s->plan.task == TASK_CLASSIFY ? (int)s->label_count : s->plan.task == TASK_MATCH ? 2 : 1;
 	s->limits = (struct model_limits){ .pictures = batch, .captions = batch, .tokens = batch * (int)s->config.max_len,
 					   .tokens_per_caption = (int)s->config.max_len, .pairs = (int)pairs, .training = true };
 	validator_limits(&s->limits, (uint32_t)batch, (uint32_t)s->config.max_len);

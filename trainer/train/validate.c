@@ -18,6 +18,8 @@ struct validator {
 	int32_t *label;          /* (captions) */
 	uint64_t *sample;        /* (captions) ids */
 	uint64_t *name;          /* (pictures) id of the first sample that shows it */
+	uint64_t *text;          /* (captions) contrast: checksum of the tokens */
+	struct retrieval *retrieval; /* contrast */
 	uint32_t encoded;        /* captions so far */
 	/* of one batch or one chunk of pairs */
 	float *word, *v_rows;    /* (tokens, W), (limits.pictures, F) */
@@ -72,6 +74,7 @@ int validator_open(struct validator **out, struct model *model, const struct mod
 	v->label = mem_array(captions, sizeof(*v->label));
 	v->sample = mem_array(captions, sizeof(*v->sample));
 	v->name = mem_array(pictures, sizeof(*v->name));
+	v->text = mem_array(captions, sizeof(*v->text));
 	v->word = model_alloc((size_t)limits->tokens * width);
 	v->v_rows = model_alloc((size_t)limits->pictures * features);
 	v->needed = mem_array(batch_size, 1);
@@ -82,10 +85,19 @@ int validator_open(struct validator **out, struct model *model, const struct mod
 	v->logits = model_alloc((size_t)limits->pairs * (size_t)model_config(model)->classes);
 	if (v->v == NULL || v->t == NULL || v->seen == NULL || v->own == NULL || v->wrong == NULL || v->label == NULL ||
 	    v->word == NULL || v->v_rows == NULL || v->needed == NULL || v->picture == NULL || v->caption == NULL ||
-	    v->pair_label == NULL || v->pair_picture == NULL || v->logits == NULL || v->sample == NULL || v->name == NULL) {
+	    v->pair_label == NULL || v->pair_picture == NULL || v->logits == NULL || v->sample == NULL || v->name == NULL ||
+	    v->text == NULL) {
 		validator_close(v);
 		err_nomem(err, ((size_t)pictures + captions) * features * sizeof(float));
 		return err_prefix(err, "features of %u pictures and %u captions", pictures, captions);
+	}
+	if (model_config(model)->task == TASK_CONTRAST) {
+		int code = retrieval_open(&v->retrieval, pictures, captions, err);
+
+		if (code != 0) {
+			validator_close(v);
+			return code;
+		}
 	}
 	*out = v;
 	return 0;
@@ -103,6 +115,8 @@ void validator_close(struct validator *v)
 	mem_free(v->label);
 	mem_free(v->sample);
 	mem_free(v->name);
+	mem_free(v->text);
+	retrieval_close(v->retrieval);
 	model_release(v->word);
 	model_release(v->v_rows);
 	mem_free(v->needed);
@@ -165,6 +179,8 @@ static void encode_captions(struct validator *v, const struct batch *batch)
 		v->wrong[v->encoded] = batch->wrong_pictures[i];
 		v->label[v->encoded] = batch->labels[i];
 		v->sample[v->encoded] = batch->sample_ids[i];
+		v->text[v->encoded] = hash_checksum(batch->ids + batch->offsets[i],
+						    (batch->offsets[i + 1] - batch->offsets[i]) * sizeof(*batch->ids));
 		v->encoded++;
 	}
 }
@@ -245,6 +261,26 @@ static void score(struct validator *v, struct validation *out)
 	out->accuracy = out->pairs > 0 ? (double)correct / (double)out->pairs : 0;
 }
 
+/* Contrast: from features to ranks. */
+static int retrieve(struct validator *v, struct validation *out, struct err *err)
+{
+	struct retrieval_input input = {
+		.v = v->v, .t = v->t, .pictures = v->pictures, .captions = v->captions, .features = (int)v->features,
+		.own = v->own, .wrong = v->wrong, .text = v->text, .log_scale = model_contrast_log_scale(v->model),
+	};
+	struct retrieval_scores scores;
+	int code = retrieval_run(v->retrieval, &input, &scores, err);
+
+	out->samples = v->encoded;
+	out->loss = scores.loss;
+	out->accuracy = scores.accuracy;
+	out->pairs = scores.pairs;
+	out->has_recalls = true;
+	memcpy(out->image_to_text, scores.image_to_text, sizeof(out->image_to_text));
+	memcpy(out->text_to_image, scores.text_to_image, sizeof(out->text_to_image));
+	return code;
+}
+
 static int check_complete(const struct validator *v, const struct validation *out, struct err *err)
 {
 	bool match = model_config(v->model)->task == TASK_MATCH;
@@ -292,8 +328,11 @@ int validator_run(struct validator *v, struct feed *feed, bool (*cancelled)(void
 		return err_set(err, ERR_PROTOCOL, "the daemon sent %u of the split's %u captions", v->encoded, v->captions);
 	if ((code = check_complete(v, NULL, err)) != 0)
 		return code;
-	score(v, out);
+	if (v->retrieval != NULL)
+		code = retrieve(v, out, err);
+	else
+		score(v, out);
 	out->seconds = clock_seconds() - began;
 	out->wait_s = feed_wait_seconds(feed) - waited;
-	return check_complete(v, out, err);
+	return code != 0 ? code : check_complete(v, out, err);
 }

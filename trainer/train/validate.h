@@ -7,7 +7,7 @@
  * caption of a picture one with that picture (true) and one with a picture
  * whose captions do not include the text (wrong). Half of all pairs are true,
  * so accuracy over pairs is balanced, and chance is 0.5. Loss is the mean cross-entropy over
- * pairs. Classification: every labelled sample once.
+ * pairs. Classification: every labelled sample once. Contrast: retrieval over the whole split (retrieval.h).
  *
  * Threads:   one caller.
  * Ownership: borrows model and feed for the call; features of the whole split
@@ -20,13 +20,16 @@
 #include "trainer/kernels/vector_ops.h"
 #include "trainer/model/model.h"
 #include "trainer/train/predictions.h"
+#include "trainer/train/retrieval.h"
 
 struct validation {
 	double accuracy, loss;
 	double ece;          /* expected calibration error, predictions.h */
-	uint64_t pairs;      /* scored; samples for classification */
+	uint64_t pairs;      /* scored; samples for classification; captions compared for contrast */
 	uint64_t samples;    /* captions encoded */
 	double seconds, wait_s;
+	bool has_recalls;    /* contrast */
+	double image_to_text[RECALLS], text_to_image[RECALLS];
 	struct hash chain;   /* of the batches' digests, from the data set's version */
 };
 
