@@ -249,7 +249,7 @@ def test_errors(tiny, batch, state, words):
 
 
 def test_usage_errors(tiny):
-    for arguments, words in [(["--task", "rank"], ["--task rank", "classify"]), (["--mode", "test"], ["--mode test"]),
+    for arguments, words in [(["--task", "rank"], ["--task", "'rank'", "classify"]), (["--mode", "test"], ["--mode test"]),
                              (["--preset", "huge"], ["huge", "small"]), (["--threads", "0"], ["threads"])]:
         result, out = attempt(tiny, arguments=arguments)
         assert result.returncode == 2, (arguments, result.stderr)

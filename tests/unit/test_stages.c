@@ -376,7 +376,7 @@ static struct stage *open_stage(bool reference)
 	}
 	for (int i = 0; i < B; i++)
 		s->far[i] = (uint32_t)(100 - i);
-	s->pairs = (struct model_pairs){ N, s->picture, s->caption, s->label, s->weight };
+	s->pairs = (struct model_pairs){ N, s->picture, s->caption, s->label, s->weight, NULL, NULL };
 	return s;
 }
 
@@ -492,7 +492,7 @@ static void test_pair_names(void **state)
 	stage_loss(s, 0.3f);
 	memcpy(all, s->logits, sizeof(all));
 	for (int i = 0; i < N; i += 7) {
-		struct model_pairs one = { 1, &s->picture[i], &s->caption[i], &s->label[i], NULL };
+		struct model_pairs one = { 1, &s->picture[i], &s->caption[i], &s->label[i], NULL, NULL, NULL };
 
 		fusion_forward(s->fusion, &DROPPING, 0.3f, s->v, B, s->t, C, &one, s->far, POSITIONS, s->logits, &s->result);
 		assert_near("one pair", s->logits, all + i * K, K, 1e-5);
