@@ -109,7 +109,7 @@ int main(int argc, char *argv[])
 		caption[i] = (uint32_t)(i % C);
 		label[i] = picture[i] == caption[i];
 	}
-	struct model_pairs pairs = { N, picture, caption, label, NULL };
+	struct model_pairs pairs = { N, picture, caption, label, NULL, NULL, NULL };
 	struct model_result result;
 	double best[4] = { 1e9, 1e9, 1e9, 1e9 };
 	for (int i = 0; i < steps + 1; i++) { /* the first one warms up */
