@@ -364,6 +364,9 @@ static int validate_and_log(struct session *s, struct err *err)
 	static_assert(sizeof(line.image_to_text) == sizeof(val.image_to_text), "recalls");
 	memcpy(line.image_to_text, val.image_to_text, sizeof(line.image_to_text));
 	memcpy(line.text_to_image, val.text_to_image, sizeof(line.text_to_image));
+	s->has_recalls = val.has_recalls;
+	s->recall_at_10[0] = val.image_to_text[2];
+	s->recall_at_10[1] = val.text_to_image[2];
 	if ((code = metrics_add_val(s->metrics, &line, err)) != 0)
 		return code;
 	const struct tensorboard_scalar scalars[] = { { "val/loss", val.loss }, { "val/accuracy", val.accuracy } };
@@ -381,9 +384,9 @@ static void epoch_line(struct session *s)
 	if (s->progress.has_val && s->progress.validated)
 		snprintf(val, sizeof(val), "; val loss %.4f, accuracy %.4f%s", s->progress.val_loss, s->progress.val_accuracy,
 			 s->progress.best_step == done ? " (best)" : "");
-	if (val[0] != '\0' && s->last_val.has_recalls)
-		snprintf(val + strlen(val), sizeof(val) - strlen(val), ", recall at 10: %.3f to text, %.3f to image",
-			 s->last_val.image_to_text[2], s->last_val.text_to_image[2]);
+	if (val[0] != '\0' && s->has_recalls)
+		snprintf(val + strlen(val), sizeof(val) - strlen(val), ", recall at 10: %.3f to text, %.3f to image", s->recall_at_10[0],
+			 s->recall_at_10[1]);
 	if (s->epoch_adv_cost > 0)
 		snprintf(adv, sizeof(adv), "; adversarial loss %.4f, perturbation %.3f of its target, step %.2f x a clean one",
 			 s->epoch_adv_loss / steps, s->epoch_adv_ratio / steps, s->epoch_adv_cost / steps);

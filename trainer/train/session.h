@@ -84,7 +84,9 @@ struct session {
 	struct metrics *metrics;
 	struct tensorboard *tensorboard;
 	struct progress bar;
-	/* sums over the epoch, for its line on the terminal */
+	/* for the epoch's line on the terminal: the last validation of contrast (to text, to image), sums over the epoch */
+	bool has_recalls;
+	double recall_at_10[2];
 	double epoch_loss, epoch_accuracy, epoch_began;
 	double epoch_adv_loss, epoch_adv_ratio, epoch_adv_cost; /* of the adversary; 0 without */
 	uint64_t epoch_steps;
