@@ -11,7 +11,7 @@ import time
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from harness import BIN, SLOW, Daemon, SmallData, environment  # noqa: E402
+from harness import BIN, ROOT, SLOW, Daemon, SmallData, environment  # noqa: E402
 
 KILLS = int(os.environ.get("KILLS", "15"))
 SEED = int(os.environ.get("KILL_SEED", str(int(time.time()))))
@@ -55,3 +55,13 @@ def test_kill_loop(small):
         assert "small" in names
         assert daemon.stop() == 0
         assert sorted(os.listdir(daemon.folder)) == ["cache", "daemon.log"]
+
+
+def test_training_runs():
+    """tools/kill-loop: trainer, daemon or both killed, or stopped, at random moments; TRAINER_KILLS (8) says how often."""
+    kills = int(os.environ.get("TRAINER_KILLS", "200" if os.environ.get("FULL") == "1" else "8"))
+    result = subprocess.run([sys.executable, str(ROOT / "tools" / "kill-loop"), "--kills", str(kills), "--minutes", str(30 * SLOW), "--seed", str(SEED)],
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    print(result.stdout)
+    assert result.returncode == 0, result.stdout
+    assert f"{kills} kills" in result.stdout
