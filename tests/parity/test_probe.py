@@ -81,12 +81,12 @@ def torch_step(model, batch, mode, dtype):
     return logits.detach().double().numpy(), loss.item(), grads
 
 
-def probe(folder, preset, task, mode, model, batch):
+def probe(folder, preset, task, mode, model, batch, *more):
     tensors.write(folder / "w.safetensors", {name: value.float().numpy() if value.is_floating_point() else value.numpy()
                                              for name, value in model.state_dict().items()})
     tensors.write(folder / "b.safetensors", batch)
     run_ok("trainer", "probe", "--preset", preset, "--task", task, "--mode", mode, "--weights", folder / "w.safetensors",
-           "--batch", folder / "b.safetensors", "--out", folder / "o.safetensors", "--pixel-gradients", timeout=300)
+           "--batch", folder / "b.safetensors", "--out", folder / "o.safetensors", "--pixel-gradients", *more, timeout=300)
     return tensors.read(folder / "o.safetensors")
 
 
@@ -139,6 +139,60 @@ def test_parity(tmp_path, preset, task, mode):
             return
         worst[name] = ratios[name]
     pytest.fail(f"none of {BATCHES} batches is within the allowance: {worst}")
+
+
+def accumulated(model, batch, mode, K):
+    """(logits, loss, gradients) of PyTorch going through the batch in K chunks, in float64; batch norm's statistics are each chunk's."""
+    model = model.double()
+    model.train(mode == "train")
+    kept = {name: value.clone() for name, value in model.state_dict().items() if "running" in name or "tracked" in name}
+    model.zero_grad(set_to_none=True)
+    get = {name: torch.from_numpy(array) for name, array in batch.items()}
+    image = get["image"].double().requires_grad_(True)
+    match = "pair_label" in get
+    N, chosen, total, logits = len(get["pair_label"] if match else get["labels"]), [], 0.0, []
+    for rows in torch.arange(len(image)).chunk(K):
+        first, last = int(rows[0]), int(rows[-1]) + 1
+        if match:
+            mine = torch.nonzero((get["pair_image"] >= first) & (get["pair_image"] < last))[:, 0]
+            scored = model(image[first:last], get["input_ids"][first:last], get["attention_mask"][first:last], get["pair_image"][mine] - first,
+                           get["pair_text"][mine] - first)
+        else:
+            mine = rows
+            scored = model(image[first:last], get["input_ids"][first:last], get["attention_mask"][first:last])
+        loss = torch.nn.functional.cross_entropy(scored, (get["pair_label"] if match else get["labels"])[mine], reduction="sum") / N
+        loss.backward()
+        total += loss.item()
+        chosen.append(mine)
+        logits.append(scored.detach())
+    model.load_state_dict(kept, strict=False)
+    grads = {name + ".grad": p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
+    grads["image.grad"] = image.grad.numpy()
+    ordered = np.empty((N, logits[0].shape[1]))
+    ordered[torch.cat(chosen).numpy()] = torch.cat(logits).numpy()
+    return ordered, total, grads
+
+
+@pytest.mark.parametrize("task, mode", [("match", "eval"), ("match", "train"), ("classify", "eval"), ("classify", "train")])
+def test_accumulation(tmp_path, task, mode):
+    """Micro-batches of 3, 3 and 2 give PyTorch's gradients, and with running statistics those of one batch."""
+    B, K, classes = 8, 3, 2 if task == "match" else 5
+    model, batch = make_model("tiny", classes, 5), make_batch("tiny", task, classes, B, 6)
+    if task == "match":  # pairs within the micro-batches, in no order, and not as many in each
+        i, j = np.meshgrid(np.arange(B), np.arange(B), indexing="ij")
+        within = np.random.default_rng(7).permutation(np.flatnonzero((i // 3 == j // 3).ravel()))[:-3]
+        batch["pair_image"], batch["pair_text"] = i.ravel()[within], j.ravel()[within]
+        batch["pair_label"] = (batch["pair_image"] == batch["pair_text"]).astype(np.int64)
+    one = probe(tmp_path, "tiny", task, mode, model, batch)
+    ours = probe(tmp_path, "tiny", task, mode, model, batch, "--accumulate", K)
+    logits, loss, exact = accumulated(model, batch, mode, K)
+    assert abs(float(ours["loss"]) - loss) <= VALUE_LIMIT * abs(loss)
+    assert tensors.distance(ours["logits"], logits) <= VALUE_LIMIT
+    assert set(ours) == set(one) == set(exact) | {"loss", "logits"}
+    apart = max(tensors.distance(ours[name], one[name]) for name in exact if not is_zero_in_theory(name))
+    assert apart <= 1e-4 if mode == "eval" else apart > 1e-2, apart
+    worst = {name: tensors.distance(ours[name], value) for name, value in exact.items() if not is_zero_in_theory(name)}
+    assert max(worst.values()) <= GRADIENT_LIMIT, max(worst, key=worst.get)
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +310,10 @@ def test_usage_errors(tiny):
         for word in words:
             assert word in result.stderr
         assert not out.exists()
+    result, out = attempt(tiny, arguments=["--accumulate", "5"])
+    assert result.returncode == 2 and "--accumulate 5" in result.stderr and "4 pictures" in result.stderr and not out.exists()
+    result, out = attempt(tiny, set_at("pair_text", 0, 3), arguments=["--accumulate", "2"])
+    assert result.returncode == 1 and "pair 0 joins picture 0 with caption 3" in result.stderr and not out.exists(), result.stderr
     result = attempt(tiny, arguments=["--image-size", "112"])[0]
     assert result.returncode == 1 and "64" in result.stderr
 

@@ -14,8 +14,19 @@ enum { DIMENSION_MAX = 1 << 24, GRAD_NAME_BYTES = PARAM_NAME_BYTES + 8, EXTRA_TE
 struct options {
 	const char *preset, *task, *mode, *weights, *batch, *out;
 	const char *socket, *cache;
-	int64_t image_size, threads;
+	int64_t image_size, threads, accumulate;
 	bool pixel_gradients;
+};
+
+/* Micro-batches: of each, its pictures with their captions and the pairs among them. */
+struct parts {
+	int count, pictures;          /* pictures of each; the last has what is left */
+	uint32_t *picture, *caption;  /* (N) of one part's pairs, counted from its first */
+	int32_t *label;               /* (N) */
+	float *weight;                /* (N) 1 / N, with N of the whole batch */
+	int *place;                   /* (N) of one part's pairs in the file */
+	uint32_t *offsets;            /* (pictures + 1) of one part's tokens */
+	float *logits;                /* (N, K) of one part */
 };
 
 struct probe {
@@ -29,7 +40,8 @@ struct probe {
 	float *dv, *dt, *dword;
 	float *dpixels;               /* (B, 3, S, S) or NULL */
 	float *logits;                /* (N, K) */
-	struct model_result result;
+	double loss;
+	struct parts parts;
 };
 
 static const char usage[] =
@@ -56,6 +68,9 @@ static int parse(struct options *o, struct args_result *args, int argc, char *co
 		{ .name = "out", .kind = ARGS_TEXT, .value = &o->out, .metavar = "FILE", .help = "Where the results go." },
 		{ .name = "pixel-gradients", .kind = ARGS_FLAG, .value = &o->pixel_gradients,
 		  .help = "Write image.grad too." },
+		{ .name = "accumulate", .kind = ARGS_INT, .value = &o->accumulate, .metavar = "K", .min = 1, .max = BATCH_ROWS_MAX,
+		  .help = "Forward and backward for K micro-batches, one after the other, gradients added up: ceil(B / K) pictures each, "
+			  "the last with what is left. Every pair must lie within one. Default: 1." },
 		{ .name = "image-size", .kind = ARGS_INT, .value = &o->image_size, .metavar = "N", .min = 1, .max = 65536,
 		  .help = "Fails when the batch has another size. Default: the batch's." },
 		{ .name = "threads", .kind = ARGS_INT, .value = &o->threads, .metavar = "N", .min = 1, .max = 1024,
@@ -151,7 +166,8 @@ static int logit_columns(const struct probe *probe)
 static int open_model(struct probe *probe, struct err *err)
 {
 	const struct batch_file *batch = &probe->batch;
-	const struct model_limits limits = { batch->B, batch->B, batch->tokens, batch->longest, batch->pairs.count, true };
+	int pictures = probe->parts.pictures;
+	const struct model_limits limits = { pictures, pictures, batch->tokens, batch->longest, batch->pairs.count, true };
 	size_t B = (size_t)batch->B, F = (size_t)probe->config.features, S = (size_t)batch->image_size;
 	size_t words = (size_t)batch->tokens * (size_t)probe->config.text.width;
 	int code = model_open(&probe->model, &probe->config, &limits, err);
@@ -174,22 +190,102 @@ static int open_model(struct probe *probe, struct err *err)
 	return weights_load_strict(model_params(probe->model), probe->weights, "", err);
 }
 
-static void run(struct probe *probe)
+/* ---- micro-batches ---- */
+
+static int split(struct probe *probe, struct err *err)
+{
+	const struct model_pairs *pairs = &probe->batch.pairs;
+	struct parts *parts = &probe->parts;
+	size_t N = (size_t)pairs->count;
+	int wanted = (int)probe->options.accumulate;
+
+	if (wanted > 1 && probe->config.task == TASK_CONTRAST)
+		return err_set(err, ERR_USAGE, "--accumulate: contrast compares each picture with all captions of its batch, so micro-batches "
+			       "are other batches; probe each of them alone");
+	if (wanted > probe->batch.B)
+		return err_set(err, ERR_USAGE, "--accumulate %d: %s has only %d pictures", wanted, probe->options.batch, probe->batch.B);
+	parts->pictures = (probe->batch.B + wanted - 1) / wanted;
+	parts->count = (probe->batch.B + parts->pictures - 1) / parts->pictures;
+	for (int n = 0; n < pairs->count; n++)
+		if (pairs->picture[n] / (uint32_t)parts->pictures != pairs->caption[n] / (uint32_t)parts->pictures)
+			return err_set(err, ERR_MISMATCH,
+				       "%s: pair %d joins picture %u with caption %u of another micro-batch (each has %d pictures); leave such "
+				       "pairs out, or choose another --accumulate", probe->options.batch, n, pairs->picture[n],
+				       pairs->caption[n], parts->pictures);
+	parts->picture = mem_array(N, sizeof(*parts->picture));
+	parts->caption = mem_array(N, sizeof(*parts->caption));
+	parts->label = mem_array(N, sizeof(*parts->label));
+	parts->place = mem_array(N, sizeof(*parts->place));
+	parts->offsets = mem_array((size_t)parts->pictures + 1, sizeof(*parts->offsets));
+	parts->weight = mem_array(N, sizeof(*parts->weight));
+	parts->logits = model_alloc(N * (size_t)probe->config.classes);
+	if (parts->picture == NULL || parts->caption == NULL || parts->label == NULL || parts->place == NULL || parts->offsets == NULL ||
+	    parts->weight == NULL || parts->logits == NULL)
+		return err_nomem(err, N * sizeof(float));
+	for (size_t n = 0; n < N; n++)
+		parts->weight[n] = (float)(1.0 / (double)N);
+	return 0;
+}
+
+/* The pairs of the pictures from `first` on. */
+static struct model_pairs part_pairs(const struct batch_file *batch, struct parts *parts, int first, int pictures)
+{
+	struct model_pairs out = { .picture = parts->picture, .caption = parts->caption, .label = parts->label,
+				   .weight = parts->weight };
+
+	for (int n = 0; n < batch->pairs.count; n++) {
+		uint32_t picture = batch->pairs.picture[n];
+
+		if (picture < (uint32_t)first || picture >= (uint32_t)(first + pictures))
+			continue;
+		parts->picture[out.count] = picture - (uint32_t)first;
+		parts->caption[out.count] = batch->pairs.caption[n] - (uint32_t)first;
+		parts->label[out.count] = batch->pairs.label[n];
+		parts->place[out.count++] = n;
+	}
+	return out;
+}
+
+static void run_part(struct probe *probe, int first)
 {
 	const struct batch_file *batch = &probe->batch;
 	const struct model_call call = { .mode = strcmp(probe->options.mode, "train") == 0 ? MODEL_TRAIN_KEEP : MODEL_EVAL };
 	struct model *model = probe->model;
-	int B = batch->B;
+	struct parts *parts = &probe->parts;
+	size_t pixels = (size_t)first * 3 * (size_t)batch->image_size * (size_t)batch->image_size;
+	size_t classes = (size_t)probe->config.classes;
+	int B = batch->B - first < parts->pictures ? batch->B - first : parts->pictures;
+	bool alone = parts->count == 1;
+	struct model_pairs pairs = alone ? batch->pairs : part_pairs(batch, parts, first, B);
+	const int32_t *ids = batch->ids + batch->offsets[first];
+	int tokens = (int)(batch->offsets[first + B] - batch->offsets[first]);
+	struct model_result result;
 
-	model_image_forward(model, &call, batch->image, false, B, probe->v);
-	model_embed_forward(model, batch->ids, batch->tokens, probe->word);
-	model_text_forward(model, &call, probe->word, batch->offsets, B, probe->t);
-	model_fusion_forward(model, &call, probe->v, B, probe->t, B, &batch->pairs, NULL, NULL, probe->logits, &probe->result);
-	params_zero_grads(model_params(model));
+	for (int i = 0; i <= B; i++)
+		parts->offsets[i] = batch->offsets[first + i] - batch->offsets[first];
+	if (pairs.count == 0) { /* nothing to learn from: the gradient is zero */
+		if (probe->dpixels != NULL)
+			memset(probe->dpixels + pixels, 0, (size_t)B * 3 * (size_t)batch->image_size * (size_t)batch->image_size * sizeof(float));
+		return;
+	}
+	model_image_forward(model, &call, batch->image + pixels, false, B, probe->v);
+	model_embed_forward(model, ids, tokens, probe->word);
+	model_text_forward(model, &call, probe->word, parts->offsets, B, probe->t);
+	model_fusion_forward(model, &call, probe->v, B, probe->t, B, &pairs, NULL, NULL, alone ? probe->logits : parts->logits, &result);
+	probe->loss += result.loss;
+	for (int n = 0; !alone && n < pairs.count; n++)
+		memcpy(probe->logits + (size_t)parts->place[n] * classes, parts->logits + (size_t)n * classes, classes * sizeof(float));
 	model_fusion_backward(model, 1.0f, probe->dv, probe->dt);
 	model_text_backward(model, probe->dt, probe->dword);
-	model_embed_backward(model, batch->ids, batch->tokens, probe->dword);
-	model_image_backward(model, probe->dv, probe->dpixels);
+	model_embed_backward(model, ids, tokens, probe->dword);
+	model_image_backward(model, probe->dv, probe->dpixels == NULL ? NULL : probe->dpixels + pixels);
+}
+
+static void run(struct probe *probe)
+{
+	params_zero_grads(model_params(probe->model));
+	for (int part = 0; part < probe->parts.count; part++)
+		run_part(probe, part * probe->parts.pictures);
 }
 
 static struct tensor_view view_of(const char *name, int rank, const int64_t *shape, const float *data, size_t elements)
@@ -205,7 +301,7 @@ static int write_results(const struct probe *probe, struct err *err)
 {
 	const struct params *params = model_params(probe->model);
 	const struct batch_file *batch = &probe->batch;
-	float loss = (float)probe->result.loss;
+	float loss = (float)probe->loss;
 	const int64_t scores[] = { batch->pairs.count, logit_columns(probe) };
 	const int64_t pixels[] = { batch->B, 3, batch->image_size, batch->image_size };
 	struct tensor_view *views = mem_array((size_t)params->count + EXTRA_TENSORS, sizeof(*views));
@@ -239,10 +335,16 @@ out:
 static void probe_free(struct probe *probe)
 {
 	float *const memory[] = { probe->v, probe->t, probe->dv, probe->dt, probe->word, probe->dword, probe->logits,
-				  probe->dpixels };
+				  probe->dpixels, probe->parts.logits };
 
 	for (size_t i = 0; i < ARRAY_LEN(memory); i++)
 		model_release(memory[i]);
+	mem_free(probe->parts.picture);
+	mem_free(probe->parts.caption);
+	mem_free(probe->parts.label);
+	mem_free(probe->parts.place);
+	mem_free(probe->parts.offsets);
+	mem_free(probe->parts.weight);
 	model_close(probe->model);
 	batch_file_free(&probe->batch);
 	tensorfile_close(probe->weights);
@@ -259,12 +361,13 @@ int trainer_probe(int argc, char *const argv[], struct err *err)
 		return err_nomem(err, sizeof(*probe));
 	probe->options.task = "match";
 	probe->options.mode = "train";
+	probe->options.accumulate = 1;
 	if ((code = parse(&probe->options, &probe->args, argc, argv, err)) != 0 || probe->args.help)
 		goto out;
 	if ((code = check_options(&probe->options, err)) != 0)
 		goto out;
 	if ((code = configure(probe, err)) != 0 ||
-	    (code = batch_file_read(&probe->batch, probe->batch_tensors, &probe->config, err)) != 0)
+	    (code = batch_file_read(&probe->batch, probe->batch_tensors, &probe->config, err)) != 0 || (code = split(probe, err)) != 0)
 		goto out;
 	kernels_set_threads((int)probe->options.threads);
 	if ((code = open_model(probe, err)) != 0)
