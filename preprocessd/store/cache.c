@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "preprocessd/store/guard.h"
 #include "preprocessd/store/internal.h"
 #include "shared/base/fs.h"
 #include "shared/base/mem.h"
@@ -59,6 +60,7 @@ int cache_open(struct cache **out, const struct cache_options *options, struct e
 		return err_set(err, ERR_NOTFOUND, "the cache folder %s does not exist or is no folder", options->path);
 	if ((cache = mem_zalloc(sizeof(*cache))) == NULL)
 		return err_nomem(err, sizeof(*cache));
+	guard_install();
 	cache->lock_fd = -1;
 	cache->last = &cache->first;
 	cache->max_bytes = options->max_bytes;
@@ -67,7 +69,7 @@ int cache_open(struct cache **out, const struct cache_options *options, struct e
 		code = err_nomem(err, strlen(options->path));
 		goto failed;
 	}
-	if ((code = env_lock(cache, err)) != 0 || (code = env_open(cache, options->first_map_bytes, err)) != 0 ||
+	if ((code = env_names(cache, err)) != 0 || (code = env_lock(cache, err)) != 0 || (code = env_open(cache, options->first_map_bytes, err)) != 0 ||
 	    (code = writer_start(cache, err)) != 0)
 		goto failed;
 	*out = cache;
@@ -87,6 +89,8 @@ void cache_close(struct cache *cache)
 	env_unlock(cache);
 	destroy_locks(cache);
 	mem_free(cache->path);
+	mem_free(cache->check_path);
+	mem_free(cache->end_message);
 	mem_free(cache);
 }
 
@@ -136,7 +140,7 @@ void cache_reader_close(struct cache_reader *reader)
 }
 
 /* One attempt, gate held shared. */
-static int begin(struct cache_reader *reader)
+static int begin_unguarded(struct cache_reader *reader)
 {
 	struct cache *cache = reader->cache;
 	int dead;
@@ -150,6 +154,22 @@ static int begin(struct cache_reader *reader)
 		rc = mdb_txn_begin(cache->env, NULL, MDB_RDONLY, &reader->txn);
 	if (rc != 0)
 		reader->txn = NULL;
+	return rc;
+}
+
+/* Pages of the file are read even for this. */
+static int begin(struct cache_reader *reader)
+{
+	struct guard guard;
+	int rc;
+
+	if (guard_enter(&guard) == 0) {
+		rc = begin_unguarded(reader);
+	} else {
+		reader->txn = NULL; /* in no state to be used or freed */
+		rc = MDB_CORRUPTED;
+	}
+	guard_leave();
 	return rc;
 }
 
@@ -215,23 +235,36 @@ static int not_found(struct err *err)
 	return ERR_NOTFOUND;
 }
 
-int cache_read(struct cache_reader *reader, const struct cache_key *key, bool verify, cache_visit visit, void *context,
-	       struct err *err)
+/* In a transaction and a guard. */
+static int read_record(struct cache_reader *reader, const struct cache_key *key, bool verify, cache_visit visit, void *context,
+		       struct err *err)
 {
 	MDB_val name = { key->size, (void *)key->bytes }, value;
 	struct record_header header;
 	const uint8_t *payload;
-	int rc, code = read_begin(reader, err);
-
-	if (code != 0)
-		return code;
-	rc = mdb_get(reader->txn, reader->cache->dbi, &name, &value);
+	int code, rc = mdb_get(reader->txn, reader->cache->dbi, &name, &value);
 	if (rc == MDB_NOTFOUND)
 		code = not_found(err);
 	else if (rc != 0)
 		code = env_error(reader->cache, rc, err);
 	else if ((code = open_value(reader, key, &value, verify, &header, &payload, err)) == 0)
 		code = visit(context, payload, header.payload_bytes, header.payload_checksum, err);
+	return code;
+}
+
+int cache_read(struct cache_reader *reader, const struct cache_key *key, bool verify, cache_visit visit, void *context,
+	       struct err *err)
+{
+	struct guard guard;
+	int code = read_begin(reader, err);
+
+	if (code != 0)
+		return code;
+	if (guard_enter(&guard) == 0)
+		code = read_record(reader, key, verify, visit, context, err);
+	else
+		code = env_damaged(reader->cache, err);
+	guard_leave();
 	read_end(reader);
 	return code;
 }
@@ -250,10 +283,16 @@ int cache_read_copy(struct cache_reader *reader, const struct cache_key *key, st
 bool cache_has(struct cache_reader *reader, const struct cache_key *key)
 {
 	MDB_val name = { key->size, (void *)key->bytes }, value;
+	struct guard guard;
+	int rc;
 
 	if (read_begin(reader, NULL) != 0)
 		return false;
-	int rc = mdb_get(reader->txn, reader->cache->dbi, &name, &value);
+	if (guard_enter(&guard) == 0)
+		rc = mdb_get(reader->txn, reader->cache->dbi, &name, &value);
+	else
+		rc = MDB_CORRUPTED;
+	guard_leave();
 	read_end(reader);
 	return rc == 0;
 }
@@ -268,6 +307,7 @@ struct walk {
 	uint8_t kind;           /* 0: every record */
 	struct cache_key last;  /* size 0: nothing visited yet */
 	bool ended;
+	bool in_record;         /* last is being read */
 };
 
 static int walk_first(const struct walk *walk, MDB_cursor *cursor, MDB_val *key, MDB_val *value)
@@ -284,8 +324,17 @@ static int walk_first(const struct walk *walk, MDB_cursor *cursor, MDB_val *key,
 	return rc;
 }
 
-/* At most WALK_CHUNK_RECORDS of them, in one transaction. */
-static int walk_chunk(struct cache_reader *reader, struct walk *walk, walk_visit visit, void *context, struct err *err)
+/* Keys ascend; in a damaged tree they may lead back, and the walk round in circles. */
+static bool is_behind(const struct walk *walk, const MDB_val *key)
+{
+	size_t common = walk->last.size < key->mv_size ? walk->last.size : key->mv_size;
+	int order = memcmp(walk->last.bytes, key->mv_data, common);
+
+	return order < 0 || (order == 0 && walk->last.size < key->mv_size);
+}
+
+/* At most WALK_CHUNK_RECORDS of them. */
+static int walk_records(struct cache_reader *reader, struct walk *walk, walk_visit visit, void *context, struct err *err)
 {
 	MDB_cursor *cursor;
 	MDB_val name, value;
@@ -301,9 +350,15 @@ static int walk_chunk(struct cache_reader *reader, struct walk *walk, walk_visit
 			walk->ended = true;
 			break;
 		}
+		if (!is_behind(walk, &name)) {
+			code = env_error(reader->cache, MDB_CORRUPTED, err);
+			break;
+		}
 		walk->last.size = (uint8_t)name.mv_size;
 		memcpy(walk->last.bytes, name.mv_data, name.mv_size);
+		walk->in_record = true;
 		code = open_value(reader, &walk->last, &value, true, &header, &payload, err);
+		walk->in_record = false;
 		code = visit(context, &walk->last, code, code == 0 ? payload : NULL, code == 0 ? header.payload_bytes : 0, err);
 		rc = mdb_cursor_get(cursor, &name, &value, MDB_NEXT);
 	}
@@ -311,17 +366,34 @@ static int walk_chunk(struct cache_reader *reader, struct walk *walk, walk_visit
 	return code != 0 || rc == 0 || rc == MDB_NOTFOUND ? code : env_error(reader->cache, rc, err);
 }
 
+/* The same in a transaction of its own and a guard: a record whose bytes cannot be read is a damaged one. */
+static int walk_chunk(struct cache_reader *reader, struct walk *walk, walk_visit visit, void *context, struct err *err)
+{
+	struct guard guard;
+	int code = read_begin(reader, err);
+
+	if (code != 0)
+		return code;
+	if (guard_enter(&guard) == 0) {
+		code = walk_records(reader, walk, visit, context, err);
+	} else {
+		code = env_damaged(reader->cache, err);
+		if (walk->in_record)
+			code = visit(context, &walk->last, code, NULL, 0, err);
+		walk->in_record = false;
+	}
+	guard_leave();
+	read_end(reader);
+	return code;
+}
+
 static int walk_all(struct cache_reader *reader, uint8_t kind, walk_visit visit, void *context, struct err *err)
 {
 	struct walk walk = { .kind = kind };
 	int code = 0;
 
-	while (code == 0 && !walk.ended) {
-		if ((code = read_begin(reader, err)) != 0)
-			break;
+	while (code == 0 && !walk.ended)
 		code = walk_chunk(reader, &walk, visit, context, err);
-		read_end(reader);
-	}
 	return code;
 }
 
@@ -382,10 +454,7 @@ int cache_check(struct cache_reader *reader, cache_damaged damaged, void *contex
 	int code = 0;
 
 	do {
-		if ((code = read_begin(reader, &local)) != 0)
-			break;
 		code = walk_chunk(reader, &walk, visit_check, &check, &local);
-		read_end(reader);
 		if (code == CHECK_STOPPED) {
 			damaged(context, &check.damaged_key, &check.reason);
 			code = 0;

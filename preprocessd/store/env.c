@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,12 +10,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "preprocessd/store/guard.h"
 #include "shared/base/fs.h"
 #include "shared/base/log.h"
 #include "shared/base/mem.h"
 
 #define DATA_FILE "data.mdb" /* LMDB's own name for it */
 #define LOCK_FILE "daemon.lock"
+#define CHECK_FILE "check" /* there: the tree wants a look before it is used again */
 
 enum {
 	FIRST_MAP_BYTES = 1 << 30,
@@ -164,7 +165,7 @@ static int check_meta(const struct cache *cache, const MDB_val *value, struct er
 }
 
 /* Opens the one database and makes or checks its meta record. */
-static int open_database(struct cache *cache, struct err *err)
+static int make_database(struct cache *cache, struct err *err)
 {
 	struct cache_meta meta = { .magic = CACHE_META_MAGIC, .layout_version = CACHE_LAYOUT_VERSION };
 	MDB_val key = { sizeof(CACHE_META_KEY) - 1, (void *)CACHE_META_KEY }, value;
@@ -194,18 +195,44 @@ out:
 	return rc != 0 ? env_error(cache, rc, err) : code;
 }
 
-/* --- a file that lost its end ------------------------------------------------------ */
+/* --- a damaged file ---------------------------------------------------------------- */
 
-static _Thread_local jmp_buf *walk_escape;
+int env_damaged(const struct cache *cache, struct err *err)
+{
+	return err_set(err, ERR_CORRUPT, "the file of the cache %s is damaged or was cut short while in use", cache->path);
+}
+
+int env_names(struct cache *cache, struct err *err)
+{
+	struct buf message = BUF_INIT;
+	int code = fs_join(&cache->check_path, cache->path, CHECK_FILE, err);
+
+	if (code == 0)
+		code = buf_printf(&message, err, "preprocessd: error: the file of the cache %s is damaged or was cut short while in use; "
+				  "ending. The next start looks at all of it.\n", cache->path);
+	cache->end_message = message.data;
+	return code;
+}
+
+/* LMDB may have been stopped inside malloc(), so nothing here may want memory or a lock. */
+_Noreturn void env_end_damaged(const struct cache *cache)
+{
+	int fd = open(cache->check_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+	/* With or without the file and the message, there is no way but out. */
+	if (fd < 0 || write(STDERR_FILENO, cache->end_message, strlen(cache->end_message)) < 0)
+		_exit(EXIT_FAILURE);
+	_exit(EXIT_FAILURE);
+}
 
 /* LMDB found its own pages impossible and ends the process after this, unless we leave. */
 static void on_lmdb_assert(MDB_env *env, const char *message)
 {
 	const struct cache *cache = mdb_env_get_userctx(env);
 
-	if (walk_escape != NULL)
-		longjmp(*walk_escape, 1);
-	log_error("the cache %s is damaged; remove the folder and add the data sets again (%s)", cache->path, message);
+	guard_escape();
+	log_error("LMDB: %s", message);
+	env_end_damaged(cache);
 }
 
 /* Every key once, which reads all pages of the tree but no large value. */
@@ -215,13 +242,12 @@ static int walk_keys(struct cache *cache)
 	MDB_cursor *volatile cursor = NULL;
 	MDB_cursor *opened;
 	MDB_val key;
-	jmp_buf escape;
+	struct guard guard;
 	volatile int rc = mdb_txn_begin(cache->env, NULL, MDB_RDONLY, &txn);
 
 	if (rc != 0)
 		return rc;
-	if (setjmp(escape) == 0) {
-		walk_escape = &escape;
+	if (guard_enter(&guard) == 0) {
 		if ((rc = mdb_cursor_open(txn, cache->dbi, &opened)) == 0)
 			cursor = opened;
 		while (rc == 0)
@@ -229,11 +255,34 @@ static int walk_keys(struct cache *cache)
 	} else {
 		rc = MDB_CORRUPTED;
 	}
-	walk_escape = NULL;
+	guard_leave();
 	if (cursor != NULL)
 		mdb_cursor_close(cursor);
 	mdb_txn_abort(txn);
 	return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int open_database(struct cache *cache, struct err *err)
+{
+	struct guard guard;
+	int code;
+
+	if (guard_enter(&guard) == 0)
+		code = make_database(cache, err);
+	else
+		code = env_error(cache, MDB_CORRUPTED, err);
+	guard_leave();
+	return code;
+}
+
+static int check_tree(struct cache *cache, struct err *err)
+{
+	int rc = walk_keys(cache);
+
+	if (rc != 0)
+		return env_error(cache, rc, err);
+	(void)unlink(cache->check_path); /* still there: another look the next time */
+	return 0;
 }
 
 /* Reading beyond the file's end would kill the process (SIGBUS). LMDB may leave free pages at
@@ -354,8 +403,9 @@ int env_open(struct cache *cache, uint64_t first_map_bytes, struct err *err)
 	if ((code = note_map(cache, err)) != 0 || (code = mend_short_file(cache, &mended, err)) != 0 || (code = open_database(cache, err)) != 0 ||
 	    (code = sync_folder(cache, err)) != 0)
 		goto out;
-	if (mended && (rc = walk_keys(cache)) != 0)
-		code = env_error(cache, rc, err);
+	/* An earlier daemon may have found damage and left word. */
+	if (mended || fs_exists(cache->check_path))
+		code = check_tree(cache, err);
 out:
 	if (code != 0)
 		env_close(cache);

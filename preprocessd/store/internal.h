@@ -4,6 +4,7 @@
  * env.c     the LMDB environment: lock file, opening, growth, repair, error texts
  * writer.c  the queue and the thread that commits it
  * cache.c   opening, readers, reading
+ * guard.c   what happens when the mapped file turns out to be damaged or cut short
  * record.c  the bytes of a record
  *
  * The gate. LMDB may move its map only while no transaction of the process is
@@ -28,6 +29,8 @@ struct cache_unit;
 struct cache {
 	/* set once */
 	char *path;
+	char *check_path;      /* of the file that asks the next opening for a look at everything */
+	char *end_message;     /* last words about damage: made early, as memory may be in disorder then */
 	uint64_t max_bytes;
 	int lock_fd;
 
@@ -70,10 +73,18 @@ struct cache_reader {
 
 /* --- env.c ------------------------------------------------------------- */
 
+MUST_USE int env_names(struct cache *cache, struct err *err);  /* check_path, end_message */
 MUST_USE int env_lock(struct cache *cache, struct err *err);   /* takes the lock file */
 void env_unlock(struct cache *cache);
 MUST_USE int env_open(struct cache *cache, uint64_t first_map_bytes, struct err *err);
 void env_close(struct cache *cache);
+
+/* For the writer, when it met damage in the map: says so and ends the process, since LMDB cannot be left
+ * in the middle of a write. Nothing that was acknowledged changes; the next opening looks at the whole tree first. */
+_Noreturn void env_end_damaged(const struct cache *cache);
+
+/* An ERR_CORRUPT for damage that a guard (guard.h) caught while reading. */
+int env_damaged(const struct cache *cache, struct err *err);
 
 /* The text and code of an LMDB or errno value; nonzero. */
 int env_error(const struct cache *cache, int rc, struct err *err);

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "preprocessd/store/guard.h"
 #include "preprocessd/store/internal.h"
 #include "shared/base/clock.h"
 #include "shared/base/mem.h"
@@ -60,7 +61,7 @@ static int write_change(struct cache *cache, MDB_txn *txn, const struct change *
 }
 
 /* Gate held shared. */
-static int write_units(struct cache *cache, struct cache_unit *const *units, size_t count)
+static int write_all(struct cache *cache, struct cache_unit *const *units, size_t count)
 {
 	MDB_txn *txn;
 	int rc = mdb_txn_begin(cache->env, NULL, 0, &txn);
@@ -76,6 +77,19 @@ static int write_units(struct cache *cache, struct cache_unit *const *units, siz
 		}
 	}
 	return mdb_txn_commit(txn);
+}
+
+/* LMDB reads the tree while it writes. */
+static int write_units(struct cache *cache, struct cache_unit *const *units, size_t count)
+{
+	struct guard guard;
+	int rc;
+
+	if (guard_enter(&guard) != 0)
+		env_end_damaged(cache);
+	rc = write_all(cache, units, count);
+	guard_leave();
+	return rc;
 }
 
 /* LMDB uses pages that were freed in one transaction from the one after the next on. Writing
