@@ -594,7 +594,7 @@ def test_diverging_run_stops(daemon, tmp_path):
     result = train(daemon, out, "--lr", "1e30", "--clip", "0", "--warmup", "0", "--optimizer", "sgd", "--epochs", "5")
     assert result.returncode == 1 and "not finite" in result.stderr and "--lr" in result.stderr, result.stderr
     assert all(line["loss"] is not None for line in lines(out, "train"))
-    assert record(out)["state"] == "failed"
+    assert record(out)["state"] == "diverged"
 
 
 def test_full_disk(daemon, uninterrupted, tmp_path):

@@ -32,7 +32,7 @@ MAY_INCLUDE = {
     "trainer/model": ["shared", "trainer/kernels", "trainer/nn", "trainer/io"],
     "trainer/reg": ["shared", "trainer/kernels", "trainer/nn", "trainer/model"],
     "trainer/train": ["shared", "trainer/kernels", "trainer/nn", "trainer/model", "trainer/reg", "trainer/io", "trainer/client"],
-    "trainer/study": ["shared", "trainer/nn", "trainer/model", "trainer/reg", "trainer/train", "trainer/io", "trainer/client"],
+    "trainer/study": ["shared", "trainer/kernels", "trainer/nn", "trainer/model", "trainer/reg", "trainer/train", "trainer/io", "trainer/client"],
     "trainer/probe": ["shared", "trainer/kernels", "trainer/nn", "trainer/model", "trainer/io"],
     "trainer/cli": ["shared", "trainer"],
     "trainer/main.c": ["shared", "trainer"],

@@ -20,7 +20,7 @@ static const char description[] =
 	"PyTorch loads with strict=True), checkpoints/ and tensorboard/. Ctrl-C writes a checkpoint and ends; --resume goes on "
 	"as if nothing had happened.\n"
 	"\n"
-	"Other verbs: trainer eval --help, trainer probe --help.";
+	"Other verbs: trainer study --help (compare regularizers), trainer eval --help, trainer probe --help.";
 
 /* The order and headings of --help; names are those of run_fields. */
 struct entry {
@@ -119,6 +119,43 @@ static int fill_table(struct train_options *o, struct args_option table[TABLE_MA
 	for (size_t i = 0; i < ARRAY_LEN(own); i++)
 		table[n++] = own[i];
 	return n;
+}
+
+int train_options_texts(struct args_option table[TRAIN_TEXTS_MAX], const char *values[RUN_FIELDS_MAX], const char *const without[])
+{
+	int n = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(entries); i++) {
+		bool left_out = false;
+
+		for (int k = 0; without[k] != NULL; k++)
+			left_out |= entries[i].name != NULL && strcmp(without[k], entries[i].name) == 0;
+		if (left_out)
+			continue;
+		CHECK(n < TRAIN_TEXTS_MAX);
+		table[n++] = (struct args_option){
+			.name = entries[i].name, .kind = entries[i].name == NULL ? ARGS_SECTION : ARGS_TEXT, .metavar = entries[i].metavar,
+			.help = entries[i].help, .value = entries[i].name == NULL ? NULL : &values[run_field_index(entries[i].name)],
+		};
+	}
+	return n;
+}
+
+int train_options_check(int argc, char *const argv[], struct err *err)
+{
+	struct train_options options;
+	struct model_config model;
+	struct run_plan plan;
+	bool help;
+	int code = train_options_parse(&options, argc, argv, &help, err);
+
+	if (code == 0 && help)
+		code = err_set(err, ERR_USAGE, "--help is no option of a run");
+	if (code == 0 && (code = run_config_resolve(&options.run.config, &plan, err)) == 0)
+		code = model_preset(&model, options.run.config.preset, options.run.config.image_size < 0 ? 0 : (int)options.run.config.image_size,
+				    err);
+	run_config_free(&options.run.config);
+	return code;
 }
 
 int train_options_parse(struct train_options *out, int argc, char *const argv[], bool *help, struct err *err)

@@ -7,6 +7,7 @@
 #ifndef TRAINER_CLI_OPTIONS_H
 #define TRAINER_CLI_OPTIONS_H
 
+#include "shared/base/args.h"
 #include "trainer/train/run.h"
 
 struct train_options {
@@ -18,6 +19,12 @@ struct train_options {
 
 /* *help is set when --help was asked for and printed. */
 MUST_USE int train_options_parse(struct train_options *out, int argc, char *const argv[], bool *help, struct err *err);
+/* Whether training would take these arguments: everything that can be checked without a daemon. */
+MUST_USE int train_options_check(int argc, char *const argv[], struct err *err);
+/* The options of a run as texts, with the headings of --help, for a verb that passes them on; values: one for each of
+ * run_fields, where they go. Those in without (NULL-terminated) are left out. Returns how many of TRAIN_TEXTS_MAX it filled. */
+enum { TRAIN_TEXTS_MAX = RUN_FIELDS_MAX + 8 };
+int train_options_texts(struct args_option table[TRAIN_TEXTS_MAX], const char *values[RUN_FIELDS_MAX], const char *const without[]);
 /* --quiet and --log-level. */
 MUST_USE int log_options_apply(const char *level, bool quiet, struct err *err);
 

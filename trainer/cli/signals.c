@@ -2,8 +2,12 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
+
+#include "trainer/study/child.h"
 
 static volatile sig_atomic_t stop_asked;
 
@@ -39,6 +43,18 @@ void signals_install(void)
 	if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN)
 		sigaction(SIGHUP, &action, NULL);
 	signal(SIGPIPE, SIG_IGN);
+}
+
+void signals_follow_parent(void)
+{
+	const char *parent = getenv(CHILD_PARENT_VARIABLE);
+
+	if (parent == NULL)
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	/* It may have gone before we said so. */
+	if (getppid() != (pid_t)strtol(parent, NULL, 10))
+		raise(SIGTERM);
 }
 
 bool signals_stop_asked(void *context)

@@ -10,6 +10,8 @@
 #include <stdbool.h>
 
 void signals_install(void);
+/* For a run that a study started (study/child.h): to be asked to stop when the study is gone. */
+void signals_follow_parent(void);
 /* For `cancelled` callbacks; context is not used. */
 bool signals_stop_asked(void *context);
 

@@ -33,6 +33,7 @@ int train_command(int argc, char *const argv[], struct err *err)
 	if ((code = log_options_apply(options.log_level, options.run.quiet, err)) != 0)
 		return code;
 	signals_install();
+	signals_follow_parent();
 	options.run.cancelled = signals_stop_asked;
 	code = run_train(&options.run, &result, err);
 	if (code == 0 && !options.run.dry_run && !options.run.quiet)

@@ -201,8 +201,9 @@ static int gradients(struct session *s, uint64_t step, uint64_t epoch, struct st
 	return 0;
 }
 
-static int diverged(const struct session *s, uint64_t step, double lr, struct err *err)
+static int diverged(struct session *s, uint64_t step, double lr, struct err *err)
 {
+	s->diverged = true;
 	return err_set(err, ERR_LIMIT,
 		       "step %llu: the loss or its gradient is not finite (lr %g); nothing of this step was kept. Try a lower --lr, "
 		       "a longer --warmup or --clip 1%s",

@@ -519,7 +519,7 @@ static int end_early(struct session *s, int code, struct err *err)
 	if (!whole) {
 		struct err first = *err;
 
-		if (record_write(s, "failed", &second) != 0)
+		if (record_write(s, s->diverged ? "diverged" : "failed", &second) != 0)
 			log_warn("%s", second.message);
 		if (code == ERR_FULL && checkpoint_exists(s->dir))
 			return err_set(err, code, "%.500s; make room and go on from the last checkpoint with: trainer --resume --out %.300s",

@@ -78,6 +78,7 @@ struct session {
 	struct checkpoint_progress progress;
 	uint64_t written_step; /* of the last checkpoint; UINT64_MAX: none */
 	bool written_validated;
+	bool diverged;         /* a loss was not finite */
 	double written_at;     /* clock */
 	struct outcome outcome;
 	struct buf about_config, about_model, about_dataset;

@@ -1,0 +1,257 @@
+"""Studies: what they write, that arms differ in the regularizer alone, and that nothing that stops one changes its numbers."""
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+from harness import BIN, SLOW, Daemon, SmallData, environment, run, run_ok  # noqa: E402
+
+TIMES = {"train_seconds", "step_seconds", "cost"}
+ARMS = ["none", "dropout", "l2+adv@1"]
+COMMON = ["--preset", "tiny", "--batch-size", "8", "--epochs", "2"]
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory):
+    with Daemon() as running:
+        SmallData(tmp_path_factory.mktemp("small")).add(running)
+        yield running
+
+
+def arguments(daemon, out, *more):
+    return ["study", "--data", "small", "--arms", ",".join(ARMS), "--folds", "2", "--seeds", "2", *COMMON, "--out", out, *daemon.at(), *more]
+
+
+def start(daemon, out, *more):
+    return subprocess.Popen([str(BIN / "trainer"), *map(str, arguments(daemon, out, *more))], stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True)
+
+
+def results(out):
+    """Everything of each run's result but the times, by its folder."""
+    found = {}
+    for path in sorted(out.glob("runs/*/*/result.json")):
+        result = json.loads(path.read_text())
+        found[str(path.parent.relative_to(out))] = {key: value for key, value in result.items() if key not in TIMES}
+        found[str(path.parent.relative_to(out))]["predictions"] = (path.parent / "predictions.csv").read_text()
+    return found
+
+
+def wait_for(condition, wait_s=60):
+    until = time.monotonic() + wait_s * SLOW
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def whole(daemon, tmp_path_factory):
+    """A study that nobody stopped."""
+    out = tmp_path_factory.mktemp("study") / "whole"
+    result = run_ok("trainer", *arguments(daemon, out))
+    assert "12 runs" in result.stderr and "(8 comparisons)" in result.stderr
+    assert re.search(r"^none +4 +0\.\d{4} +0\.\d{4}$", result.stdout, re.M)
+    return out
+
+
+def test_arms_differ_in_the_regularizer_alone(whole):
+    found = results(whole)
+    assert len(found) == 12
+    for fold in (1, 2):
+        for seed in (0, 1):
+            of_cell = [found[f"runs/{arm.replace(':', '_')}/f{fold}-s{seed}"] for arm in ARMS]
+            for key in ("digest", "val_digest", "init_digest", "pairs_digest", "steps", "pairs", "data_version"):
+                assert len({result[key] for result in of_cell}) == 1, key
+            assert len({result["loss"] for result in of_cell}) == 3
+    assert len({result["digest"] for result in found.values()}) == 4
+    assert len({result["init_digest"] for result in found.values()}) == 2
+    assert len({result["pairs_digest"] for result in found.values()}) == 2
+
+
+def test_what_a_run_leaves_behind(whole):
+    run_dir = whole / "runs/l2+adv@1/f2-s1"
+    assert not (run_dir / "checkpoints").exists() and not list(run_dir.glob("*.safetensors"))
+    result = json.loads((run_dir / "result.json").read_text())
+    assert result["schema"] == "trainer-result-1" and result["arm"] == result["reg"] == "l2+adv@1"
+    assert result["fold"] == 2 and result["seed"] == 1 and result["epochs"] == 2 and result["adv_loss"] > 0 and result["cost"] > 0
+    lines = [line.split(",") for line in (run_dir / "predictions.csv").read_text().splitlines()[1:]]
+    assert len(lines) == result["pairs"] and result["accuracy"] == sum(int(line[5]) for line in lines) / len(lines)
+    study = json.loads((whole / "study.json").read_text())
+    assert study["schema"] == "trainer-study-1" and [arm["reg"] for arm in study["arms"]] == ARMS and study["baseline"] == "none"
+    assert study["digests"] == {"compared": 8, "mismatches": 0, "report": ""} and study["command"][1] == "study"
+    assert study["folds"] == 2 and study["seeds"] == [0, 1] and len(study["data_version"]) == 64
+
+
+def test_a_study_that_is_done_repeats_nothing(daemon, whole):
+    before = {path: path.stat().st_mtime_ns for path in whole.glob("runs/*/*/*")}
+    assert "12 runs are there already" in run_ok("trainer", *arguments(daemon, whole)).stderr
+    assert "12 runs are there already" in run_ok("trainer", "study", "--out", whole, *daemon.at()).stderr
+    assert before == {path: path.stat().st_mtime_ns for path in whole.glob("runs/*/*/*")}
+
+
+def test_killed_again_and_again(daemon, whole, tmp_path):
+    """SIGKILL of the study, whose runs then stop by themselves; and of everything at once."""
+    out = tmp_path / "killed"
+    for kills, done in enumerate((0, 2, 5, 9)):
+        process = start(daemon, out, "--jobs", "2", "--threads", "1")
+        wait_for(lambda count=done: process.poll() is not None or len(list(out.glob("runs/*/*/metrics.jsonl"))) > count)
+        time.sleep(0.03 * kills)
+        if kills % 2:
+            for child in subprocess.run(["pgrep", "-P", str(process.pid)], stdout=subprocess.PIPE, text=True, check=False).stdout.split():
+                os.kill(int(child), signal.SIGKILL)
+        process.kill()
+        process.wait()
+        process.stdout.close(), process.stderr.close()
+    finished = {path: path.read_bytes() for path in out.glob("runs/*/*/result.json")}
+    assert 0 < len(finished) < 12
+    run_ok("trainer", *arguments(daemon, out, "--jobs", "2", "--threads", "1"))
+    assert all(path.read_bytes() == content for path, content in finished.items())
+    assert results(out) == results(whole)
+    assert not list(out.glob("runs/*/*/checkpoints"))
+
+
+def test_stopped_by_a_signal(daemon, whole, tmp_path):
+    out = tmp_path / "stopped"
+    process = start(daemon, out, "--threads", "1")
+    wait_for(lambda: len(list(out.glob("runs/*/*/metrics.jsonl"))) > 1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60 * SLOW)
+    assert process.returncode == 130 and "Go on with the same command" in said
+    states = {json.loads(path.read_text())["state"] for path in out.glob("runs/*/*/run.json")}
+    assert states <= {"interrupted", "finished"}
+    run_ok("trainer", "study", "--out", out, *daemon.at())
+    assert results(out) == results(whole)
+
+
+def test_two_studies_in_one_folder(daemon, tmp_path):
+    out = tmp_path / "twice"
+    process = start(daemon, out, "--threads", "1")
+    wait_for(lambda: (out / "study.json").exists())
+    second = run("trainer", *arguments(daemon, out))
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60 * SLOW)
+    assert second.returncode == 1 and "another study is at work there" in second.stderr and process.returncode == 130
+
+
+@pytest.mark.parametrize("more, words", [
+    (["--folds", "3"], "folds 2, now it is 3"), (["--seeds", "5,6"], "the seed 0, now it is 5"), (["--lr", "1e-3"], "--lr (not given), now it is 1e-3"),
+    (["--arms", "none,dropout,l2"], "an arm l2+adv@1, now it is l2"), (["--epochs", "3"], "--epochs 2, now it is 3"),
+    (["--fold-seed", "1"], "fold_seed 0, now it is 1"), (["--baseline", "dropout"], "baseline none, now it is dropout"),
+    (["--threads", "7"], "--threads")])
+def test_another_study_in_the_folder(daemon, whole, more, words):
+    result = run("trainer", *arguments(daemon, whole, *more))
+    assert result.returncode == 1 and words in result.stderr, result.stderr
+
+
+def test_a_changed_result_is_noticed(daemon, whole, tmp_path):
+    out = tmp_path / "changed"
+    shutil.copytree(whole, out)
+    path = out / "runs/dropout/f1-s0/result.json"
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps({**result, "digest": "0" * 64, "init_digest": "1" * 64}))
+    said = run("trainer", "study", "--out", out, *daemon.at())
+    assert said.returncode == 1 and "fold 1, seed 0: none and dropout were trained on different batches" in said.stderr
+    assert json.loads((out / "study.json").read_text())["digests"]["mismatches"] == 2
+    path.write_text(path.read_text()[:100])
+    said = run("trainer", "study", "--out", out, *daemon.at())
+    assert said.returncode == 1 and "runs/dropout/f1-s0/result.json" in said.stderr
+
+
+def test_an_arm_that_diverges(daemon, tmp_path):
+    spec = {"data": "small", "folds": 2, "seeds": 1, "arms": ["none", {"name": "wild", "reg": "none", "options": {"lr": 1e30, "clip": 0, "warmup": 0}}],
+            "options": {"preset": "tiny", "batch-size": 8, "epochs": 1}, "keep": "last", "# a comment": 1}
+    (tmp_path / "wild.json").write_text(json.dumps(spec))
+    out = tmp_path / "wild"
+    for _ in range(2):
+        result = run("trainer", "study", tmp_path / "wild.json", "--out", out, *daemon.at())
+        assert result.returncode == 0 and "2 of 4 runs diverged" in result.stderr, result.stderr
+    failed = json.loads((out / "runs/wild/f1-s0/failed.json").read_text())
+    assert failed["state"] == "diverged" and "not finite" in failed["message"] and failed["arm"] == "wild"
+    assert len(results(out)) == 2 and len(list(out.glob("runs/none/*/last.safetensors"))) == 2
+    assert re.search(r"^wild +0 +- +-$", result.stdout, re.M)
+
+
+@pytest.mark.parametrize("spec, words", [
+    ({"arms": ["none", "dropout"]}, "needs --data"), ({"data": "small"}, "needs arms"), ({"data": "small", "arms": ["none"]}, "at least two arms"),
+    ({"data": "small", "arms": ["none", "nine"]}, "arm nine"), ({"data": "small", "arms": ["l2", "l2"]}, "two arms are called l2"),
+    ({"data": "small", "arms": ["none", "l2"], "fold": 3}, '"fold" is no part of a study'), ({"data": "small", "arms": "none"}, "spec.json:1:"),
+    ({"data": "small", "arms": ["none", "l2"], "options": {"seed": 1}}, "say it with seeds"),
+    ({"data": "small", "arms": ["none", "l2"], "options": {"epoch": 1}}, "--epoch"), ({"data": "small", "arms": ["none", "l2"], "folds": 0}, "1 to 100"),
+    ({"data": "small", "arms": ["none", "l2"], "baseline": "adv"}, "the baseline adv is none of the arms"),
+    ({"data": "small", "arms": ["none", {"name": "a/b", "reg": "l2"}]}, "folder's name"),
+    ({"data": "none-such", "arms": ["none", "l2"]}, "there is no data set 'none-such'"),
+    ({"data": "small", "arms": ["none", "l2"], "folds": 34}, "fewer folds"),
+    ({"data": "small", "arms": ["dropout", "l2", "none"], "design": "all"}, "factorial")])
+def test_files_that_are_wrong(daemon, tmp_path, spec, words):
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    result = run("trainer", "study", tmp_path / "spec.json", "--out", tmp_path / "out", *daemon.at())
+    assert result.returncode in (1, 2) and words in result.stderr, result.stderr
+    assert not (tmp_path / "out" / "study.json").exists()
+
+
+def dry_run(*more):
+    said = run_ok("trainer", "study", "--data", "x", "--dry-run", *more).stdout.splitlines()
+    return {line.split()[0]: line.split()[2] for line in said[1:]}
+
+
+def test_designs():
+    assert list(dry_run("--arms", "dropout,l2,adv", "--design", "factorial").values()) == [
+        "none", "dropout", "l2", "dropout+l2", "adv", "dropout+adv", "l2+adv", "dropout+l2+adv"]
+    assert list(dry_run("--arms", "none,dropout,l2,adv", "--design", "add-one").values()) == ["none", "dropout", "l2", "adv"]
+    assert list(dry_run("--arms", "dropout,l2,adv", "--design", "leave-one-out").values()) == [
+        "none", "dropout+l2+adv", "l2+adv", "dropout+adv", "dropout+l2"]
+    # A comma that continues a term's options does not begin an arm.
+    arms = dry_run("--arms", "none,adv:target=text,rel=0.1,l2=0.05+dropout@2,l2:mode=coupled,on=all")
+    assert list(arms.values()) == ["none", "adv:target=text,rel=0.1", "l2=0.05+dropout@2", "l2:mode=coupled,on=all"]
+    assert "adv_target=text_rel=0.1" in arms
+
+
+def test_the_example_is_a_study(tmp_path):
+    (tmp_path / "e.json").write_text(run_ok("trainer", "study", "--example").stdout)
+    assert "60 runs" in run_ok("trainer", "study", tmp_path / "e.json", "--dry-run").stdout
+
+
+def test_equal_time(daemon, tmp_path):
+    out = tmp_path / "time"
+    spec = ["study", "--data", "small", "--arms", "none,adv:target=text,adv:target=text@1", "--folds", "2", *COMMON, "--equal", "time", "--threads",
+            "1", "--jobs", "2", "--out", out, *daemon.at()]
+    said = run_ok("trainer", *spec).stderr
+    arms = {arm["name"]: arm for arm in json.loads((out / "study.json").read_text())["arms"]}
+    assert arms["none"]["cost"] == 1 and arms["none"]["steps"] == 4 and "equal time" in said and not (out / "timing").exists()
+    for arm in arms.values():
+        assert arm["steps"] == max(1, round(4 / arm["cost"]))
+        assert json.loads((out / "runs" / arm["name"] / "f1-s0" / "result.json").read_text())["steps"] == arm["steps"]
+    # Timed once: a study that is gone on with has the same steps.
+    assert "timing" not in run_ok("trainer", *spec).stderr
+
+
+def test_the_view_on_a_terminal(daemon, tmp_path):
+    master, slave = pty.openpty()
+    process = subprocess.Popen([str(BIN / "trainer"), *map(str, arguments(daemon, tmp_path / "tty", "--threads", "1"))], stdin=slave, stdout=slave,
+                               stderr=slave, env=environment(), start_new_session=True)
+    os.close(slave)
+    seen = b""
+    until = time.monotonic() + 60 * SLOW
+    while time.monotonic() < until:
+        if select.select([master], [], [], 0.2)[0]:
+            try:
+                got = os.read(master, 65536)
+            except OSError:
+                break
+            if not got:
+                break
+            seen += got
+    process.wait(10)
+    os.close(master)
+    text = seen.decode(errors="replace")
+    assert process.returncode == 0 and "12/12 runs  100%" in text and "ETA" in text and "accuracy on validation" in text
+    assert re.search(r"dropout +f\d-s\d  step \d+/4", text) and "\x1b[J" in text
