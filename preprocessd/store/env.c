@@ -341,6 +341,36 @@ static int data_file_bytes(const struct cache *cache, uint64_t *out, struct err 
 	return code;
 }
 
+/* LMDB makes a file by writing its first two pages, and refuses one where that was interrupted. Nothing was
+ * stored in such a file yet, so it is made anew; anything else of that size is not touched. */
+static int drop_unfinished(const struct cache *cache, uint64_t *file_bytes, struct err *err)
+{
+	/* page 0, a meta page, and LMDB's magic number */
+	static const uint8_t first[] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0xDE, 0xC0, 0xEF, 0xBE };
+	enum { PAGES = 2 };
+	uint8_t head[sizeof(first)];
+	ssize_t got = 0;
+	char *path = NULL;
+	int code = 0, fd;
+
+	if (*file_bytes == 0 || *file_bytes >= PAGES * (uint64_t)sysconf(_SC_PAGESIZE))
+		return 0;
+	if ((code = fs_join(&path, cache->path, DATA_FILE, err)) != 0)
+		return code;
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0 || (got = pread(fd, head, sizeof(head), 0)) < 0) {
+		code = err_errno(err, errno, "%s", path);
+	} else if (memcmp(head, first, (size_t)got) == 0) {
+		if (ftruncate(fd, 0) != 0)
+			code = err_errno(err, errno, "%s", path);
+		*file_bytes = 0;
+	}
+	if (fd >= 0)
+		close(fd);
+	mem_free(path);
+	return code;
+}
+
 static uint64_t round_up_map(uint64_t bytes)
 {
 	uint64_t unit = 65536; /* a multiple of any page size */
@@ -393,6 +423,8 @@ int env_open(struct cache *cache, uint64_t first_map_bytes, struct err *err)
 	bool mended;
 	int rc, code = data_file_bytes(cache, &file_bytes, err);
 
+	if (code == 0)
+		code = drop_unfinished(cache, &file_bytes, err);
 	if (code != 0)
 		return code;
 	cache->map_bytes = first_map(cache, file_bytes, first_map_bytes);

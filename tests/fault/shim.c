@@ -10,9 +10,11 @@
  *     FAULT_MODE   kill: SIGKILL instead of the call; tear: a write puts half of its bytes, then SIGKILL;
  *                  int: SIGINT before the call, which is then made; a number: the call fails with this errno
  *     FAULT_ON     1: every later call fails too, not only this one (a full or read-only disk)
- *     FAULT_CALL   only calls of this name are hit, counted among themselves (renameat2)
+ *     FAULT_CALL   only calls of this name are hit, counted among themselves (renameat2). `read` (read and pread) is
+ *                  counted only if it is named here: it changes nothing
  *
- * Threads: the counter is atomic; the programs write from one thread.
+ * Threads: the counter is atomic. A trainer writes from one thread; of a daemon
+ * only the order of calls below its cache folder is the same from run to run.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -25,6 +27,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static int counter;
@@ -95,7 +98,7 @@ static int hit(const char *call, const char *path, const char *to)
 	note(number, call, path, to);
 	if (at == NULL || mode == NULL || number < atoi(at) || (number > atoi(at) && on == NULL))
 		return 0;
-	if (strcmp(mode, "tear") == 0 && strcmp(call, "write") == 0)
+	if (strcmp(mode, "tear") == 0 && (strcmp(call, "write") == 0 || strcmp(call, "pwrite") == 0 || strcmp(call, "writev") == 0))
 		return -1;
 	if (strcmp(mode, "int") == 0) {
 		kill(getpid(), SIGINT);
@@ -137,6 +140,91 @@ ssize_t write(int fd, const void *data, size_t size)
 		}
 	}
 	return REAL(write)(fd, data, size);
+}
+
+ssize_t pwrite(int fd, const void *data, size_t size, off_t at)
+{
+	char path[PATH_MAX];
+
+	if (fd_path(fd, path)) {
+		int fault = hit("pwrite", path, NULL);
+
+		if (fault != 0) {
+			/* A disk that runs full takes what still fits, one that loses power a part. */
+			long ignored = syscall(SYS_pwrite64, fd, data, size / 2, at);
+
+			(void)ignored;
+		}
+		if (fault < 0)
+			kill(getpid(), SIGKILL);
+		if (fault > 0) {
+			errno = fault;
+			return -1;
+		}
+	}
+	return REAL(pwrite)(fd, data, size, at);
+}
+
+ssize_t writev(int fd, const struct iovec *pieces, int count)
+{
+	char path[PATH_MAX];
+
+	if (fd_path(fd, path)) {
+		int fault = hit("writev", path, NULL);
+
+		if (fault != 0)
+			put(fd, pieces[0].iov_base, pieces[0].iov_len / 2);
+		if (fault < 0)
+			kill(getpid(), SIGKILL);
+		if (fault > 0) {
+			errno = fault;
+			return -1;
+		}
+	}
+	return REAL(writev)(fd, pieces, count);
+}
+
+static int is_asked_for(const char *call)
+{
+	const char *only = getenv("FAULT_CALL");
+
+	return only != NULL && strcmp(only, call) == 0;
+}
+
+ssize_t read(int fd, void *data, size_t size)
+{
+	char path[PATH_MAX];
+
+	if (is_asked_for("read") && fd_path(fd, path))
+		GATE("read", path, NULL);
+	return REAL(read)(fd, data, size);
+}
+
+ssize_t pread(int fd, void *data, size_t size, off_t at)
+{
+	char path[PATH_MAX];
+
+	if (is_asked_for("read") && fd_path(fd, path))
+		GATE("read", path, NULL);
+	return REAL(pread)(fd, data, size, at);
+}
+
+int fdatasync(int fd)
+{
+	char path[PATH_MAX];
+
+	if (fd_path(fd, path))
+		GATE("fdatasync", path, NULL);
+	return REAL(fdatasync)(fd);
+}
+
+int ftruncate(int fd, off_t size)
+{
+	char path[PATH_MAX];
+
+	if (fd_path(fd, path))
+		GATE("ftruncate", path, NULL);
+	return REAL(ftruncate)(fd, size);
 }
 
 int fsync(int fd)
