@@ -6,6 +6,7 @@
  * writes digest and header. Every array of the slot has its own place whatever
  * the batch holds (slot.h), so all of this goes on without waiting for another.
  */
+#include <limits.h>
 #include <string.h>
 
 #include "preprocessd/pipeline/feed_internal.h"
@@ -208,6 +209,8 @@ static int place_picture(void *context, const void *payload, size_t size, uint64
 	case FEED_U8_NHWC:
 		memcpy(place->out, payload, size);
 		break;
+	case FEED_NO_PIXELS:
+		break;
 	}
 	return 0;
 }
@@ -220,12 +223,18 @@ static void run_picture(struct worker *worker, struct feed_batch *batch, uint32_
 	struct picture_place place = {
 		.feed = feed, .out = (char *)array_at(batch, feed->layout.pixels_at) + image * feed->layout.image_bytes
 	};
+	const char *path = manifest->source_text + manifest->source_at[picture];
 	enum prepared how;
 	struct err err;
 
+	if (feed->pixels == FEED_NO_PIXELS) {
+		if (prepare_picture_checksum(worker, &feed->settings, &manifest->picture_hash[picture], path, &feed->rights,
+					     &batch->image_checksum[image], &err) != 0)
+			batch_fail(batch, &err);
+		return;
+	}
 	if (prepare_picture(worker, &feed->settings, &manifest->picture_hash[picture],
-			    manifest->source_text + manifest->source_at[picture], &feed->rights, place_picture, &place, &how,
-			    &err) != 0) {
+			    path, &feed->rights, place_picture, &place, &how, &err) != 0) {
 		batch_fail(batch, &err);
 		return;
 	}
@@ -302,7 +311,10 @@ static void finish_one(struct feed_batch *batch)
 /* Pictures of the batch until there are none left, or others have waited long enough. */
 static void run_pictures(struct worker *worker, struct feed_batch *batch, struct pool_job *again)
 {
-	for (int done = 0; done < FEED_CHUNK_PICTURES; done++) {
+	/* Without pixels a picture is a look at a few bytes. */
+	int chunk = batch->feed->pixels == FEED_NO_PIXELS ? INT_MAX : FEED_CHUNK_PICTURES;
+
+	for (int done = 0; done < chunk; done++) {
 		uint32_t image = atomic_fetch_add(&batch->next_image, 1);
 
 		if (image >= batch->image_count || batch_stopped(batch)) {
@@ -328,6 +340,8 @@ static void run_plan(struct worker *worker, struct pool_job *job)
 	struct err err;
 
 	plan_samples(batch);
+	if (batch->feed->pixels == FEED_NO_PIXELS)
+		helpers = 0;
 	if (helpers > FEED_RUNNERS_MAX - 1)
 		helpers = FEED_RUNNERS_MAX - 1;
 	if (helpers + 1 > batch->image_count)

@@ -98,7 +98,8 @@ static int init_info(struct feed *feed, const struct feed_options *o, struct err
 	const struct manifest_part *part = feed->part->part;
 	struct feed_info *info = &feed->info;
 	bool is_float = o->pixels == FEED_F32_NCHW || o->pixels == FEED_F32_NHWC;
-	int code = slot_layout_init(&feed->layout, o->batch_size / o->world, feed->settings.bytes * (is_float ? 4 : 1),
+	uint64_t each = o->pixels == FEED_NO_PIXELS ? 0 : is_float ? 4 : 1;
+	int code = slot_layout_init(&feed->layout, o->batch_size / o->world, feed->settings.bytes * each,
 				    o->max_len, o->training, err);
 
 	if (code != 0)

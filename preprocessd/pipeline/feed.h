@@ -31,7 +31,7 @@ enum {
 	FEED_AHEAD_RUNNERS_MAX = 4,
 };
 
-enum feed_pixels { FEED_F32_NCHW, FEED_F32_NHWC, FEED_U8_NCHW, FEED_U8_NHWC };
+enum feed_pixels { FEED_F32_NCHW, FEED_F32_NHWC, FEED_U8_NCHW, FEED_U8_NHWC, FEED_NO_PIXELS };
 
 /* Everything is borrowed while feed_open() runs. */
 struct feed_options {

@@ -26,7 +26,7 @@ enum { PIPELINE_WORKERS_MAX = 256 };
 /* Since the pipeline was opened; see Counters in schemas/wire.proto. */
 struct counters {
 	_Atomic uint64_t decoded, tokenized, hits, misses, caption_hits, caption_misses, joins, remade, failures,
-		source_bytes, batches, batch_bytes;
+		source_bytes, batches, batch_bytes, feature_hits, feature_misses, features_kept;
 };
 
 static inline void counter_add(_Atomic uint64_t *counter, uint64_t n)

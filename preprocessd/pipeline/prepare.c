@@ -63,25 +63,30 @@ static int look_up(struct request *request, struct err *err)
 	return code;
 }
 
-/* Called by the cache's writer thread. A record that cannot be kept is no reason
- * to stop: it was served from memory and will be made again next time. */
+/* A record that cannot be kept is no reason to stop: it was served from memory
+ * and will be made again next time. */
+void prepare_put_failed(struct pipeline *pipeline, const struct err *err)
+{
+	uint64_t now = clock_ns(), last = counter_get(&pipeline->put_failed_ns);
+
+	pthread_mutex_lock(&pipeline->put_lock);
+	pipeline->put_err = *err;
+	pthread_mutex_unlock(&pipeline->put_lock);
+	counter_add(&pipeline->put_failures, 1);
+	if (last == 0 || now - last > PUT_COMPLAINT_NS) {
+		atomic_store(&pipeline->put_failed_ns, now);
+		log_error("cannot keep prepared data in the cache: %s", err->message);
+	}
+}
+
+/* Called by the cache's writer thread. */
 static void put_done(void *context, int code, const struct err *err)
 {
 	struct flight *flight = context;
 	struct pipeline *pipeline = flight->pipeline;
 
-	if (code != 0) {
-		uint64_t now = clock_ns(), last = counter_get(&pipeline->put_failed_ns);
-
-		pthread_mutex_lock(&pipeline->put_lock);
-		pipeline->put_err = *err;
-		pthread_mutex_unlock(&pipeline->put_lock);
-		counter_add(&pipeline->put_failures, 1);
-		if (last == 0 || now - last > PUT_COMPLAINT_NS) {
-			atomic_store(&pipeline->put_failed_ns, now);
-			log_error("cannot keep prepared data in the cache: %s", err->message);
-		}
-	}
+	if (code != 0)
+		prepare_put_failed(pipeline, err);
 	flights_settle(pipeline->flights, flight);
 }
 
@@ -290,6 +295,31 @@ int prepare_picture(struct worker *worker, const struct picture_settings *settin
 	struct picture_make make = { .settings = settings, .content = content, .path = path, .rights = rights };
 
 	return get_picture(worker, &make, use, context, how, err);
+}
+
+static int note_checksum(void *context, const void *payload, size_t size, uint64_t checksum, struct err *err)
+{
+	uint64_t *out = context;
+
+	(void)payload;
+	(void)size;
+	(void)err;
+	*out = checksum;
+	return 0;
+}
+
+int prepare_picture_checksum(struct worker *worker, const struct picture_settings *settings, const struct hash *content,
+			     const char *path, const struct rights *rights, uint64_t *out, struct err *err)
+{
+	struct request request = { .worker = worker, .bytes = settings->bytes, .use = note_checksum, .context = out };
+	enum prepared how;
+
+	cache_key_hashes(&request.key, CACHE_PICTURE, content, &settings->fingerprint);
+	if (cache_read(worker->reader, &request.key, false, use_checked, &request, NULL) == 0) {
+		counter_add(&worker->pipeline->counters.hits, 1);
+		return 0;
+	}
+	return prepare_picture(worker, settings, content, path, rights, note_checksum, out, &how, err);
 }
 
 int prepare_file(struct worker *worker, const struct picture_settings *settings, const char *path,

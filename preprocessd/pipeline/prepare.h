@@ -32,12 +32,19 @@ enum prepared { PREPARED_HIT, PREPARED_JOINED, PREPARED_MADE };
 MUST_USE int prepare_picture(struct worker *worker, const struct picture_settings *settings, const struct hash *content,
 			     const char *path, const struct rights *rights, cache_visit use, void *context, enum prepared *how,
 			     struct err *err);
+/* The checksum of its record alone, which says what the pixels are without reading them. The
+ * pixels are not verified; a record that is missing is made. */
+MUST_USE int prepare_picture_checksum(struct worker *worker, const struct picture_settings *settings, const struct hash *content,
+				      const char *path, const struct rights *rights, uint64_t *out, struct err *err);
 /* Reads path, and prepares what is in it now. Errors have the path in front. */
 MUST_USE int prepare_file(struct worker *worker, const struct picture_settings *settings, const char *path,
 			  const struct rights *rights, struct hash *content, enum prepared *how, struct err *err);
 /* Token ids (int32) of a caption. */
 MUST_USE int prepare_tokens(struct worker *worker, struct vocab_ref *vocab, const char *text, size_t bytes,
 			    cache_visit use, void *context, enum prepared *how, struct err *err);
+
+/* A record could not be written: counted, and logged now and then. Any thread. */
+void prepare_put_failed(struct pipeline *pipeline, const struct err *err);
 
 /* Where the picture in a file would be found, and whether it is. */
 struct prepare_explained {

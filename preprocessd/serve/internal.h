@@ -56,6 +56,7 @@ struct control {
 	struct buf reply;    /* one frame; empty: then() makes it */
 	struct feed *feed;   /* OpenStream */
 	struct add *add;     /* AddDataset */
+	int fd;              /* GetFeatures: after work, the reply's */
 	uint64_t datasets;   /* Status */
 	int code;
 	struct err err;

@@ -7,8 +7,10 @@
  */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "preprocessd/pipeline/describe.h"
+#include "preprocessd/pipeline/features.h"
 #include "preprocessd/serve/internal.h"
 #include "shared/base/clock.h"
 #include "shared/base/log.h"
@@ -144,6 +146,97 @@ static int work_explain(struct worker *worker, struct control *control, struct e
 	return pack_reply(control, WIRE__REPLY__BODY_EXPLAINED, &explained, err);
 }
 
+/* --- features ------------------------------------------------------------------------------------ */
+
+static int read_features_of(const Wire__Features *request, struct features_of *out, struct hash *version, struct err *err)
+{
+	if (request == NULL || request->encoder.len != HASH_BYTES || (!request->captions && request->transform == NULL) ||
+	    (request->expect_version.len != 0 && request->expect_version.len != HASH_BYTES))
+		return err_set(err, ERR_PROTOCOL, "features without an encoder's hash of 32 bytes, or without a transform");
+	*out = (struct features_of){
+		.dataset = request->dataset, .split = request->split, .captions = request->captions, .vocab = request->vocab,
+		.max_len = request->max_len, .width = request->width,
+	};
+	memcpy(out->encoder.bytes, request->encoder.data, HASH_BYTES);
+	if (request->transform != NULL) {
+		out->image_size = request->transform->size;
+		out->exif_apply = request->transform->exif_apply;
+	}
+	if (request->expect_version.len == HASH_BYTES) {
+		memcpy(version->bytes, request->expect_version.data, HASH_BYTES);
+		out->expect_version = version;
+	}
+	return 0;
+}
+
+static int work_get_features(struct worker *worker, struct control *control, struct err *err)
+{
+	const Wire__GetFeatures *request = control->request->get_features;
+	Wire__FeaturesFound body = WIRE__FEATURES_FOUND__INIT;
+	struct features_found found;
+	struct features_of of;
+	struct hash version;
+	int code = read_features_of(request->of, &of, &version, err);
+
+	if (code != 0 || (code = features_get(worker, &of, request->first, request->count, &found, err)) != 0)
+		return code;
+	body.rows = found.rows;
+	body.count = found.count;
+	body.found = found.found;
+	body.bytes = found.bytes;
+	body.fingerprint = (ProtobufCBinaryData){ HASH_BYTES, found.fingerprint.bytes };
+	code = pack_reply(control, WIRE__REPLY__BODY_FEATURES_FOUND, &body, err);
+	if (code == 0)
+		control->fd = found.fd;
+	else
+		close(found.fd);
+	return code;
+}
+
+/* The reply with its descriptor, in the way of a stream that was opened. */
+static void then_get_features(struct control *control)
+{
+	struct connection *connection = control->connection;
+	struct buf swap;
+
+	if (connection->closing) {
+		close(control->fd);
+		return;
+	}
+	swap = connection->opened;
+	connection->opened = control->reply;
+	control->reply = swap;
+	connection->opened_fd = control->fd;
+	connection_send_opened(connection);
+}
+
+static int work_put_features(struct worker *worker, struct control *control, struct err *err)
+{
+	const Wire__PutFeatures *request = control->request->put_features;
+	Wire__FeaturesKept kept = WIRE__FEATURES_KEPT__INIT;
+	struct features_of of;
+	struct hash version;
+	float *values = NULL;
+	int code = read_features_of(request->of, &of, &version, err);
+
+	if (code != 0)
+		return code;
+	if (request->values.len != (uint64_t)request->n_rows * of.width * sizeof(float))
+		return err_set(err, ERR_PROTOCOL, "%zu rows of %u features in %zu bytes", request->n_rows, of.width, request->values.len);
+	if (request->n_rows > 0) {
+		/* protobuf-c's bytes lie where malloc put them, but nobody promised that they are aligned. */
+		values = mem_alloc(request->values.len);
+		if (values == NULL)
+			return err_nomem(err, request->values.len);
+		memcpy(values, request->values.data, request->values.len);
+		code = features_put(worker, &of, request->rows, (uint32_t)request->n_rows, values, &kept.kept, err);
+		mem_free(values);
+	}
+	if (code == 0 && request->flush)
+		code = cache_flush(worker->pipeline->cache, err);
+	return code != 0 ? code : pack_reply(control, WIRE__REPLY__BODY_FEATURES_KEPT, &kept, err);
+}
+
 /* --- status ----------------------------------------------------------------------------------------- */
 
 static int work_status(struct worker *worker, struct control *control, struct err *err)
@@ -165,6 +258,9 @@ static void fill_counters(Wire__Counters *out, struct counters *counters)
 	out->source_bytes = counter_get(&counters->source_bytes);
 	out->batches = counter_get(&counters->batches);
 	out->batch_bytes = counter_get(&counters->batch_bytes);
+	out->feature_hits = counter_get(&counters->feature_hits);
+	out->feature_misses = counter_get(&counters->feature_misses);
+	out->features_kept = counter_get(&counters->features_kept);
 }
 
 /* All but the one who asks. */
@@ -316,14 +412,15 @@ static int read_options(const Wire__OpenStream *request, struct feed_options *ou
 		return err_set(err, ERR_PROTOCOL, "OpenStream without a transform, or without 3 values each of mean and std");
 	if (request->expect_version.len != 0 && request->expect_version.len != HASH_BYTES)
 		return err_set(err, ERR_PROTOCOL, "OpenStream with a version of %zu bytes", request->expect_version.len);
-	bool is_float = request->dtype == WIRE__PIXEL_TYPE__F32, nchw = request->layout == WIRE__PIXEL_LAYOUT__NCHW;
-	if ((!is_float && request->dtype != WIRE__PIXEL_TYPE__U8) || (!nchw && request->layout != WIRE__PIXEL_LAYOUT__NHWC))
+	bool is_float = request->dtype == WIRE__PIXEL_TYPE__F32, none = request->dtype == WIRE__PIXEL_TYPE__NONE;
+	bool nchw = request->layout == WIRE__PIXEL_LAYOUT__NCHW;
+	if ((!is_float && !none && request->dtype != WIRE__PIXEL_TYPE__U8) || (!nchw && request->layout != WIRE__PIXEL_LAYOUT__NHWC))
 		return err_set(err, ERR_UNSUPPORTED, "OpenStream with a data type or layout that this preprocessd does not know");
 	*out = (struct feed_options){
 		.dataset = request->dataset, .split = request->split, .vocab = request->vocab, .training = request->training,
 		.seed = request->seed, .batch_size = request->batch_size, .world = request->world, .rank = request->rank,
 		.image_size = request->transform->size, .exif_apply = request->transform->exif_apply,
-		.pixels = is_float ? (nchw ? FEED_F32_NCHW : FEED_F32_NHWC) : (nchw ? FEED_U8_NCHW : FEED_U8_NHWC),
+		.pixels = none ? FEED_NO_PIXELS : is_float ? (nchw ? FEED_F32_NCHW : FEED_F32_NHWC) : (nchw ? FEED_U8_NCHW : FEED_U8_NHWC),
 		.max_len = request->max_len, .slots = request->slots,
 	};
 	memcpy(out->mean, request->mean, sizeof(out->mean));
@@ -493,7 +590,7 @@ static void greet(struct connection *connection, const Wire__Request *request)
 /* What only the daemon's own user may ask for, and what adders may as well. */
 static int check_rights(const struct connection *connection, Wire__Request__VerbCase verb, struct err *err)
 {
-	bool add = verb == WIRE__REQUEST__VERB_ADD_DATASET;
+	bool add = verb == WIRE__REQUEST__VERB_ADD_DATASET || verb == WIRE__REQUEST__VERB_PUT_FEATURES;
 	bool owner = verb == WIRE__REQUEST__VERB_REMOVE_DATASET || verb == WIRE__REQUEST__VERB_SHUTDOWN;
 
 	if ((owner && !connection->rights.all) || (add && !connection->may_add))
@@ -541,6 +638,13 @@ static void start_control(struct connection *connection, const Wire__Request *re
 		control->work = work_open;
 		control->then = then_open;
 		break;
+	case WIRE__REQUEST__VERB_GET_FEATURES:
+		control->work = work_get_features;
+		control->then = then_get_features;
+		break;
+	case WIRE__REQUEST__VERB_PUT_FEATURES:
+		control->work = work_put_features;
+		break;
 	case WIRE__REQUEST__VERB_EXPLAIN_PICTURE:
 		control->work = work_explain;
 		break;
@@ -582,7 +686,7 @@ void request_handle(struct connection *connection, const Wire__Request *request,
 			greet(connection, request);
 		else
 			fail_protocol(connection, request->id, "the first request was not Hello");
-	} else if (connection->control != NULL) {
+	} else if (connection->control != NULL || connection->opened_fd >= 0) {
 		fail_protocol(connection, request->id, "a request while another was under way");
 	} else if (connection->server->draining) {
 		err_set(&err, ERR_UNAVAILABLE, "preprocessd is shutting down");

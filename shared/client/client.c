@@ -69,7 +69,7 @@ int stream_open(struct stream **out, const struct stream_options *options, struc
 	if (stream->options.slots == 0)
 		stream->options.slots = SLOTS_DEFAULT;
 	conn_init(&stream->conn, options->cancelled, options->cancel_context);
-	stream->image_bytes = (uint64_t)3 * options->image_size * options->image_size * (options->dtype == PIXEL_F32 ? 4 : 1);
+	stream->image_bytes = (uint64_t)3 * options->image_size * options->image_size * (options->dtype == PIXEL_F32 ? 4 : options->dtype == PIXEL_U8 ? 1 : 0);
 	code = copy_texts(stream, options, err);
 	if (code == 0)
 		code = stream_connect(stream, err);

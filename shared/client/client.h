@@ -24,7 +24,7 @@
 
 enum { CLIENT_SLOTS_MAX = 64 };
 
-enum pixel_dtype { PIXEL_F32, PIXEL_U8 };
+enum pixel_dtype { PIXEL_F32, PIXEL_U8, PIXEL_NONE /* batches without pixels; all else is the same */ };
 enum pixel_layout { PIXEL_NCHW, PIXEL_NHWC };
 
 struct stream_options {

@@ -156,7 +156,7 @@ int stream_connect(struct stream *stream, struct err *err)
 	open.world = o->world;
 	open.rank = o->rank;
 	open.transform = &transform;
-	open.dtype = o->dtype == PIXEL_U8 ? WIRE__PIXEL_TYPE__U8 : WIRE__PIXEL_TYPE__F32;
+	open.dtype = o->dtype == PIXEL_NONE ? WIRE__PIXEL_TYPE__NONE : o->dtype == PIXEL_U8 ? WIRE__PIXEL_TYPE__U8 : WIRE__PIXEL_TYPE__F32;
 	open.layout = o->layout == PIXEL_NHWC ? WIRE__PIXEL_LAYOUT__NHWC : WIRE__PIXEL_LAYOUT__NCHW;
 	open.n_mean = open.n_std = 3;
 	open.mean = o->mean;

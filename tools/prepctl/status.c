@@ -30,6 +30,8 @@ static void print_status(const Wire__StatusReply *s)
 	       (unsigned long long)c->joins, (unsigned long long)c->remade, (unsigned long long)c->failures);
 	printf("  captions    tokenized %llu, hits %llu, misses %llu\n", (unsigned long long)c->tokenized,
 	       (unsigned long long)c->caption_hits, (unsigned long long)c->caption_misses);
+	printf("  features    hits %llu, misses %llu, kept %llu\n", (unsigned long long)c->feature_hits, (unsigned long long)c->feature_misses,
+	       (unsigned long long)c->features_kept);
 	printf("  batches     %llu (%s)\n", (unsigned long long)c->batches, prepctl_bytes(b, c->batch_bytes));
 	printf("  clients     %zu\n", s->n_clients);
 	for (size_t i = 0; i < s->n_clients; i++) {
@@ -83,6 +85,7 @@ static int print_json(const Wire__StatusReply *s, struct err *err)
 		{ "decoded", c->decoded }, { "hits", c->hits }, { "misses", c->misses }, { "joins", c->joins },
 		{ "remade", c->remade }, { "failures", c->failures }, { "source_bytes", c->source_bytes },
 		{ "tokenized", c->tokenized }, { "caption_hits", c->caption_hits }, { "caption_misses", c->caption_misses },
+		{ "feature_hits", c->feature_hits }, { "feature_misses", c->feature_misses }, { "features_kept", c->features_kept },
 		{ "batches", c->batches }, { "batch_bytes", c->batch_bytes },
 		{ "cache_records", s->cache_records }, { "cache_file_bytes", s->cache_file_bytes },
 		{ "cache_used_bytes", s->cache_used_bytes }, { "cache_max_bytes", s->cache_max_bytes },
