@@ -46,7 +46,7 @@ enum cache_kind {
 	CACHE_DATASET = 'D',  /* (name) -> version, paths, default vocabulary, when added */
 	CACHE_VOCAB = 'V',    /* (hash of its bytes) -> the file's bytes */
 	CACHE_VOCAB_NAME = 'N', /* (name) -> hash of its bytes */
-	CACHE_FEATURES = 'E', /* kept free for encoder features */
+	CACHE_FEATURES = 'E', /* (content hash, fingerprint of encoder and settings) -> float32 (F), features.md */
 };
 
 struct cache_key {

@@ -39,7 +39,7 @@ int slot_layout_init(struct slot_layout *out, uint32_t samples, uint64_t image_b
 
 static bool inside(uint64_t at, uint64_t count, uint64_t size, uint64_t align, uint64_t slot_bytes)
 {
-	return at >= SLOT_HEADER_BYTES && at % align == 0 && at <= slot_bytes && count <= (slot_bytes - at) / size;
+	return at >= SLOT_HEADER_BYTES && at % align == 0 && at <= slot_bytes && (size == 0 || count <= (slot_bytes - at) / size);
 }
 
 int slot_check(const void *slot, uint64_t slot_bytes, uint64_t image_bytes, struct err *err)

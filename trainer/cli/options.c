@@ -48,6 +48,10 @@ static const struct entry entries[] = {
 	{ "init", "FILE",
 	  "Start from another run's weights (best.safetensors) or a state dict. What it lacks starts at random and is listed: "
 	  "after --task contrast the fusion layer and the head.", 0, 0 },
+	{ "freeze", "TOWERS",
+	  "image, text or image,text: these towers keep the weights they start with and run as in evaluation (running "
+	  "statistics, no dropout). Their features are computed once and kept in preprocessd's cache for other runs. Default: none.", 0, 0 },
+	{ "feature-cache", "on|off", "off: compute frozen towers' features anew for each batch; the results are the same bits. Default: on.", 0, 0 },
 	{ "image-weights", "FILE", "Start the image tower from torchvision's weights (safetensors).", 0, 0 },
 	{ "text-weights", "FILE", "Start the text tower from Hugging Face's BERT weights (safetensors).", 0, 0 },
 	{ NULL, NULL, "Training", 0, 0 },

@@ -31,6 +31,7 @@ int feed_open(struct feed **out, const struct feed_options *options, struct err 
 	stream.batch_size = options->batch_size;
 	stream.image_size = options->image_size;
 	stream.max_len = options->max_len;
+	stream.dtype = options->no_pixels ? PIXEL_NONE : PIXEL_F32;
 	stream.layout = PIXEL_NHWC; /* what the image tower works on */
 	stream.slots = FEED_SLOTS;
 	stream.cancelled = options->cancelled;

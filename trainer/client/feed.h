@@ -19,6 +19,8 @@ struct feed_options {
 	const char *socket, *client_name;
 	const char *dataset, *split, *vocab; /* vocab NULL: the data set's own */
 	bool training;
+	bool no_pixels; /* batches without pixels; all else, digests included, is the same */
+	bool quiet;     /* not the feed's: no progress line while a part is read */
 	uint64_t seed;
 	uint32_t batch_size, image_size, max_len;
 	bool (*cancelled)(void *context);

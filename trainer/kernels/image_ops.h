@@ -146,5 +146,7 @@ const struct image_ops *image_ops_reference(void);
 const struct image_ops *image_ops_fast(void);
 const struct image_ops *image_ops_blas(void);
 const struct image_ops *image_ops_onednn(void); /* NULL: not built in */
+/* Of oneDNN, "" without. */
+const char *image_library_version(void);
 
 #endif

@@ -29,6 +29,11 @@ struct kernels {
 
 const struct kernels *kernels_reference(void);
 const struct kernels *kernels_fast(void);
+enum { KERNELS_TEXT_BYTES = 512 };
+/* Everything besides the input that decides the bits of a result: libraries, their versions and choices, instruction sets,
+ * threads. */
+void kernels_describe(char out[KERNELS_TEXT_BYTES]);
+
 /* OpenMP, OpenBLAS and oneDNN all use this many; 0: the cores this process may run on.
  * Returns the number set. Call once, before the first kernel. */
 int kernels_set_threads(int threads);

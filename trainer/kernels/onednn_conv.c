@@ -25,6 +25,7 @@
 #endif
 
 #if defined(HAVE_ONEDNN) && defined(DNNL_VERSION_MAJOR) && DNNL_VERSION_MAJOR == 2
+#include <stdio.h>
 #include <string.h>
 
 #include "shared/base/mem.h"
@@ -611,7 +612,21 @@ const struct image_ops *image_ops_onednn(void)
 	return &table;
 }
 
+const char *image_library_version(void)
+{
+	static char text[64];
+	const dnnl_version_t *version = dnnl_version();
+
+	snprintf(text, sizeof(text), "%d.%d.%d %.30s", version->major, version->minor, version->patch, version->hash);
+	return text;
+}
+
 #else
+
+const char *image_library_version(void)
+{
+	return "";
+}
 
 const struct image_ops *image_ops_onednn(void)
 {

@@ -45,9 +45,9 @@ static const struct {
 	const char *name;
 	struct model_config config;
 } presets[] = {
-	{ "full", { TASK_MATCH, { true, { 3, 4, 6, 3 }, 64, 224, 768 }, BERT(12, 768, 12, 3072), 768, 2, 0.3 } },
-	{ "small", { TASK_MATCH, { false, { 2, 2, 2, 2 }, 64, 112, 768 }, BERT(4, 256, 4, 1024), 768, 2, 0.3 } },
-	{ "tiny", { TASK_MATCH, { false, { 1, 1, 1, 1 }, 16, 64, 128 }, BERT(2, 64, 2, 256), 128, 2, 0.3 } },
+	{ "full", { TASK_MATCH, { true, { 3, 4, 6, 3 }, 64, 224, 768 }, BERT(12, 768, 12, 3072), 768, 2, 0.3, false, false } },
+	{ "small", { TASK_MATCH, { false, { 2, 2, 2, 2 }, 64, 112, 768 }, BERT(4, 256, 4, 1024), 768, 2, 0.3, false, false } },
+	{ "tiny", { TASK_MATCH, { false, { 1, 1, 1, 1 }, 16, 64, 128 }, BERT(2, 64, 2, 256), 128, 2, 0.3, false, false } },
 };
 
 int model_preset(struct model_config *out, const char *name, int image_size, struct err *err)
@@ -82,19 +82,36 @@ static int plan_last_stage(struct model *model, const struct model_limits *limit
 	return fusion_plan(model->fusion, limits, limits->training, err);
 }
 
+/* A frozen tower is planned for its groups whatever the batch is: the plan decides the order of additions. */
+static int plan_towers(struct model *model, const struct model_limits *limits, struct err *err)
+{
+	struct model_limits frozen = {
+		.pictures = MODEL_FROZEN_GROUP, .captions = MODEL_FROZEN_GROUP, .tokens = MODEL_FROZEN_GROUP * limits->tokens_per_caption,
+		.tokens_per_caption = limits->tokens_per_caption, .pairs = limits->pairs, .training = false,
+	};
+	const struct model_limits *image = model->config.freeze_image ? &frozen : limits;
+	int code = resnet_plan(model->image, image->pictures, image->training, err);
+
+	return code != 0 ? code : bert_plan(model->text, model->config.freeze_text ? &frozen : limits, err);
+}
+
 static int open_stages(struct model *model, const struct model_limits *limits, struct err *err)
 {
 	const struct kernels *kernels = kernels_fast();
 	const struct model_config *config = &model->config;
 	int code;
 
-	if ((code = params_open(&model->params, err)) != 0 ||
-	    (code = resnet_open(&model->image, &config->image, kernels, model->params, err)) != 0 ||
-	    (code = bert_open(&model->text, &config->text, config->features, kernels, model->params, err)) != 0 ||
-	    (code = open_last_stage(model, kernels, err)) != 0 ||
-	    (code = params_allocate(model->params, err)) != 0 ||
-	    (code = resnet_plan(model->image, limits->pictures, limits->training, err)) != 0 ||
-	    (code = bert_plan(model->text, limits, err)) != 0 ||
+	if ((code = params_open(&model->params, err)) != 0)
+		return code;
+	params_freeze(model->params, config->freeze_image);
+	if ((code = resnet_open(&model->image, &config->image, kernels, model->params, err)) != 0)
+		return code;
+	params_freeze(model->params, config->freeze_text);
+	if ((code = bert_open(&model->text, &config->text, config->features, kernels, model->params, err)) != 0)
+		return code;
+	params_freeze(model->params, false);
+	if ((code = open_last_stage(model, kernels, err)) != 0 || (code = params_allocate(model->params, err)) != 0 ||
+	    (code = plan_towers(model, limits, err)) != 0 ||
 	    (code = plan_last_stage(model, limits, err)) != 0)
 		return code;
 	return 0;

@@ -28,6 +28,8 @@
 #include "shared/base/err.h"
 #include "trainer/nn/params.h"
 
+enum { MODEL_FROZEN_GROUP = 8 }; /* pictures or captions of one call of a frozen tower */
+
 enum model_task { TASK_MATCH, TASK_CLASSIFY, TASK_CONTRAST };
 /* "match", "classify", "contrast" */
 const char *model_task_name(enum model_task task);
@@ -56,6 +58,7 @@ struct model_config {
 	int features;         /* F: 768; tiny: smaller. Fusion is Linear(2F, F), head Linear(F, classes) */
 	int classes;          /* 2 for matching, 1 (and not used) for contrast */
 	double fusion_dropout; /* 0.3 in the script; changes between steps through model_set_fusion_dropout() */
+	bool freeze_image, freeze_text; /* forward only, as for evaluation, at most MODEL_FROZEN_GROUP at a time; see encoder.h */
 };
 
 /* name: full, small, tiny. image_size 0: the preset's own (224, 112, 64).

@@ -9,9 +9,17 @@
 
 enum { ALIGN_ELEMENTS = MEM_ALIGN_BYTES / sizeof(float) };
 
-static bool is_trained(enum param_kind kind)
+static bool is_trained(const struct param *param)
 {
-	return kind != PARAM_UNUSED && kind != PARAM_BUFFER && kind != PARAM_COUNTER;
+	return !param->frozen && param->kind != PARAM_UNUSED && param->kind != PARAM_BUFFER && param->kind != PARAM_COUNTER;
+}
+
+/* The parts of the arena of values, in this order. */
+enum region { REGION_TRAINED, REGION_BUFFERS, REGION_FROZEN, REGIONS };
+
+static enum region region_of(const struct param *param)
+{
+	return param->frozen ? REGION_FROZEN : is_trained(param) ? REGION_TRAINED : REGION_BUFFERS;
 }
 
 int params_open(struct params **out, struct err *err)
@@ -54,6 +62,7 @@ int params_add(struct params *params, int *index, const char *name, enum param_k
 	memset(param, 0, sizeof(*param));
 	memcpy(param->name, name, strlen(name) + 1);
 	param->kind = kind;
+	param->frozen = params->freezing;
 	param->init = init;
 	param->init_scale = init_scale;
 	param->rank = rank;
@@ -101,22 +110,29 @@ static float *arena(size_t elements)
 	return p;
 }
 
+void params_freeze(struct params *params, bool freezing)
+{
+	params->freezing = freezing;
+}
+
 int params_allocate(struct params *params, struct err *err)
 {
 	size_t at = 0;
 
 	CHECK(params->values == NULL);
-	for (int pass = 0; pass < 2; pass++) {
+	for (int pass = 0; pass < REGIONS; pass++) {
 		for (int i = 0; i < params->count; i++) {
 			struct param *param = &params->all[i];
 
-			if (is_trained(param->kind) != (pass == 0) || param->kind == PARAM_COUNTER)
+			if (region_of(param) != (enum region)pass || param->kind == PARAM_COUNTER)
 				continue;
 			param->at = at;
 			at += size_round_up(param->count, ALIGN_ELEMENTS);
 		}
-		if (pass == 0)
+		if (pass == REGION_TRAINED)
 			params->trained_elements = at;
+		else if (pass == REGION_BUFFERS)
+			params->buffer_elements = at - params->trained_elements;
 	}
 	params->value_elements = at;
 	params->values = arena(params->value_elements);
@@ -128,7 +144,7 @@ int params_allocate(struct params *params, struct err *err)
 
 		if (param->kind != PARAM_COUNTER)
 			param->value = params->values + param->at;
-		if (is_trained(param->kind))
+		if (is_trained(param))
 			param->grad = params->grads + param->at;
 	}
 	return 0;

@@ -3,7 +3,8 @@
  *
  * Layers register what they need, then params_allocate() lays out one
  * contiguous arena for values and one for gradients, in order of registration
- * (buffers, which have no gradient, lie behind the parameters). Names and
+ * (buffers, which have no gradient, lie behind the parameters, and everything
+ * of frozen layers behind those). Names and
  * shapes are the script's state dict: `image_encoder.*` as in torchvision,
  * `text_encoder.*` as in Hugging Face's BertModel, `text_projector.*`,
  * `fusion_layer.1.*`, `fusion_layer.3.*`, `head.*`.
@@ -47,6 +48,7 @@ struct param {
 	int64_t shape[PARAM_RANK_MAX];
 	size_t count;       /* elements */
 	size_t at;          /* offset in elements from the start of the value (and gradient) arena */
+	bool frozen;        /* loaded and saved, never changed: no gradient */
 	enum param_init init;
 	float init_scale;
 	int64_t pad;
@@ -61,7 +63,9 @@ struct params {
 	float *values;      /* arena: trained_elements, then buffers */
 	float *grads;       /* arena: trained_elements */
 	size_t trained_elements; /* with the padding between entries, which stays zero */
+	size_t buffer_elements;  /* behind them: what steps change without a gradient */
 	size_t value_elements;
+	bool freezing;      /* see params_freeze() */
 };
 
 MUST_USE int params_open(struct params **out, struct err *err);
@@ -69,6 +73,8 @@ void params_close(struct params *params); /* NULL is fine */
 /* Adds one; index by which to find it after allocation. CHECKs on a duplicate name. */
 MUST_USE int params_add(struct params *params, int *index, const char *name, enum param_kind kind, enum param_init init,
 			float init_scale, int rank, const int64_t *shape, struct err *err);
+/* What is added from now on is frozen, or no longer. */
+void params_freeze(struct params *params, bool freezing);
 MUST_USE int params_allocate(struct params *params, struct err *err);
 /* Draws initial values: element e of parameter `name` depends on (seed, name, e) only. */
 void params_init(struct params *params, uint64_t seed);

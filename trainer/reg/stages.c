@@ -68,17 +68,28 @@ void stages_clean(struct stages *stages, enum model_mode image_mode, struct mode
 	struct model *model = stages->model;
 	struct model_call image = stages_image_call(stages, image_mode), text = stages_text_call(stages);
 
-	model_image_forward(model, &image, stages->pixels, stages->nhwc, stages->pictures, stages->v);
-	model_embed_forward(model, stages->ids, stages->tokens, stages->word);
-	model_text_forward(model, &text, stages->word, stages->offsets, stages->captions, stages->t);
+	if (!stages->image_frozen)
+		model_image_forward(model, &image, stages->pixels, stages->nhwc, stages->pictures, stages->v);
+	if (!stages->text_frozen) {
+		model_embed_forward(model, stages->ids, stages->tokens, stages->word);
+		model_text_forward(model, &text, stages->word, stages->offsets, stages->captions, stages->t);
+	}
 	model_fusion_forward(model, &text, stages->v, stages->pictures, stages->t, stages->captions, stages->pairs,
 			     stages->picture_positions, stages->caption_positions,
 			     model_config(model)->task == TASK_CONTRAST ? NULL : stages->logits, result);
 	model_fusion_backward(model, stages->scale, stages->dv, stages->dt);
 }
 
+void stages_image_backward(struct stages *stages, const float *dv)
+{
+	if (!stages->image_frozen)
+		model_image_backward(stages->model, dv, NULL);
+}
+
 void stages_text_backward(struct stages *stages, const float *dt)
 {
+	if (stages->text_frozen)
+		return;
 	model_text_backward(stages->model, dt, stages->dword);
 	model_embed_backward(stages->model, stages->ids, stages->tokens, stages->dword);
 }

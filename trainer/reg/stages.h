@@ -18,6 +18,7 @@ struct stages {
 	struct model *model;
 	const struct vector_ops *ops;
 	/* inputs of this micro-batch, borrowed */
+	bool image_frozen, text_frozen;    /* v, t are filled in by the caller; pixels, ids and the tower are not used */
 	const float *pixels;
 	bool nhwc;
 	int pictures;                      /* B */
@@ -49,7 +50,9 @@ struct model_call stages_text_call(const struct stages *stages);
 /* Clean forward pass through all stages, then the fusion stage's backward:
  * fills v, t, word, logits, dv, dt. The towers' backward is the caller's. */
 void stages_clean(struct stages *stages, enum model_mode image_mode, struct model_result *result);
-/* dt -> parameter gradients of the text tower and its embedding table, dword. */
+/* dv -> parameter gradients of the image tower. Nothing where it is frozen. */
+void stages_image_backward(struct stages *stages, const float *dv);
+/* dt -> parameter gradients of the text tower and its embedding table, dword. Nothing where it is frozen. */
 void stages_text_backward(struct stages *stages, const float *dt);
 
 #endif

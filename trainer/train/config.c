@@ -35,6 +35,8 @@ const struct run_field run_fields[] = {
 	FIELD("bert-dropout", RUN_REAL, bert_dropout, false),
 	FIELD("precision", RUN_TEXT, precision, false),
 	FIELD("init", RUN_TEXT, init, false),
+	FIELD("freeze", RUN_TEXT, freeze, false),
+	FIELD("feature-cache", RUN_TEXT, feature_cache, true),
 	FIELD("image-weights", RUN_TEXT, image_weights, false),
 	FIELD("text-weights", RUN_TEXT, text_weights, false),
 	FIELD("eval-every", RUN_INT, eval_every, false),
@@ -122,6 +124,8 @@ static void fill_in(struct run_config *c)
 	default_text(&c->optimizer, "adamw");
 	default_text(&c->schedule, "cosine");
 	default_text(&c->precision, "fp32");
+	default_text(&c->freeze, "none");
+	default_text(&c->feature_cache, "on");
 	default_int(&c->max_len, 64);
 	default_int(&c->batch_size, 32);
 	default_int(&c->accumulate, 1);
@@ -155,6 +159,34 @@ static int parse_negatives(const struct run_config *c, enum model_task task, int
 	if (task == TASK_CONTRAST && *out != NEGATIVES_ALL)
 		return err_set(err, ERR_USAGE, "--negatives %s: --task contrast always compares with the whole batch; leave it out, and "
 			       "choose --batch-size", c->negatives);
+	return 0;
+}
+
+static int parse_freeze(const struct run_config *c, struct run_plan *plan, struct err *err)
+{
+	bool cached = strcmp(c->feature_cache, "on") == 0;
+
+	plan->freeze_image = strcmp(c->freeze, "image") == 0;
+	plan->freeze_text = strcmp(c->freeze, "text") == 0;
+	if (strcmp(c->freeze, "image,text") == 0 || strcmp(c->freeze, "text,image") == 0)
+		plan->freeze_image = plan->freeze_text = true;
+	else if (!plan->freeze_image && !plan->freeze_text && strcmp(c->freeze, "none") != 0)
+		return err_set(err, ERR_USAGE, "--freeze: '%s' is no tower; choose image, text, image,text or none", c->freeze);
+	if (!cached && strcmp(c->feature_cache, "off") != 0)
+		return err_set(err, ERR_USAGE, "--feature-cache: '%s' is neither on nor off", c->feature_cache);
+	plan->feature_cache = cached && (plan->freeze_image || plan->freeze_text);
+	return 0;
+}
+
+/* What a frozen tower cannot take part in. */
+static int check_freeze(const struct run_config *c, const struct run_plan *plan, struct err *err)
+{
+	if (plan->task == TASK_CONTRAST && plan->freeze_image && plan->freeze_text)
+		return err_set(err, ERR_USAGE, "--freeze %s with --task contrast leaves nothing to train but a temperature; freeze one tower "
+			       "at most", c->freeze);
+	if (plan->freeze_text && plan->reg.adv.on && (plan->reg.adv.targets & ADV_TEXT))
+		return err_set(err, ERR_USAGE, "--reg %s: a frozen text tower is not run in training, so word embeddings (target=text) cannot "
+			       "be perturbed; use adv:target=feat, or freeze the image tower alone", c->reg);
 	return 0;
 }
 
@@ -195,6 +227,8 @@ int run_config_resolve(struct run_config *c, struct run_plan *plan, struct err *
 	if (plan->task == TASK_CONTRAST && plan->reg.dropout.on)
 		return err_set(err, ERR_USAGE, "--reg %s: dropout sits in front of the fusion layer, which --task contrast does not have; "
 			       "--bert-dropout is the text tower's own", c->reg);
+	if ((code = parse_freeze(c, plan, err)) != 0 || (code = check_freeze(c, plan, err)) != 0)
+		return code;
 	return check_numbers(c, err);
 }
 

@@ -28,6 +28,8 @@ struct run_config {
 	const char *train_split, *val_split;
 	const char *optimizer, *schedule, *precision;
 	const char *image_weights, *text_weights, *init;
+	const char *freeze;      /* "image", "text", both with a comma, or "none" */
+	const char *feature_cache; /* "on" or "off" */
 	const char *negatives;   /* a number or "all" */
 	int64_t image_size, batch_size, epochs, steps, seed, max_len;
 	int64_t warmup, accumulate, eval_every, checkpoint_every, threads;
@@ -55,6 +57,8 @@ struct run_plan {
 	enum model_task task;
 	enum schedule_kind schedule;
 	enum optimizer_kind optimizer;
+	bool freeze_image, freeze_text;
+	bool feature_cache;
 	int negatives;      /* NEGATIVES_ALL or a count */
 	bool validate_default; /* nobody named the split: its absence is no error */
 };

@@ -44,6 +44,8 @@ static void fill_stages(struct session *s, const struct batch *batch, uint64_t s
 {
 	struct stages *stages = &s->stages;
 
+	stages->image_frozen = s->plan.freeze_image;
+	stages->text_frozen = s->plan.freeze_text;
 	stages->pixels = batch->pixels;
 	stages->nhwc = feed_nhwc(s->feed);
 	stages->pictures = (int)batch->image_count;
@@ -88,7 +90,7 @@ static void learn(struct session *s, uint64_t epoch, struct step_sums *sums)
 	} else {
 		stages_text_backward(stages, stages->dt);
 	}
-	model_image_backward(s->model, stages->dv, NULL);
+	stages_image_backward(stages, stages->dv);
 	sums->loss += result.loss;
 	sums->accuracy += accuracy;
 	sums->batches++;
@@ -131,6 +133,18 @@ static void choose_pairs(struct session *s, const struct batch *batch, uint64_t 
 	profile_leave(before);
 }
 
+/* Of frozen towers. */
+static int take_features(struct session *s, const struct batch *batch, struct err *err)
+{
+	int code = 0;
+
+	if (s->plan.freeze_image)
+		code = source_pictures(s->train_source, batch, feed_nhwc(s->feed), NULL, s->stages.v, err);
+	if (code == 0 && s->plan.freeze_text)
+		code = source_captions(s->train_source, batch, s->stages.t, err);
+	return code;
+}
+
 static int micro_step(struct session *s, uint64_t step, uint64_t epoch, uint64_t micro, uint32_t place, uint32_t places,
 		      struct step_sums *sums, struct err *err)
 {
@@ -149,6 +163,8 @@ static int micro_step(struct session *s, uint64_t step, uint64_t epoch, uint64_t
 	if (s->pairs->list.count > 0) {
 		set_positions(s, batch, first);
 		fill_stages(s, batch, step, 1.0f / (float)places);
+		if ((code = take_features(s, batch, err)) != 0)
+			return code;
 		learn(s, epoch, sums);
 	}
 	give_back(s);
@@ -163,7 +179,7 @@ static void keep_buffers(struct session *s, bool restore)
 {
 	struct params *params = s->params;
 	float *now = params->values + params->trained_elements;
-	size_t count = params->value_elements - params->trained_elements;
+	size_t count = params->buffer_elements;
 
 	if (s->buffers == NULL)
 		return;
@@ -320,6 +336,7 @@ int loop_validate(struct session *s, struct validator *validator, const struct p
 	struct feed_options options = {
 		.socket = s->socket, .client_name = s->client_name, .dataset = s->config.data, .split = part->split,
 		.vocab = s->config.vocab, .batch_size = (uint32_t)s->config.batch_size,
+		.no_pixels = s->plan.freeze_image && s->plan.feature_cache,
 		.image_size = (uint32_t)s->config.image_size, .max_len = (uint32_t)s->config.max_len,
 		.cancelled = s->options->cancelled, .cancel_context = s->options->cancel_context,
 	};
@@ -329,6 +346,7 @@ int loop_validate(struct session *s, struct validator *validator, const struct p
 		return code;
 	if (!hash_equal(&feed_info(feed)->version, &s->version))
 		code = err_set(err, ERR_MISMATCH, "data set %s is another version now than at the start of the run", s->config.data);
+	validator_take_from(validator, part == &s->val ? s->val_source : s->train_source);
 	if (code == 0)
 		code = validator_run(validator, feed, s->options->cancelled, s->options->cancel_context, out, err);
 	feed_close(feed);

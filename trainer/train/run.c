@@ -20,7 +20,7 @@
 #include "trainer/train/outcome.h"
 #include "trainer/train/session.h"
 
-enum { NAMES_SHOWN = 12 };
+enum { NAMES_SHOWN = 12, FEATURES_WAIT_S = 600 /* as streams do by default */ };
 
 /* ---- the folder ---- */
 
@@ -172,7 +172,7 @@ static int open_feed(struct session *s, const char *split, bool training, struct
 {
 	struct feed_options options = {
 		.socket = s->socket, .client_name = s->client_name, .dataset = s->config.data, .split = split,
-		.vocab = s->config.vocab, .training = training, .seed = (uint64_t)s->config.seed,
+		.vocab = s->config.vocab, .training = training, .no_pixels = s->plan.freeze_image && s->plan.feature_cache, .seed = (uint64_t)s->config.seed,
 		.batch_size = (uint32_t)s->config.batch_size, .image_size = (uint32_t)s->config.image_size,
 		.max_len = (uint32_t)s->config.max_len, .cancelled = s->options->cancelled,
 		.cancel_context = s->options->cancel_context,
@@ -335,6 +335,21 @@ out:
 	return code;
 }
 
+/* A frozen tower stays what it is now, so what starts at random deserves a word. */
+static void warn_of_random_towers(const struct session *s)
+{
+	if (s->config.init != NULL)
+		return; /* what it lacks was listed */
+	if (s->plan.freeze_image)
+		log_warn("--freeze image: %s", s->config.image_weights == NULL ? "the image tower stays at random weights; start from some with "
+										 "--init or --image-weights" :
+										 "image_encoder.fc is this model's own and stays random");
+	if (s->plan.freeze_text)
+		log_warn("--freeze text: %s", s->config.text_weights == NULL ? "the text tower stays at random weights; start from some with "
+									       "--init or --text-weights" :
+									       "text_projector is this model's own and stays random");
+}
+
 static int initial_weights(struct session *s, struct err *err)
 {
 	int code;
@@ -345,6 +360,7 @@ static int initial_weights(struct session *s, struct err *err)
 	if ((code = load_weights(s, s->config.init, WEIGHTS_STATE, "init", err)) != 0 ||
 	    (code = load_weights(s, s->config.image_weights, WEIGHTS_IMAGE, "image-weights", err)) != 0)
 		return code;
+	warn_of_random_towers(s);
 	return load_weights(s, s->config.text_weights, WEIGHTS_TEXT, "text-weights", err);
 }
 
@@ -365,7 +381,7 @@ static int name_weights(struct session *s, struct err *err)
 static int open_buffers(struct session *s, struct err *err)
 {
 	size_t batch = (size_t)s->config.batch_size;
-	size_t running = s->params->value_elements - s->params->trained_elements;
+	size_t running = s->params->buffer_elements;
 
 	s->picture_positions = mem_array(batch, sizeof(*s->picture_positions));
 	s->caption_positions = mem_array(batch, sizeof(*s->caption_positions));
@@ -389,6 +405,8 @@ static int open_model(struct session *s, struct err *err)
 
 	s->model_config.text.vocab_size = (int)s->vocab_size;
 	s->model_config.text.pad_id = s->pad_id;
+	s->model_config.freeze_image = s->plan.freeze_image;
+	s->model_config.freeze_text = s->plan.freeze_text;
 	s->model_config.classes = s->plan.task == TASK_CLASSIFY ? (int)s->label_count : s->plan.task == TASK_MATCH ? 2 : 1;
 	s->limits = (struct model_limits){ .pictures = batch, .captions = batch, .tokens = batch * (int)s->config.max_len,
 					   .tokens_per_caption = (int)s->config.max_len, .pairs = (int)pairs, .training = true };
@@ -407,6 +425,41 @@ static int open_model(struct session *s, struct err *err)
 						    (uint32_t)batch, err)) != 0))
 		return code;
 	return open_buffers(s, err);
+}
+
+/* ---- frozen towers ---- */
+
+static int open_source(struct session *s, const struct part *part, struct source **out, struct err *err)
+{
+	char settings[128];
+	struct source_options options = {
+		.encoder = s->encoder, .features = s->model_config.features, .images = s->plan.freeze_image, .texts = s->plan.freeze_text,
+		.tables = s->plan.feature_cache, .blank = s->options->dry_run && s->plan.feature_cache, .settings = settings,
+		.version = s->version, .wait_s = FEATURES_WAIT_S,
+		.feed = {
+			.socket = s->socket, .client_name = s->client_name, .dataset = s->config.data, .split = part->split,
+			.vocab = s->config.vocab, .batch_size = (uint32_t)s->config.batch_size, .quiet = s->options->quiet,
+			.image_size = (uint32_t)s->config.image_size, .max_len = (uint32_t)s->config.max_len,
+			.cancelled = s->options->cancelled, .cancel_context = s->options->cancel_context,
+		},
+	};
+
+	snprintf(settings, sizeof(settings), "pixels ImageNet f32, precision %s", s->config.precision);
+	return source_open(out, &options, err);
+}
+
+/* With the weights that the run goes on with. */
+static int open_sources(struct session *s, struct err *err)
+{
+	int code;
+
+	if (!s->plan.freeze_image && !s->plan.freeze_text)
+		return 0;
+	if ((code = encoder_open(&s->encoder, s->model, (int)s->config.max_len, err)) != 0 ||
+	    (code = open_source(s, &s->train, &s->train_source, err)) != 0 ||
+	    (s->validates && (code = open_source(s, &s->val, &s->val_source, err)) != 0))
+		return code;
+	return 0;
 }
 
 /* ---- progress ---- */
@@ -569,6 +622,8 @@ static int train(struct session *s, struct run_result *result, struct err *err)
 		return code;
 	if (!is_complete(s))
 		announce(s);
+	if ((code = open_sources(s, err)) != 0)
+		return end_early(s, code, err);
 	progress_begin(&s->bar, "training", s->steps_total, s->options->quiet || is_complete(s));
 	progress_update(&s->bar, s->progress.step, NULL);
 	code = loop_run(s, err);
@@ -592,6 +647,9 @@ static void session_close(struct session *s)
 	tensorboard_close(s->tensorboard);
 	metrics_close(s->metrics);
 	validator_close(s->validator);
+	source_close(s->train_source);
+	source_close(s->val_source);
+	encoder_close(s->encoder);
 	adversary_close(s->adversary);
 	optimizer_close(s->optimizer);
 	decay_spans_free(&s->spans);
@@ -637,7 +695,10 @@ int run_train(struct run_options *options, struct run_result *result, struct err
 	plan_steps(s);
 	if ((code = open_model(s, err)) != 0)
 		goto out;
-	code = options->dry_run ? plan_print(s, err) : train(s, result, err);
+	if (options->dry_run)
+		code = open_sources(s, err);
+	if (code == 0)
+		code = options->dry_run ? plan_print(s, err) : train(s, result, err);
 out:
 	session_close(s);
 	return code;

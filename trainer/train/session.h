@@ -15,6 +15,7 @@
 #include "trainer/train/metrics.h"
 #include "trainer/train/pairs.h"
 #include "trainer/train/run.h"
+#include "trainer/train/source.h"
 
 enum { SESSION_PATH_BYTES = 1024, SESSION_NAME_BYTES = 128 };
 
@@ -63,6 +64,8 @@ struct session {
 	struct pairs *pairs;
 	struct decay_spans spans;
 	struct optimizer *optimizer;
+	struct encoder *encoder;     /* of frozen towers; NULL without */
+	struct source *train_source, *val_source;
 	struct validator *validator; /* NULL without validation */
 	struct schedule schedule;
 

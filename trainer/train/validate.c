@@ -8,6 +8,7 @@
 struct validator {
 	struct model *model;
 	const struct vector_ops *ops;
+	struct source *source;   /* of frozen towers, or NULL */
 	struct model_limits limits;
 	size_t features, width;
 	uint32_t pictures, captions, batch_size;
@@ -133,22 +134,30 @@ void validator_keep(struct validator *v, struct predictions *predictions)
 	v->keep = predictions;
 }
 
+void validator_take_from(struct validator *v, struct source *source)
+{
+	v->source = source;
+}
+
 static const struct model_call evaluation_call = { .mode = MODEL_EVAL, .dropout = false };
 
 /* Encodes the pictures of a batch whose features are still missing: a picture
  * with many captions may reach over several batches. */
-static void encode_pictures(struct validator *v, const struct batch *batch, bool nhwc)
+static int encode_pictures(struct validator *v, const struct batch *batch, bool nhwc, struct err *err)
 {
 	size_t side = (size_t)model_config(v->model)->image.image_size;
 	size_t picture_elements = 3 * side * side;
 	const float *pixels = batch->pixels;
 	uint32_t count;
+	int code;
 
 	memset(v->needed, 0, batch->image_count);
 	for (uint32_t i = 0; i < batch->count; i++)
 		if (!v->seen[batch->pictures[i]])
 			v->needed[batch->image_index[i]] = 1;
-	for (uint32_t from = 0; from < batch->image_count; from += count) {
+	if (source_images(v->source) && (code = source_pictures(v->source, batch, nhwc, v->needed, v->v_rows, err)) != 0)
+		return code;
+	for (uint32_t from = 0; !source_images(v->source) && from < batch->image_count; from += count) {
 		for (count = 0; from + count < batch->image_count && v->needed[from + count]; count++)
 			;
 		if (count == 0) {
@@ -167,13 +176,21 @@ static void encode_pictures(struct validator *v, const struct batch *batch, bool
 		v->seen[picture] = 1;
 		v->name[picture] = batch->sample_ids[i];
 	}
+	return 0;
 }
 
-static void encode_captions(struct validator *v, const struct batch *batch)
+static int encode_captions(struct validator *v, const struct batch *batch, struct err *err)
 {
-	model_embed_forward(v->model, batch->ids, (int)batch->token_count, v->word);
-	model_text_forward(v->model, &evaluation_call, v->word, batch->offsets, (int)batch->count,
-			   v->t + v->encoded * v->features);
+	float *t = v->t + v->encoded * v->features;
+	int code;
+
+	if (source_texts(v->source)) {
+		if ((code = source_captions(v->source, batch, t, err)) != 0)
+			return code;
+	} else {
+		model_embed_forward(v->model, batch->ids, (int)batch->token_count, v->word);
+		model_text_forward(v->model, &evaluation_call, v->word, batch->offsets, (int)batch->count, t);
+	}
 	for (uint32_t i = 0; i < batch->count; i++) {
 		v->own[v->encoded] = batch->pictures[i];
 		v->wrong[v->encoded] = batch->wrong_pictures[i];
@@ -183,6 +200,7 @@ static void encode_captions(struct validator *v, const struct batch *batch)
 						    (batch->offsets[i + 1] - batch->offsets[i]) * sizeof(*batch->ids));
 		v->encoded++;
 	}
+	return 0;
 }
 
 static void add_pair(struct validator *v, int *pairs, int *rows, uint32_t caption, uint32_t picture, int32_t label)
@@ -321,8 +339,8 @@ int validator_run(struct validator *v, struct feed *feed, bool (*cancelled)(void
 		if (batch->count > v->captions - v->encoded)
 			return err_set(err, ERR_PROTOCOL, "the daemon sent more captions than the split has");
 		feed_chain(&out->chain, &batch->digest);
-		encode_pictures(v, batch, feed_nhwc(feed));
-		encode_captions(v, batch);
+		if ((code = encode_pictures(v, batch, feed_nhwc(feed), err)) != 0 || (code = encode_captions(v, batch, err)) != 0)
+			return code;
 	}
 	if (v->encoded != v->captions)
 		return err_set(err, ERR_PROTOCOL, "the daemon sent %u of the split's %u captions", v->encoded, v->captions);

@@ -21,6 +21,7 @@
 #include "trainer/model/model.h"
 #include "trainer/train/predictions.h"
 #include "trainer/train/retrieval.h"
+#include "trainer/train/source.h"
 
 struct validation {
 	double accuracy, loss;
@@ -42,6 +43,9 @@ MUST_USE int validator_open(struct validator **out, struct model *model, const s
 void validator_close(struct validator *validator); /* NULL is fine */
 /* Fills predictions, with room for two of each caption, in every run from now on; NULL: no longer. */
 void validator_keep(struct validator *validator, struct predictions *predictions);
+
+/* Features of frozen towers come from here; borrowed. NULL: none is frozen. */
+void validator_take_from(struct validator *validator, struct source *source);
 
 /* feed: an evaluation stream that was just opened, of the split. ERR_FORMAT: the split has nothing to score.
  * cancelled (may be NULL) is asked between batches. */

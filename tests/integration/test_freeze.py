@@ -1,0 +1,259 @@
+"""--freeze: frozen towers' features through preprocessd's cache are the same bits as those computed for each batch, are
+computed once for all runs, clients and data sets, and survive restarts, damage and a refusal to keep them."""
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+from harness import BIN, SLOW, Daemon, SmallData, environment, run, write_csv, write_pictures  # noqa: E402
+import tensors  # noqa: E402
+
+TIMES = {"pairs_per_s", "data_wait_s", "seconds", "adv_cost"}
+TRAIN, VAL = 24, 9
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return SmallData(tmp_path_factory.mktemp("small"), TRAIN, VAL)
+
+
+@pytest.fixture(scope="module")
+def towers(data, tmp_path_factory):
+    """Weights to freeze, from a short run of contrast."""
+    out = tmp_path_factory.mktemp("towers") / "run"
+    with Daemon() as daemon:
+        data.add(daemon)
+        train(daemon, out, "--task", "contrast", "--epochs", "2", init=None)
+    return out / "last.safetensors"
+
+
+@pytest.fixture
+def daemon(data):
+    with Daemon() as running:
+        data.add(running)
+        yield running
+
+
+def arguments(daemon, out, *more, init, data="small"):
+    return ["--data", data, "--preset", "tiny", "--batch-size", "8", "--threads", "1", "--epochs", "2", "--out", str(out),
+            *(["--init", str(init)] if init else []), *map(str, more), *map(str, daemon.at())]
+
+
+def train(daemon, out, *more, **options):
+    result = run("trainer", *arguments(daemon, out, *more, **options))
+    assert result.returncode == 0, result.stderr
+    return result.stderr
+
+
+def lines(out):
+    found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in found]
+
+
+def same(a, b):
+    assert lines(a) == lines(b)
+    assert (a / "last.safetensors").read_bytes()[-4096:] == (b / "last.safetensors").read_bytes()[-4096:]
+    one, other = tensors.read(a / "last.safetensors"), tensors.read(b / "last.safetensors")
+    assert all((one[name].tobytes() == other[name].tobytes()) for name in one)
+
+
+def computed(stderr):
+    """{"pictures in train": (from the cache, computed), ...}"""
+    return {f"{m[1]} in {m[2]}": (int(m[3]), int(m[4]))
+            for m in re.finditer(r"features of \d+ (\w+) in (\S+): (\d+) from the cache, (\d+) computed", stderr)}
+
+
+ALL_NEW = {"pictures in train": (0, TRAIN), "captions in train": (0, TRAIN), "pictures in val": (0, VAL), "captions in val": (0, VAL)}
+ALL_THERE = {"pictures in train": (TRAIN, 0), "captions in train": (TRAIN, 0), "pictures in val": (VAL, 0), "captions in val": (VAL, 0)}
+
+
+# --- the same bits -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [["--freeze", "image,text"], ["--freeze", "image"], ["--freeze", "text"],
+                                  ["--freeze", "image,text", "--reg", "dropout+l2+adv:target=feat", "--negatives", "1"],
+                                  ["--freeze", "image,text", "--task", "classify"], ["--freeze", "image", "--task", "contrast"],
+                                  ["--freeze", "image", "--reg", "adv", "--accumulate", "2"], ["--freeze", "text,image", "--accumulate", "2"]],
+                         ids=" ".join)
+def test_cached_is_computed(daemon, towers, tmp_path, more):
+    first = train(daemon, tmp_path / "on", *more, init=towers)
+    again = train(daemon, tmp_path / "again", *more, init=towers)
+    off = train(daemon, tmp_path / "off", *more, "--feature-cache", "off", init=towers)
+    frozen = [name for name in ALL_NEW if ("pictures" in name and "image" in more[1]) or ("captions" in name and "text" in more[1])]
+    assert computed(first) == {name: ALL_NEW[name] for name in frozen}
+    assert computed(again) == {name: ALL_THERE[name] for name in frozen}
+    assert computed(off) == {}
+    same(tmp_path / "on", tmp_path / "again")
+    same(tmp_path / "on", tmp_path / "off")
+
+
+def test_digests_are_those_of_any_run(daemon, towers, tmp_path):
+    """Batches, their order and their digests do not change because of what is frozen."""
+    train(daemon, tmp_path / "free", init=towers)
+    train(daemon, tmp_path / "frozen", "--freeze", "image,text", init=towers)
+    digests = [[(line["split"], line["digest"]) for line in lines(tmp_path / name)] for name in ("free", "frozen")]
+    assert digests[0] == digests[1]
+
+
+def test_frozen_towers_stay(daemon, towers, tmp_path):
+    start = tensors.read(towers)
+    for freeze, prefixes in (("image", ("image_encoder.",)), ("text", ("text_",)), ("image,text", ("image_encoder.", "text_"))):
+        out = tmp_path / freeze
+        train(daemon, out, "--freeze", freeze, init=towers)
+        found = tensors.read(out / "last.safetensors")
+        for name, value in start.items():
+            if name.startswith(prefixes):
+                assert found[name].tobytes() == value.tobytes(), name
+        moved = [name for name, value in start.items() if name in found and found[name].tobytes() != value.tobytes()]
+        assert bool(moved) == (freeze != "image,text")
+        optimizer = tensors.read(next((out / "checkpoints").glob("step-*")) / "optimizer.safetensors")
+        assert optimizer and not any(prefix in name for name in optimizer for prefix in prefixes)
+    result = run("trainer", "eval", tmp_path / "image,text" / "last.safetensors", "--data", "small", "--json", *daemon.at())
+    assert result.returncode == 0
+    val = [line for line in lines(tmp_path / "image,text") if line["split"] == "val"][-1]
+    assert abs(json.loads(result.stdout)["loss"] - val["loss"]) < 1e-4
+
+
+def test_batch_size_does_not_matter(daemon, towers, tmp_path):
+    """Features do not depend on the batches that they were computed in."""
+    train(daemon, tmp_path / "8", "--freeze", "image,text", init=towers)
+    train(daemon, tmp_path / "5", "--freeze", "image,text", "--batch-size", "5", init=towers)
+    train(daemon, tmp_path / "5off", "--freeze", "image,text", "--batch-size", "5", "--feature-cache", "off", init=towers)
+    same(tmp_path / "5", tmp_path / "5off")
+
+
+def test_resume(daemon, towers, tmp_path):
+    process = subprocess.Popen([str(BIN / "trainer"), *arguments(daemon, tmp_path / "killed", "--freeze", "image,text", "--checkpoint-every", "1", "--eval-every", "1000",
+                                                                 "--epochs", "100", init=towers)], stderr=subprocess.DEVNULL, env=environment())
+    while not (tmp_path / "killed" / "checkpoints").exists() or not list((tmp_path / "killed" / "checkpoints").glob("step-*")):
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    result = run("trainer", "--resume", "--checkpoint-every", "1000", "--eval-every", "1000", "--out", tmp_path / "killed", *daemon.at())
+    assert result.returncode == 0 and computed(result.stderr) == ALL_THERE, result.stderr
+    train(daemon, tmp_path / "once", "--freeze", "image,text", "--epochs", "100", "--eval-every", "1000", init=towers)
+    assert lines(tmp_path / "killed") == lines(tmp_path / "once")
+
+
+# --- shared -------------------------------------------------------------------------------
+
+
+def test_two_clients_at_once(daemon, towers, tmp_path):
+    outs = [tmp_path / "a", tmp_path / "b"]
+    processes = [subprocess.Popen([str(BIN / "trainer"), *arguments(daemon, out, "--freeze", "image,text", init=towers)], text=True,
+                                  stderr=subprocess.PIPE, env=environment()) for out in outs]
+    for process in processes:
+        _, err = process.communicate(timeout=120 * SLOW)
+        assert process.returncode == 0, err
+    same(*outs)
+    # Both may have computed a row, and then the same bits. The next one computes nothing.
+    assert 2 * (TRAIN + VAL) <= daemon.status()["features_kept"] <= 4 * (TRAIN + VAL)
+    assert computed(train(daemon, tmp_path / "c", "--freeze", "image,text", init=towers)) == ALL_THERE
+
+
+def test_other_data_set_with_the_same_pictures(daemon, data, towers, tmp_path):
+    """Half of the pictures under other names and splits, and new ones."""
+    train(daemon, tmp_path / "a", "--freeze", "image", init=towers)
+    rows = data.rows[12:] + [(f"../more/{name}", f"{text} again", label) for name, text, label in write_pictures(data.folder / "more", 5, first=500)]
+    write_csv(data.folder / "other.csv", rows)
+    daemon.prepctl_ok("add", "other", "--format", "csv", "--images", data.images, "--captions", data.folder / "other.csv", "--columns",
+                      "image,caption,label", "--vocab", data.vocab, "--size", "64", "--split", "train=0.8,val=0.2")
+    found = computed(train(daemon, tmp_path / "b", "--freeze", "image", init=towers, data="other"))
+    assert sum(new for _, new in found.values()) == 5
+    assert sum(old for old, _ in found.values()) == len(data.rows) - 12
+
+
+def test_other_weights_are_other_features(daemon, towers, tmp_path):
+    train(daemon, tmp_path / "a", "--freeze", "image,text", init=towers)
+    assert computed(train(daemon, tmp_path / "b", "--freeze", "image,text", "--seed", "3", init=towers)) == ALL_THERE
+    assert computed(train(daemon, tmp_path / "c", "--freeze", "image,text", init=None)) == ALL_NEW
+    other = computed(train(daemon, tmp_path / "d", "--freeze", "image,text", "--image-size", "48", init=towers))
+    assert other == {**ALL_THERE, "pictures in train": (0, TRAIN), "pictures in val": (0, VAL)}
+    other = computed(train(daemon, tmp_path / "e", "--freeze", "image,text", "--max-len", "20", init=towers))
+    assert other == {**ALL_THERE, "captions in train": (0, TRAIN), "captions in val": (0, VAL)}
+    one_tower = dict(tensors.read(towers))
+    one_tower["text_projector.bias"] = one_tower["text_projector.bias"] + 1
+    tensors.write(tmp_path / "w.safetensors", one_tower)
+    other = computed(train(daemon, tmp_path / "f", "--freeze", "image,text", init=tmp_path / "w.safetensors"))
+    assert other == {**ALL_THERE, "captions in train": (0, TRAIN), "captions in val": (0, VAL)}
+
+
+# --- when things go wrong --------------------------------------------------------------------
+
+
+def test_restart_keeps_them(daemon, towers, tmp_path):
+    train(daemon, tmp_path / "a", "--freeze", "image,text", init=towers)
+    daemon.kill()
+    daemon.start()
+    assert computed(train(daemon, tmp_path / "b", "--freeze", "image,text", init=towers)) == ALL_THERE
+    same(tmp_path / "a", tmp_path / "b")
+
+
+def test_daemon_dies_in_between(daemon, towers, tmp_path):
+    """Killed again and again while features are computed and trained on: the same outcome."""
+    train(daemon, tmp_path / "a", "--freeze", "image,text", "--feature-cache", "off", "--epochs", "100", init=towers)
+    process = subprocess.Popen([str(BIN / "trainer"), *arguments(daemon, tmp_path / "b", "--freeze", "image,text", "--epochs", "100", init=towers)],
+                               stderr=subprocess.PIPE, env=environment(), text=True)
+    while not (tmp_path / "b" / ".lock").exists():  # it has met the daemon
+        assert process.poll() is None
+    for _ in range(4):
+        daemon.kill()
+        daemon.start()
+    _, err = process.communicate(timeout=120 * SLOW)
+    assert process.returncode == 0, err
+    same(tmp_path / "a", tmp_path / "b")
+
+
+def test_damaged_record_is_computed_again(daemon, towers, tmp_path):
+    train(daemon, tmp_path / "a", "--freeze", "image,text", init=towers)
+    assert daemon.stop() == 0
+    path = daemon.cache / "data.mdb"
+    content, damaged = bytearray(path.read_bytes()), 0
+    at = content.find(b"PPRCE\x01")
+    while at >= 0:
+        content[at + 60] ^= 0x40  # a byte of the first row's payload
+        damaged += 1
+        at = content.find(b"PPRCE\x01", at + 1)  # copy-on-write leaves old pages with the same records: all of them
+    assert damaged >= 2 * (TRAIN + VAL)
+    path.write_bytes(content)
+    daemon.start()
+    found = computed(train(daemon, tmp_path / "b", "--freeze", "image,text", init=towers))
+    assert found == ALL_NEW
+    assert "damaged features" in daemon.log.read_text()
+    same(tmp_path / "a", tmp_path / "b")
+    assert computed(train(daemon, tmp_path / "c", "--freeze", "image,text", init=towers)) == ALL_THERE
+
+
+def test_status_counts(daemon, towers, tmp_path):
+    train(daemon, tmp_path / "a", "--freeze", "image,text", init=towers)
+    status = daemon.status()
+    assert status["features_kept"] == 2 * (TRAIN + VAL) and status["feature_misses"] >= 2 * (TRAIN + VAL)
+    assert "features    hits" in daemon.prepctl_ok("status").stdout
+
+
+# --- said clearly -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more,words", [
+    (["--freeze", "head"], ["'head'", "image,text"]), (["--freeze", "image", "--feature-cache", "yes"], ["'yes'", "on nor off"]),
+    (["--freeze", "text", "--reg", "adv"], ["text tower", "target=feat"]),
+    (["--freeze", "image,text", "--task", "contrast"], ["temperature", "one tower"])])
+def test_usage(daemon, tmp_path, more, words):
+    result = run("trainer", *arguments(daemon, tmp_path / "x", *more, init=None))
+    assert result.returncode == 2
+    for word in words:
+        assert word in result.stderr
+
+
+def test_random_towers_are_told(daemon, tmp_path):
+    err = train(daemon, tmp_path / "x", "--freeze", "image,text", init=None)
+    assert "image tower stays at random weights" in err and "text tower stays at random weights" in err
+
+
+def test_dry_run(daemon, towers, tmp_path):
+    result = run("trainer", *arguments(daemon, tmp_path / "x", "--freeze", "image,text", "--dry-run", init=towers))
+    assert result.returncode == 0 and "a step" in result.stdout and computed(result.stderr) == {}

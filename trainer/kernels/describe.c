@@ -1,0 +1,24 @@
+/* What besides the input decides the bits of a result, as one line. */
+#include <cblas.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "trainer/kernels/kernels.h"
+#include "trainer/kernels/row_ops.h"
+
+void kernels_describe(char out[KERNELS_TEXT_BYTES])
+{
+	/* These change which kernels the libraries choose, or how they cut products into blocks. */
+	static const char *const variables[] = { "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA" };
+	size_t at = (size_t)snprintf(out, KERNELS_TEXT_BYTES, "images %s %s, products %s %s, rows %s, %d threads", image_ops_fast()->name,
+				     image_library_version(), openblas_get_config(), openblas_get_corename(), row_ops()->name,
+				     omp_get_max_threads());
+
+	for (size_t i = 0; i < sizeof(variables) / sizeof(variables[0]) && at < KERNELS_TEXT_BYTES; i++) {
+		const char *value = getenv(variables[i]);
+
+		if (value != NULL)
+			at += (size_t)snprintf(out + at, KERNELS_TEXT_BYTES - at, ", %s=%s", variables[i], value);
+	}
+}
