@@ -8,6 +8,7 @@ import math
 
 import torch
 from torch import nn
+import torchvision.models
 from torchvision.models import resnet
 
 PRESETS = {
@@ -35,12 +36,12 @@ def build_resnet(blocks, bottleneck, base, features):
 
 
 class Embeddings(nn.Module):
-    def __init__(self, vocab, positions, types, width, dropout):
+    def __init__(self, vocab, positions, types, width, dropout, eps):
         super().__init__()
         self.word_embeddings = nn.Embedding(vocab, width, padding_idx=0)
         self.position_embeddings = nn.Embedding(positions, width)
         self.token_type_embeddings = nn.Embedding(types, width)
-        self.LayerNorm = nn.LayerNorm(width, eps=1e-12)
+        self.LayerNorm = nn.LayerNorm(width, eps=eps)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, ids):
@@ -71,10 +72,10 @@ class SelfAttention(nn.Module):
 class Output(nn.Module):
     """dense, dropout, residual, LayerNorm: BertSelfOutput and BertOutput."""
 
-    def __init__(self, inner, width, dropout):
+    def __init__(self, inner, width, dropout, eps):
         super().__init__()
         self.dense = nn.Linear(inner, width)
-        self.LayerNorm = nn.LayerNorm(width, eps=1e-12)
+        self.LayerNorm = nn.LayerNorm(width, eps=eps)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x, residual):
@@ -82,10 +83,10 @@ class Output(nn.Module):
 
 
 class Attention(nn.Module):
-    def __init__(self, width, heads, dropout):
+    def __init__(self, width, heads, dropout, eps):
         super().__init__()
         self.self = SelfAttention(width, heads, dropout)
-        self.output = Output(width, width, dropout)
+        self.output = Output(width, width, dropout, eps)
 
     def forward(self, x, bias):
         return self.output(self.self(x, bias), x)
@@ -98,11 +99,11 @@ class Dense(nn.Module):
 
 
 class Layer(nn.Module):
-    def __init__(self, width, heads, inner, dropout):
+    def __init__(self, width, heads, inner, dropout, eps):
         super().__init__()
-        self.attention = Attention(width, heads, dropout)
+        self.attention = Attention(width, heads, dropout, eps)
         self.intermediate = Dense(width, inner)
-        self.output = Output(inner, width, dropout)
+        self.output = Output(inner, width, dropout, eps)
 
     def forward(self, x, bias):
         x = self.attention(x, bias)
@@ -110,16 +111,16 @@ class Layer(nn.Module):
 
 
 class Encoder(nn.Module):
-    def __init__(self, layers, width, heads, inner, dropout):
+    def __init__(self, layers, width, heads, inner, dropout, eps):
         super().__init__()
-        self.layer = nn.ModuleList(Layer(width, heads, inner, dropout) for _ in range(layers))
+        self.layer = nn.ModuleList(Layer(width, heads, inner, dropout, eps) for _ in range(layers))
 
 
 class Bert(nn.Module):
-    def __init__(self, layers, width, heads, inner, vocab, positions=512, types=2, dropout=0.1):
+    def __init__(self, layers, width, heads, inner, vocab, positions=512, types=2, dropout=0.1, eps=1e-12):
         super().__init__()
-        self.embeddings = Embeddings(vocab, positions, types, width, dropout)
-        self.encoder = Encoder(layers, width, heads, inner, dropout)
+        self.embeddings = Embeddings(vocab, positions, types, width, dropout, eps)
+        self.encoder = Encoder(layers, width, heads, inner, dropout, eps)
         self.pooler = Dense(width, width)
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
@@ -138,12 +139,19 @@ class Bert(nn.Module):
 
 
 class FusionModel(nn.Module):
-    def __init__(self, preset, vocab=30522, classes=2, bert_dropout=0.1, fusion_dropout=0.3):
+    """image: a torchvision ResNet's name over the preset's; text: sizes of the BERT over the preset's."""
+
+    def __init__(self, preset, vocab=30522, classes=2, bert_dropout=0.1, fusion_dropout=0.3, image=None, text=None):
         super().__init__()
-        p = PRESETS[preset]
+        p = dict(PRESETS[preset], **(text or {}))
         self.image_size, features = p["image_size"], p["features"]
-        self.image_encoder = build_resnet(p["blocks"], p["bottleneck"], p["base"], features)
-        self.text_encoder = Bert(p["layers"], p["width"], p["heads"], p["inner"], vocab, dropout=bert_dropout)
+        if image is None:
+            self.image_encoder = build_resnet(p["blocks"], p["bottleneck"], p["base"], features)
+        else:
+            self.image_encoder = getattr(torchvision.models, image)(weights=None)
+            self.image_encoder.fc = nn.Linear(self.image_encoder.fc.in_features, features)
+        more = {key: p[key] for key in ("positions", "types", "eps") if key in p}
+        self.text_encoder = Bert(p["layers"], p["width"], p["heads"], p["inner"], vocab, dropout=bert_dropout, **more)
         self.text_projector = nn.Linear(p["width"], features)
         self.fusion_layer = nn.Sequential(nn.Dropout(fusion_dropout), nn.Linear(2 * features, features), nn.ReLU(), nn.LayerNorm(features))
         self.head = nn.Linear(features, classes)

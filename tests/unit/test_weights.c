@@ -16,6 +16,7 @@
 #include "trainer/kernels/kernels.h"
 #include "trainer/model/bert.h"
 #include "trainer/model/fusion.h"
+#include "trainer/model/hf_config.h"
 #include "trainer/model/resnet.h"
 
 static struct scratch scratch;
@@ -256,7 +257,7 @@ static void test_strict(void **state)
 					      "p.text_encoder.embeddings.LayerNorm.bias", "p.head.weight" };
 	static const int64_t shapes[][2] = { { 4, 3 }, { 5, 4 }, { 5, 0 }, { 4, 0 }, { 4, 0 }, { 2, 5 } };
 	struct params *params = open_params();
-	struct tensorfile *file;
+	struct statefile *file;
 	struct draft draft = { .count = 0 };
 	struct err err;
 
@@ -264,23 +265,24 @@ static void test_strict(void **state)
 	add_f32(&draft, "m.something.else", 1, 3, 0);
 	for (size_t i = 0; i < ARRAY_LEN(needed); i++)
 		add_f32(&draft, needed[i], shapes[i][1] == 0 ? 1 : 2, shapes[i][0], shapes[i][1]);
-	assert_int_equal(tensorfile_open(&file, write_draft(&draft), &err), 0);
+	assert_int_equal(statefile_open(&file, write_draft(&draft), &err), 0);
 	assert_int_equal(weights_load_strict(params, file, "p.", &err), 0);
 	assert_memory_equal(params_find(params, "head.weight")->value, ramp, 40);
 	assert_int_equal(weights_load_strict(params, file, "", &err), ERR_MISMATCH);
 	assert_non_null(strstr(err.message, "image_encoder.conv1.weight"));
 	assert_non_null(strstr(err.message, "and 3 more"));
-	tensorfile_close(file);
+	statefile_close(file);
 	draft.count--;
-	assert_int_equal(tensorfile_open(&file, write_draft(&draft), &err), 0);
+	assert_int_equal(statefile_open(&file, write_draft(&draft), &err), 0);
 	assert_int_equal(weights_load_strict(params, file, "p.", &err), ERR_MISMATCH);
 	assert_non_null(strstr(err.message, "lacks head.weight"));
-	tensorfile_close(file);
+	statefile_close(file);
 	params_close(params);
 }
 
 /* The whole state dict of a preset, name by name, against the list that tests/parity/test_state_dict.py holds against PyTorch. */
-static void check_state_dict(const char *preset)
+/* encoders: over the preset's; NULL: as they are. */
+static void check_state_dict(const char *name, const char *preset, const char *image_encoder, const char *text_encoder)
 {
 	struct model_config config;
 	struct params *params;
@@ -293,9 +295,10 @@ static void check_state_dict(const char *preset)
 	static struct tensor_view views[PARAMS_MAX];
 	int count, lines = 0;
 
-	snprintf(path, sizeof(path), "tests/golden/state_%s.txt", preset);
+	snprintf(path, sizeof(path), "tests/golden/state_%s.txt", name);
 	assert_int_equal(fs_read(path, 1 << 20, &golden, &err), 0);
 	assert_int_equal(model_preset(&config, preset, 0, &err), 0);
+	assert_int_equal(encoders_apply(&config, image_encoder, NULL, text_encoder, &err), 0);
 	assert_int_equal(params_open(&params, &err), 0);
 	assert_int_equal(resnet_open(&resnet, &config.image, kernels_fast(), params, &err), 0);
 	assert_int_equal(bert_open(&bert, &config.text, config.features, kernels_fast(), params, &err), 0);
@@ -306,7 +309,7 @@ static void check_state_dict(const char *preset)
 			 tensor_shape_text(views[i].rank, views[i].shape, shape, sizeof(shape)));
 		const char *found = strstr(golden.data, line);
 		if (found == NULL || (found != golden.data && found[-1] != '\n'))
-			fail_msg("%s: not in PyTorch's state dict: %s", preset, line);
+			fail_msg("%s: not in PyTorch's state dict: %s", name, line);
 	}
 	for (size_t i = 0; i < golden.size; i++)
 		lines += golden.data[i] == '\n';
@@ -321,9 +324,14 @@ static void check_state_dict(const char *preset)
 static void test_state_dict(void **state)
 {
 	(void)state;
-	check_state_dict("tiny");
-	check_state_dict("small");
-	check_state_dict("full");
+	static const char text[] = "layers=3,width=96,heads=3,inner=200,positions=40,types=1";
+
+	check_state_dict("tiny", "tiny", NULL, NULL);
+	check_state_dict("small", "small", NULL, NULL);
+	check_state_dict("full", "full", NULL, NULL);
+	check_state_dict("resnet34", "tiny", "resnet34", text);
+	check_state_dict("resnet101", "tiny", "resnet101", text);
+	check_state_dict("resnet152", "tiny", "resnet152", text);
 }
 
 static int setup(void **state)

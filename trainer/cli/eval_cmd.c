@@ -13,13 +13,14 @@
 #include "trainer/cli/signals.h"
 #include "trainer/io/weights.h"
 #include "trainer/kernels/kernels.h"
+#include "trainer/model/hf_config.h"
 #include "trainer/train/about.h"
 #include "trainer/train/checkpoint.h"
 #include "trainer/train/validate.h"
 
 struct eval_options {
 	const char *data, *split, *socket, *cache, *log_level;
-	const char *preset, *task, *vocab, *predictions;
+	const char *preset, *task, *vocab, *predictions, *image_encoder, *text_encoder, *text_config;
 	int64_t image_size, max_len, batch_size, threads;
 	bool json, quiet;
 };
@@ -33,8 +34,8 @@ static const char description[] =
 	"    trainer eval runs/adv --data flowers --split test\n"
 	"    trainer eval runs/adv/last.safetensors --data flowers --split test\n"
 	"\n"
-	"A checkpoint of this program says itself what model it is. For another file with the same names, --preset, --vocab "
-	"and where it is not a match model --task say it.";
+	"A checkpoint of this program says itself what model it is. For another file with the same names (safetensors, .pth, "
+	".bin), --preset, --vocab and where they differ from the default --image-encoder, --text-encoder and --task say it.";
 
 static int parse(struct eval_options *o, int argc, char *const argv[], struct args_result *result, struct err *err)
 {
@@ -51,6 +52,12 @@ static int parse(struct eval_options *o, int argc, char *const argv[], struct ar
 		  .help = "Default: one for each core." },
 		{ .name = "preset", .kind = ARGS_TEXT, .value = &o->preset, .metavar = "NAME",
 		  .help = "full, small or tiny; for files of other programs." },
+		{ .name = "image-encoder", .kind = ARGS_TEXT, .value = &o->image_encoder, .metavar = "NAME",
+		  .help = "As in training; for files of other programs. Default: the preset's." },
+		{ .name = "text-encoder", .kind = ARGS_TEXT, .value = &o->text_encoder, .metavar = "SIZES",
+		  .help = "As in training; for files of other programs. Default: the preset's." },
+		{ .name = "text-config", .kind = ARGS_TEXT, .value = &o->text_config, .metavar = "FILE",
+		  .help = "Hugging Face's config.json with the sizes of the BERT; for files of other programs." },
 		{ .name = "task", .kind = ARGS_TEXT, .value = &o->task, .metavar = "TASK",
 		  .help = "match, classify or contrast; for files of other programs. Default: match." },
 		{ .name = "image-size", .kind = ARGS_INT, .value = &o->image_size, .metavar = "N", .min = 32, .max = RUN_IMAGE_MAX,
@@ -84,15 +91,13 @@ struct origin {
 	struct about_data data;
 };
 
-static int read_origin(const struct tensorfile *file, struct origin *origin, struct err *err)
+static int read_own_words(const struct tensorfile *file, struct origin *origin, struct err *err)
 {
 	const char *texts[] = { tensorfile_metadata(file, "config"), tensorfile_metadata(file, "model"),
 				tensorfile_metadata(file, "dataset") };
 	int code = 0;
 
-	run_config_init(&origin->config);
-	origin->ours = tensorfile_metadata(file, "checksum") != NULL;
-	for (int i = 0; code == 0 && origin->ours && i < 3; i++) {
+	for (int i = 0; code == 0 && i < 3; i++) {
 		struct json_reader reader;
 
 		if (texts[i] == NULL)
@@ -107,20 +112,29 @@ static int read_origin(const struct tensorfile *file, struct origin *origin, str
 	return code;
 }
 
-/* Sizes that only the shapes tell, for a file without metadata. */
-static int sizes_from_shapes(const struct tensorfile *file, enum model_task task, struct about_model *model, struct err *err)
+static int read_origin(const struct statefile *state, struct origin *origin, struct err *err)
 {
-	const struct tensor_view *words = tensorfile_find(file, "text_encoder.embeddings.word_embeddings.weight");
-	const char *last = task == TASK_CONTRAST ? "logit_scale" : "head.weight";
-	const struct tensor_view *head = tensorfile_find(file, last);
+	const struct tensorfile *file = statefile_safetensors(state);
 
-	if (words == NULL || head == NULL || words->rank != 2 || (task != TASK_CONTRAST && head->rank != 2))
-		return err_set(err, ERR_MISMATCH, "%s: not a model of this program (no %s)", tensorfile_path(file),
+	run_config_init(&origin->config);
+	origin->ours = file != NULL && tensorfile_metadata(file, "checksum") != NULL;
+	return origin->ours ? read_own_words(file, origin, err) : 0;
+}
+
+/* Sizes that only the shapes tell, for a file without metadata. */
+static int sizes_from_shapes(const struct statefile *file, enum model_task task, struct about_model *model, struct err *err)
+{
+	const struct state_tensor *words = statefile_find(file, "text_encoder.embeddings.word_embeddings.weight");
+	const char *last = task == TASK_CONTRAST ? "logit_scale" : "head.weight";
+	const struct state_tensor *head = statefile_find(file, last);
+
+	if (words == NULL || head == NULL || words->view.rank != 2 || (task != TASK_CONTRAST && head->view.rank != 2))
+		return err_set(err, ERR_MISMATCH, "%s: not a model of this program (no %s)", statefile_path(file),
 			       words == NULL ? "text_encoder.embeddings.word_embeddings.weight" : last);
-	if (words->shape[0] > INT32_MAX || (task != TASK_CONTRAST && head->shape[0] > INT32_MAX))
-		return err_set(err, ERR_LIMIT, "%s: impossibly large", tensorfile_path(file));
-	model->vocab_size = words->shape[0];
-	model->classes = task == TASK_CONTRAST ? 1 : head->shape[0];
+	if (words->view.shape[0] > INT32_MAX || (task != TASK_CONTRAST && head->view.shape[0] > INT32_MAX))
+		return err_set(err, ERR_LIMIT, "%s: impossibly large", statefile_path(file));
+	model->vocab_size = words->view.shape[0];
+	model->classes = task == TASK_CONTRAST ? 1 : head->view.shape[0];
 	return 0;
 }
 
@@ -143,7 +157,7 @@ static int settle_text(const char *name, const char **given, const char *recorde
 }
 
 /* Options and the file's own words together; what neither says gets a default. */
-static int settle(struct eval_options *o, const struct tensorfile *file, struct origin *origin, struct model_config *config,
+static int settle(struct eval_options *o, const struct statefile *file, struct origin *origin, struct model_config *config,
 		  struct err *err)
 {
 	const struct run_config *run = &origin->config;
@@ -151,11 +165,13 @@ static int settle(struct eval_options *o, const struct tensorfile *file, struct 
 	int code;
 
 	if ((code = settle_text("preset", &o->preset, run->preset, err)) != 0 ||
+	    (code = settle_text("image-encoder", &o->image_encoder, run->image_encoder, err)) != 0 ||
+	    (code = settle_text("text-encoder", &o->text_encoder, run->text_encoder, err)) != 0 ||
 	    (code = settle_text("task", &o->task, run->task, err)) != 0 ||
 	    (code = settle_number("image-size", &o->image_size, run->image_size, err)) != 0)
 		return code;
 	if (o->preset == NULL)
-		return err_set(err, ERR_USAGE, "%s does not say what model it is; add --preset full, small or tiny", tensorfile_path(file));
+		return err_set(err, ERR_USAGE, "%s does not say what model it is; add --preset full, small or tiny", statefile_path(file));
 	if (o->task == NULL)
 		o->task = "match";
 	if ((code = model_task_parse(&config->task, o->task, err)) != 0)
@@ -169,7 +185,8 @@ static int settle(struct eval_options *o, const struct tensorfile *file, struct 
 		o->vocab = origin->data.vocab;
 	if (!origin->ours && (code = sizes_from_shapes(file, task, &origin->model, err)) != 0)
 		return code;
-	if ((code = model_preset(config, o->preset, o->image_size < 0 ? 0 : (int)o->image_size, err)) != 0)
+	if ((code = model_preset(config, o->preset, o->image_size < 0 ? 0 : (int)o->image_size, err)) != 0 ||
+	    (code = encoders_apply(config, o->image_encoder, origin->ours ? NULL : o->text_config, o->text_encoder, err)) != 0)
 		return code;
 	o->image_size = config->image.image_size;
 	config->task = task;
@@ -186,7 +203,8 @@ static int check_data(const struct eval_options *o, const struct origin *origin,
 	if (origin->ours && !hash_equal(&origin->data.vocab_hash, &info->vocab))
 		return err_set(err, ERR_MISMATCH, "the vocabulary %s is not the one that the checkpoint was trained with (%s)",
 			       info->vocab_name, origin->data.vocab);
-	if (info->vocab_size != (uint32_t)config->text.vocab_size)
+	/* a model may have embeddings for more words than its vocabulary has, but of another file that is no proof */
+	if (origin->ours ? info->vocab_size > (uint32_t)config->text.vocab_size : info->vocab_size != (uint32_t)config->text.vocab_size)
 		return err_set(err, ERR_MISMATCH, "the vocabulary %s has %u words, the checkpoint's model %d; name another with --vocab",
 			       info->vocab_name, info->vocab_size, config->text.vocab_size);
 	if (config->task == TASK_CLASSIFY && info->label_count != (uint32_t)config->classes)
@@ -253,7 +271,7 @@ out:
 }
 
 struct evaluation {
-	struct tensorfile *file;
+	struct statefile *file;
 	struct origin origin;
 	struct feed *feed;
 	struct model *model;
@@ -280,7 +298,7 @@ static int open_evaluation(struct evaluation *e, struct eval_options *o, const c
 				       "%s: no best.safetensors in this folder; name the folder of a run that was validated, or a checkpoint", path);
 		path = e->best;
 	}
-	if ((code = tensorfile_open(&e->file, path, err)) != 0 || (code = read_origin(e->file, &e->origin, err)) != 0 ||
+	if ((code = statefile_open(&e->file, path, err)) != 0 || (code = read_origin(e->file, &e->origin, err)) != 0 ||
 	    (code = settle(o, e->file, &e->origin, &config, err)) != 0 ||
 	    (code = paths_socket(&e->socket, o->socket, false, err)) != 0)
 		return code;
@@ -301,7 +319,7 @@ static int open_evaluation(struct evaluation *e, struct eval_options *o, const c
 	validator_limits(&limits, feed.batch_size, feed.max_len);
 	if ((code = model_open(&e->model, &config, &limits, err)) != 0 ||
 	    (code = weights_load_strict(model_params(e->model), e->file, "", err)) != 0 ||
-	    (code = checkpoint_verify(e->file, &ours, err)) != 0)
+	    (e->origin.ours && (code = checkpoint_verify(statefile_safetensors(e->file), &ours, err)) != 0))
 		return code;
 	code = validator_open(&e->validator, e->model, &limits, kernels_fast()->vector, info->picture_count, info->caption_count,
 			      feed.batch_size, err);
@@ -341,7 +359,7 @@ out:
 	model_close(e.model);
 	feed_close(e.feed);
 	run_config_free(&e.origin.config);
-	tensorfile_close(e.file);
+	statefile_close(e.file);
 	mem_free(e.socket);
 	mem_free(e.best);
 	return code;

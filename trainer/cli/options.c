@@ -44,16 +44,21 @@ static const struct entry entries[] = {
 	{ NULL, NULL, "Model", 0, 0 },
 	{ "preset", "NAME", "full (ResNet-50, BERT-base, 224 px), small (ResNet-18, 4 layers of 256, 112 px), tiny. Default: full.", 0, 0 },
 	{ "image-size", "N", "Pixels a side. Default: the preset's.", 32, RUN_IMAGE_MAX },
-	{ "bert-dropout", "P", "Dropout inside the text tower. Default: 0.1.", 0, 0 },
+	{ "image-encoder", "NAME", "resnet18, resnet34, resnet50, resnet101 or resnet152. Default: the preset's.", 0, 0 },
+	{ "text-encoder", "SIZES", "Sizes of the BERT, such as layers=4,width=256,heads=4,inner=1024; also positions, types, vocab (rows of "
+	  "the word embeddings), eps, attention-dropout. What is left out stays as it is. Default: the preset's.", 0, 0 },
+	{ "text-config", "FILE", "Sizes of the BERT from Hugging Face's config.json. Default: the one beside --text-weights, where there is one.", 0, 0 },
+	{ "bert-dropout", "P", "Dropout inside the text tower. Default: 0.1, or what config.json says.", 0, 0 },
 	{ "init", "FILE",
 	  "Start from another run's weights (best.safetensors) or a state dict. What it lacks starts at random and is listed: "
-	  "after --task contrast the fusion layer and the head.", 0, 0 },
+	  "after --task contrast the fusion layer and the head. Weights are read from safetensors, .pth, .pt and .bin files (no code "
+	  "in them is run) and indexes of shards.", 0, 0 },
 	{ "freeze", "TOWERS",
 	  "image, text or image,text: these towers keep the weights they start with and run as in evaluation (running "
 	  "statistics, no dropout). Their features are computed once and kept in preprocessd's cache for other runs. Default: none.", 0, 0 },
 	{ "feature-cache", "on|off", "off: compute frozen towers' features anew for each batch; the results are the same bits. Default: on.", 0, 0 },
-	{ "image-weights", "FILE", "Start the image tower from torchvision's weights (safetensors).", 0, 0 },
-	{ "text-weights", "FILE", "Start the text tower from Hugging Face's BERT weights (safetensors).", 0, 0 },
+	{ "image-weights", "FILE", "Start the image tower from torchvision's weights.", 0, 0 },
+	{ "text-weights", "FILE", "Start the text tower from Hugging Face's BERT weights: a file, or the folder with config.json.", 0, 0 },
 	{ NULL, NULL, "Training", 0, 0 },
 	{ "reg", "SPEC", reg_spec_help, 0, 0 },
 	{ "epochs", "N", "How long: passes over the pictures. Default: 10.", 1, 1000000 },
@@ -156,8 +161,7 @@ int train_options_check(int argc, char *const argv[], struct err *err)
 	if (code == 0 && help)
 		code = err_set(err, ERR_USAGE, "--help is no option of a run");
 	if (code == 0 && (code = run_config_resolve(&options.run.config, &plan, err)) == 0)
-		code = model_preset(&model, options.run.config.preset, options.run.config.image_size < 0 ? 0 : (int)options.run.config.image_size,
-				    err);
+		code = run_config_model(&options.run.config, plan.task, false, &model, err);
 	run_config_free(&options.run.config);
 	return code;
 }

@@ -103,52 +103,47 @@ static bool same_shape(const struct tensor_view *view, const struct param *param
 	       memcmp(view->shape, param->shape, (size_t)view->rank * sizeof(view->shape[0])) == 0;
 }
 
-static int shape_mismatch(const struct tensorfile *file, const struct tensor_view *view, const struct param *param,
-			  struct err *err)
+static int shape_mismatch(const struct state_tensor *tensor, const struct param *param, struct err *err)
 {
+	const struct tensor_view *view = &tensor->view;
 	char theirs[SHAPE_BYTES], ours[SHAPE_BYTES];
 
-	return err_set(err, ERR_MISMATCH, "%s: %s has shape %s, but the model's has %s; choose the preset, vocabulary and "
-		       "classes the file was made with", tensorfile_path(file), view->name,
+	return err_set(err, ERR_MISMATCH, "%s: %s has shape %s, but the model's has %s; choose the preset, encoders, "
+		       "vocabulary and classes the file was made with", tensor->path, view->name,
 		       tensor_shape_text(view->rank, view->shape, theirs, sizeof(theirs)),
 		       tensor_shape_text(param->rank, param->shape, ours, sizeof(ours)));
 }
 
 /* Every value can be read and is finite in float32. */
-static int check_values(const struct tensorfile *file, const struct tensor_view *view, struct err *err)
+static int check_values(const struct state_tensor *tensor, struct err *err)
 {
-	size_t left = (size_t)tensor_view_elements(view), size = tensor_dtype_bytes(view->dtype);
+	int64_t total = tensor_view_elements(&tensor->view), count;
 	float *piece = mem_aligned(PIECE_ELEMENTS * sizeof(float));
-	struct tensor_view part = *view;
 	int code = 0;
 
 	if (piece == NULL)
 		return err_nomem(err, PIECE_ELEMENTS * sizeof(float));
-	part.rank = 1;
-	for (const char *data = view->data; left > 0 && code == 0; data += (size_t)part.shape[0] * size) {
-		part.shape[0] = (int64_t)(left < PIECE_ELEMENTS ? left : PIECE_ELEMENTS);
-		part.data = data;
-		part.bytes = (size_t)part.shape[0] * size;
-		left -= (size_t)part.shape[0];
-		if ((code = tensor_to_f32(&part, piece, err)) != 0)
-			err_prefix(err, "%s", tensorfile_path(file));
-		else if (!vector_ops_fast()->all_finite(piece, (size_t)part.shape[0]))
+	for (int64_t done = 0; done < total && code == 0; done += count) {
+		count = total - done < PIECE_ELEMENTS ? total - done : PIECE_ELEMENTS;
+		if ((code = state_tensor_to_f32(tensor, done, count, piece, err)) != 0)
+			err_prefix(err, "%s", tensor->path);
+		else if (!vector_ops_fast()->all_finite(piece, (size_t)count))
 			code = err_set(err, ERR_FORMAT, "%s: %s has a value that is not finite in float32; the file is from a "
-				       "run that diverged or is damaged", tensorfile_path(file), view->name);
+				       "run that diverged or is damaged", tensor->path, tensor->view.name);
 	}
 	mem_free(piece);
 	return code;
 }
 
-static int check_counter(const struct tensorfile *file, const struct tensor_view *view, struct err *err)
+static int check_counter(const struct state_tensor *tensor, struct err *err)
 {
 	int64_t value;
-	int code = tensor_to_i64(view, &value, err);
+	int code = state_tensor_to_i64(tensor, 0, 1, &value, err);
 
 	if (code != 0)
-		return err_prefix(err, "%s", tensorfile_path(file));
+		return err_prefix(err, "%s", tensor->path);
 	if (value < 0)
-		return err_set(err, ERR_FORMAT, "%s: %s is %lld; it counts batches", tensorfile_path(file), view->name,
+		return err_set(err, ERR_FORMAT, "%s: %s is %lld; it counts batches", tensor->path, tensor->view.name,
 			       (long long)value);
 	return 0;
 }
@@ -156,33 +151,33 @@ static int check_counter(const struct tensorfile *file, const struct tensor_view
 /* ---- loading: first everything is matched and checked, then copied ---- */
 
 struct match {
-	const struct tensor_view *view; /* NULL: not in the file */
+	const struct state_tensor *tensor; /* NULL: not in the file */
 };
 
-static int accept(const struct tensorfile *file, const struct tensor_view *view, struct param *param, struct match *match,
-		  struct err *err)
+static int accept(const struct state_tensor *tensor, struct param *param, struct match *match, struct err *err)
 {
-	if (match->view != NULL)
-		return err_set(err, ERR_FORMAT, "%s: %s and %s are the same parameter; remove one", tensorfile_path(file),
-			       match->view->name, view->name);
-	if (!same_shape(view, param))
-		return shape_mismatch(file, view, param, err);
-	match->view = view;
-	return param->kind == PARAM_COUNTER ? check_counter(file, view, err) : check_values(file, view, err);
+	if (match->tensor != NULL)
+		return err_set(err, ERR_FORMAT, "%s: %s and %s are the same parameter; remove one", tensor->path,
+			       match->tensor->view.name, tensor->view.name);
+	if (!same_shape(&tensor->view, param))
+		return shape_mismatch(tensor, param, err);
+	match->tensor = tensor;
+	return param->kind == PARAM_COUNTER ? check_counter(tensor, err) : check_values(tensor, err);
 }
 
 static void copy_in(struct params *params, const struct match *matches)
 {
 	for (int i = 0; i < params->count; i++) {
+		const struct state_tensor *tensor = matches[i].tensor;
 		struct param *param = &params->all[i];
 
-		if (matches[i].view == NULL)
+		if (tensor == NULL)
 			continue;
 		/* checked before: neither can fail */
 		if (param->kind == PARAM_COUNTER)
-			CHECK(tensor_to_i64(matches[i].view, &param->counter, NULL) == 0);
+			CHECK(state_tensor_to_i64(tensor, 0, 1, &param->counter, NULL) == 0);
 		else
-			CHECK(tensor_to_f32(matches[i].view, param->value, NULL) == 0);
+			CHECK(state_tensor_to_f32(tensor, 0, (int64_t)param->count, param->value, NULL) == 0);
 	}
 }
 
@@ -192,35 +187,36 @@ static int note(struct buf *list, int *count, const char *name, struct err *err)
 	return buf_printf(list, err, "%s\n", name);
 }
 
-static int match_one(struct params *params, const struct tensorfile *file, const struct tensor_view *view,
-		     enum weights_kind kind, struct match *matches, struct weights_report *report, struct err *err)
+static int match_one(struct params *params, const struct state_tensor *tensor, enum weights_kind kind, struct match *matches,
+		     struct weights_report *report, struct err *err)
 {
+	const char *name = tensor->view.name;
 	char mapped[NAME_BYTES];
-	bool known = map_name(mapped, view->name, kind);
+	bool known = map_name(mapped, name, kind);
 	struct param *param = known ? params_find(params, mapped) : NULL;
 
 	/* A temperature is left out where the model has none. */
 	if (known && param == NULL && is_skipped(mapped, kind))
-		return note(&report->skipped_names, &report->skipped, view->name, err);
+		return note(&report->skipped_names, &report->skipped, name, err);
 	if (param == NULL || !belongs(param, kind))
-		return note(&report->unexpected_names, &report->unexpected, view->name, err);
-	if (is_replaced_head(param, kind) && !same_shape(view, param))
-		return note(&report->skipped_names, &report->skipped, view->name, err);
+		return note(&report->unexpected_names, &report->unexpected, name, err);
+	if (is_replaced_head(param, kind) && !same_shape(&tensor->view, param))
+		return note(&report->skipped_names, &report->skipped, name, err);
 	report->loaded++;
-	return accept(file, view, param, &matches[param - params->all], err);
+	return accept(tensor, param, &matches[param - params->all], err);
 }
 
-static int match_all(struct params *params, const struct tensorfile *file, enum weights_kind kind, struct match *matches,
+static int match_all(struct params *params, const struct statefile *file, enum weights_kind kind, struct match *matches,
 		     struct weights_report *report, struct err *err)
 {
 	int code = 0;
 
-	for (int i = 0; code == 0 && i < tensorfile_count(file); i++)
-		code = match_one(params, file, tensorfile_at(file, i), kind, matches, report, err);
+	for (int i = 0; code == 0 && i < statefile_count(file); i++)
+		code = match_one(params, statefile_at(file, i), kind, matches, report, err);
 	for (int i = 0; code == 0 && i < params->count; i++) {
 		const struct param *param = &params->all[i];
 
-		if (matches[i].view == NULL && belongs(param, kind) && param->kind != PARAM_UNUSED &&
+		if (matches[i].tensor == NULL && belongs(param, kind) && param->kind != PARAM_UNUSED &&
 		    param->kind != PARAM_COUNTER && !is_replaced_head(param, kind))
 			code = note(&report->missing_names, &report->missing, param->name, err);
 	}
@@ -232,22 +228,22 @@ int weights_load(struct params *params, const char *path, enum weights_kind kind
 {
 	static const char *const what[] = { "this model", "a torchvision ResNet", "a Hugging Face BertModel" };
 	struct weights_report own = { 0 };
-	struct tensorfile *file = NULL;
+	struct statefile *file = NULL;
 	struct match *matches = mem_array((size_t)params->count, sizeof(*matches));
 	int code = 0;
 
 	if (matches == NULL)
 		code = err_nomem(err, (size_t)params->count * sizeof(*matches));
 	if (code == 0)
-		code = tensorfile_open(&file, path, err);
+		code = statefile_open(&file, path, err);
 	if (code == 0)
 		code = match_all(params, file, kind, matches, &own, err);
 	if (code == 0 && own.loaded == 0)
-		code = err_set(err, ERR_MISMATCH, "%s: none of its %d tensors has a name of %s", path, tensorfile_count(file),
+		code = err_set(err, ERR_MISMATCH, "%s: none of its %d tensors has a name of %s", path, statefile_count(file),
 			       what[kind]);
 	if (code == 0)
 		copy_in(params, matches);
-	tensorfile_close(file);
+	statefile_close(file);
 	mem_free(matches);
 	if (code == 0 && report != NULL)
 		*report = own;
@@ -262,14 +258,14 @@ static bool may_be_missing(const struct param *param)
 }
 
 /* "a, b, c and 7 more" */
-static int missing_error(const struct params *params, const struct tensorfile *file, const struct match *matches,
+static int missing_error(const struct params *params, const struct statefile *file, const struct match *matches,
 			 struct err *err)
 {
 	char list[MISSING_SHOWN_MAX * (PARAM_NAME_BYTES + 2) + 1] = "";
 	int missing = 0;
 
 	for (int i = 0; i < params->count; i++) {
-		if (matches[i].view != NULL || may_be_missing(&params->all[i]))
+		if (matches[i].tensor != NULL || may_be_missing(&params->all[i]))
 			continue;
 		if (missing++ < MISSING_SHOWN_MAX)
 			snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s%s", list[0] == '\0' ? "" : ", ",
@@ -279,11 +275,11 @@ static int missing_error(const struct params *params, const struct tensorfile *f
 		return 0;
 	if (missing > MISSING_SHOWN_MAX)
 		return err_set(err, ERR_MISMATCH, "%s: lacks %s and %d more of the model's tensors; is it of this preset?",
-			       tensorfile_path(file), list, missing - MISSING_SHOWN_MAX);
-	return err_set(err, ERR_MISMATCH, "%s: lacks %s; is it of this preset?", tensorfile_path(file), list);
+			       statefile_path(file), list, missing - MISSING_SHOWN_MAX);
+	return err_set(err, ERR_MISMATCH, "%s: lacks %s; is it of this preset?", statefile_path(file), list);
 }
 
-int weights_load_strict(struct params *params, const struct tensorfile *file, const char *prefix, struct err *err)
+int weights_load_strict(struct params *params, const struct statefile *file, const char *prefix, struct err *err)
 {
 	struct match *matches = mem_array((size_t)params->count, sizeof(*matches));
 	char name[NAME_BYTES];
@@ -292,11 +288,11 @@ int weights_load_strict(struct params *params, const struct tensorfile *file, co
 	if (matches == NULL)
 		return err_nomem(err, (size_t)params->count * sizeof(*matches));
 	for (int i = 0; code == 0 && i < params->count; i++) {
-		const struct tensor_view *view;
+		const struct state_tensor *tensor;
 
 		snprintf(name, sizeof(name), "%s%s", prefix, params->all[i].name);
-		if ((view = tensorfile_find(file, name)) != NULL)
-			code = accept(file, view, &params->all[i], &matches[i], err);
+		if ((tensor = statefile_find(file, name)) != NULL)
+			code = accept(tensor, &params->all[i], &matches[i], err);
 	}
 	if (code == 0)
 		code = missing_error(params, file, matches, err);

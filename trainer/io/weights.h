@@ -1,10 +1,12 @@
 /*
- * weights.h - a model's state dict in and out of safetensors files.
+ * weights.h - a model's state dict out into safetensors files, and in from any
+ * file that statefile.h opens (safetensors, torch.save(), shards, folders).
  *
  * Names and shapes are those of the PyTorch module (params.h), so a saved file
- * loads there with strict=True and back. F32, F64, F16 and BF16 are accepted,
- * integers for num_batches_tracked. A file whose values are not all finite is
- * refused, and on any error the model keeps the values it had.
+ * loads there with strict=True and back. F32, F64 (rounded to the nearest
+ * float32), F16 and BF16 (exact) are accepted, integers for
+ * num_batches_tracked. A file whose values are not all finite is refused, and
+ * on any error the model keeps the values it had.
  *
  * Three kinds of file are understood:
  *   WEIGHTS_STATE  the whole model under the script's names
@@ -23,7 +25,7 @@
 #define TRAINER_IO_WEIGHTS_H
 
 #include "shared/base/buf.h"
-#include "shared/io/tensorfile.h"
+#include "trainer/io/statefile.h"
 #include "trainer/nn/params.h"
 
 enum weights_kind { WEIGHTS_STATE, WEIGHTS_IMAGE, WEIGHTS_TEXT };
@@ -50,7 +52,7 @@ MUST_USE int weights_load(struct params *params, const char *path, enum weights_
  * parameters, running statistics and counters may be missing. prefix: names in the file are
  * prefix + name ("" for none); other names of the file are not looked at when
  * the prefix is not empty. */
-MUST_USE int weights_load_strict(struct params *params, const struct tensorfile *file, const char *prefix, struct err *err);
+MUST_USE int weights_load_strict(struct params *params, const struct statefile *file, const char *prefix, struct err *err);
 
 /* Writes every parameter, buffer, counter and unused parameter atomically.
  * metadata may be NULL when metadata_count is 0. */

@@ -8,7 +8,6 @@
 #include "trainer/nn/arena.h"
 #include "trainer/nn/layers.h"
 
-#define NORM_EPS 1e-12f
 #define INIT_DEVIATION 0.02f
 
 /* Dropout sites: the embeddings, then three of each layer. */
@@ -150,6 +149,8 @@ static int check_config(const struct bert_config *config, struct err *err)
 	if (config->width / config->heads > DENSE_HEAD_MAX)
 		return err_set(err, ERR_LIMIT, "text tower: heads of width %d; at most %d", config->width / config->heads,
 			       DENSE_HEAD_MAX);
+	if (!(config->norm_eps > 0 && config->norm_eps < 1))
+		return err_set(err, ERR_USAGE, "text tower: LayerNorm's eps is above 0 and below 1, so not %g", config->norm_eps);
 	if (config->inner < 1 || config->token_types < 1 || config->max_positions < 1 || config->pad_id < 0 ||
 	    config->vocab_size <= config->pad_id)
 		return err_set(err, ERR_USAGE, "text tower: vocabulary of %d, %d positions, %d types, inner width %d: all "
@@ -291,13 +292,14 @@ int bert_plan(struct bert *bert, const struct model_limits *limits, struct err *
 
 static struct norm_weights norm_of(const struct bert *bert, struct layer layer)
 {
-	return (struct norm_weights){ layer_weight(bert->params, layer), layer_bias(bert->params, layer), NORM_EPS };
+	return (struct norm_weights){ layer_weight(bert->params, layer), layer_bias(bert->params, layer),
+				      (float)bert->config.norm_eps };
 }
 
-static struct dropout_spec dropout_at(const struct bert *bert, int site)
+static struct dropout_spec dropout_with(const struct bert *bert, int site, double probability)
 {
 	return (struct dropout_spec){
-		.probability = bert->call.dropout ? (float)bert->config.dropout : 0.0f,
+		.probability = bert->call.dropout ? (float)probability : 0.0f,
 		.layer = (uint32_t)site,
 		.seed = bert->call.seed,
 		.step = bert->call.step,
@@ -305,9 +307,21 @@ static struct dropout_spec dropout_at(const struct bert *bert, int site)
 	};
 }
 
+static struct dropout_spec dropout_at(const struct bert *bert, int site)
+{
+	return dropout_with(bert, site, bert->config.dropout);
+}
+
 static int site_of(int layer, int which)
 {
 	return SITE_FIRST + layer * SITES_PER_LAYER + which;
+}
+
+static struct dropout_spec probs_dropout(const struct bert *bert, int layer)
+{
+	double own = bert->config.attention_dropout;
+
+	return dropout_with(bert, site_of(layer, SITE_PROBS), own < 0 ? bert->config.dropout : own);
 }
 
 static struct attention_shape attention_of(const struct bert *bert, bool last)
@@ -349,7 +363,7 @@ static void forward_attention(struct bert *bert, int number)
 	const struct dense_ops *ops = bert->kernels->dense;
 	const struct encoder_layer *layer = &bert->layers[number];
 	struct encoder_state *s = &bert->states[number];
-	struct dropout_spec drop = dropout_at(bert, site_of(number, SITE_PROBS));
+	struct dropout_spec drop = probs_dropout(bert, number);
 	bool last = number == bert->config.layers - 1;
 	int W = bert->config.width;
 	const float *weight = layer_weight(bert->params, layer->query), *bias = layer_bias(bert->params, layer->query);
@@ -475,7 +489,7 @@ static void backward_attention(struct bert *bert, int number)
 	const struct dense_ops *ops = bert->kernels->dense;
 	const struct encoder_layer *layer = &bert->layers[number];
 	const struct encoder_state *s = &bert->states[number];
-	struct dropout_spec drop = dropout_at(bert, site_of(number, SITE_PROBS));
+	struct dropout_spec drop = probs_dropout(bert, number);
 	int W = bert->config.width, T = bert->T;
 	float *dqkv = bert->wide;
 	const float *dout = backward_norm(bert, number, SITE_ATTENTION, bert->d, bert->e);
@@ -495,7 +509,7 @@ static void backward_last_attention(struct bert *bert)
 	int number = bert->config.layers - 1, W = bert->config.width, T = bert->T, C = bert->C;
 	const struct encoder_layer *layer = &bert->layers[number];
 	const struct encoder_state *s = &bert->states[number];
-	struct dropout_spec drop = dropout_at(bert, site_of(number, SITE_PROBS));
+	struct dropout_spec drop = probs_dropout(bert, number);
 	const float *weight = layer_weight(bert->params, layer->query);
 	float *dq = bert->e_first, *dctx = bert->f, *dkv = bert->wide;
 	const float *dout = backward_norm(bert, number, SITE_ATTENTION, bert->d_first, bert->e_first);

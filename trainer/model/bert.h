@@ -3,7 +3,7 @@
  *
  * Names under `text_encoder.` are those of Hugging Face's BertModel, and so
  * are semantics and initial values (word, position and type embeddings,
- * LayerNorm of eps 1e-12, GELU in the erf form, dropout on embeddings,
+ * LayerNorm, GELU in the erf form, dropout on embeddings,
  * attention probabilities and both outputs of a layer). Its pooler is carried
  * along unused. `text_projector` maps the state of a caption's first token to
  * the features.

@@ -209,7 +209,9 @@ int encoder_hash(const struct encoder *e, bool text, const char *settings, struc
 	hash_stream_add_field(stream, settings, strlen(settings));
 	hash_stream_add_field(stream, kernels, strlen(kernels));
 	hash_stream_add_u64(stream, GROUP);
-	hash_stream_add_u64(stream, text ? (uint64_t)config->text.heads : 0); /* shapes say all else */
+	/* shapes say all else */
+	hash_stream_add_u64(stream, text ? (uint64_t)config->text.heads : 0);
+	hash_stream_add_field(stream, text ? (const char *)&config->text.norm_eps : "", text ? sizeof(config->text.norm_eps) : 0);
 	for (int i = 0; i < params->count; i++) {
 		const struct param *param = params_at(params, i);
 

@@ -39,7 +39,7 @@ int model_task_parse(enum model_task *out, const char *name, struct err *err)
 }
 
 /* BERT-base's vocabulary, positions, types and padding are the same at every size. */
-#define BERT(l, w, h, i) { l, w, h, i, 30522, 512, 2, 0, 0.1 }
+#define BERT(l, w, h, i) { l, w, h, i, 30522, 512, 2, 0, 0.1, -1, 1e-12 }
 
 static const struct {
 	const char *name;

@@ -48,7 +48,9 @@ struct bert_config {
 	int layers, width, heads, inner;
 	int vocab_size, max_positions, token_types; /* 30522, 512, 2 */
 	int pad_id;
-	double dropout;       /* hidden and attention: 0.1 in the script */
+	double dropout;       /* of embeddings and layers' outputs: 0.1 in the script */
+	double attention_dropout; /* of attention probabilities; -1: the same */
+	double norm_eps;      /* of every LayerNorm: 1e-12 */
 };
 
 struct model_config {

@@ -7,12 +7,14 @@
 #include "shared/base/mem.h"
 #include "trainer/io/weights.h"
 #include "trainer/kernels/kernels.h"
+#include "trainer/model/hf_config.h"
 #include "trainer/probe/batch_file.h"
 
 enum { DIMENSION_MAX = 1 << 24, GRAD_NAME_BYTES = PARAM_NAME_BYTES + 8, EXTRA_TENSORS = 3 };
 
 struct options {
 	const char *preset, *task, *mode, *weights, *batch, *out;
+	const char *image_encoder, *text_encoder, *text_config;
 	const char *socket, *cache;
 	int64_t image_size, threads, accumulate;
 	bool pixel_gradients;
@@ -32,7 +34,8 @@ struct parts {
 struct probe {
 	struct options options;
 	struct args_result args;
-	struct tensorfile *weights, *batch_tensors;
+	struct statefile *weights;
+	struct tensorfile *batch_tensors;
 	struct model_config config;
 	struct batch_file batch;
 	struct model *model;
@@ -48,7 +51,8 @@ static const char usage[] =
 	"trainer probe --preset P [--task match|classify|contrast] [--mode train|eval] --weights FILE --batch FILE --out FILE";
 static const char description[] =
 	"Runs the model forward and backward once, dropout off, and writes logits, loss (mean over the listed pairs) and "
-	"every gradient as NAME.grad, to hold against another implementation. All files are safetensors.\n"
+	"every gradient as NAME.grad, to hold against another implementation. Files are safetensors; weights may be .pth or .bin "
+	"files too.\n"
 	"\n"
 	"    trainer probe --preset small --mode eval --weights w.safetensors --batch b.safetensors --out grads.safetensors";
 
@@ -56,6 +60,12 @@ static int parse(struct options *o, struct args_result *args, int argc, char *co
 {
 	const struct args_option options[] = {
 		{ .name = "preset", .kind = ARGS_TEXT, .value = &o->preset, .metavar = "NAME", .help = "full, small or tiny." },
+		{ .name = "image-encoder", .kind = ARGS_TEXT, .value = &o->image_encoder, .metavar = "NAME",
+		  .help = "resnet18, resnet34, resnet50, resnet101 or resnet152. Default: the preset's." },
+		{ .name = "text-encoder", .kind = ARGS_TEXT, .value = &o->text_encoder, .metavar = "SIZES",
+		  .help = "Sizes of the BERT, such as layers=4,width=256,heads=4,inner=1024. Default: the preset's." },
+		{ .name = "text-config", .kind = ARGS_TEXT, .value = &o->text_config, .metavar = "FILE",
+		  .help = "Sizes of the BERT from Hugging Face's config.json." },
 		{ .name = "task", .kind = ARGS_TEXT, .value = &o->task, .metavar = "TASK",
 		  .help = "match (the batch has pair_image, pair_text, pair_label), classify (labels) or contrast. Default: match." },
 		{ .name = "mode", .kind = ARGS_TEXT, .value = &o->mode, .metavar = "MODE",
@@ -108,17 +118,19 @@ static int check_options(struct options *o, struct err *err)
 }
 
 /* The first dimension of a matrix of the weights file. */
-static int rows_of(const struct tensorfile *file, const char *name, int *out, struct err *err)
+static int rows_of(const struct statefile *file, const char *name, int *out, struct err *err)
 {
-	const struct tensor_view *view = tensorfile_find(file, name);
+	const struct state_tensor *tensor = statefile_find(file, name);
+	const struct tensor_view *view;
 	char shape[128];
 
-	if (view == NULL)
-		return err_set(err, ERR_MISMATCH, "%s: lacks %s; it must be the whole model's state dict", tensorfile_path(file),
+	if (tensor == NULL)
+		return err_set(err, ERR_MISMATCH, "%s: lacks %s; it must be the whole model's state dict", statefile_path(file),
 			       name);
+	view = &tensor->view;
 	if (view->rank != 2 || view->shape[0] < 1 || view->shape[0] > DIMENSION_MAX)
 		return err_set(err, ERR_MISMATCH, "%s: %s has shape %s; it must be a matrix of at most %d rows",
-			       tensorfile_path(file), name, tensor_shape_text(view->rank, view->shape, shape, sizeof(shape)),
+			       tensor->path, name, tensor_shape_text(view->rank, view->shape, shape, sizeof(shape)),
 			       DIMENSION_MAX);
 	*out = (int)view->shape[0];
 	return 0;
@@ -132,7 +144,7 @@ static int configure(struct probe *probe, struct err *err)
 	int image_size, code;
 
 	if ((code = model_preset(config, o->preset, 0, err)) != 0 ||
-	    (code = tensorfile_open(&probe->weights, o->weights, err)) != 0 ||
+	    (code = statefile_open(&probe->weights, o->weights, err)) != 0 ||
 	    (code = tensorfile_open(&probe->batch_tensors, o->batch, err)) != 0 ||
 	    (code = batch_file_image_size(probe->batch_tensors, &image_size, err)) != 0)
 		return code;
@@ -141,7 +153,8 @@ static int configure(struct probe *probe, struct err *err)
 			       (int)o->image_size);
 	if ((code = model_preset(config, o->preset, image_size, err)) != 0)
 		return err_prefix(err, "%s", o->batch);
-	if ((code = model_task_parse(&config->task, o->task, err)) != 0)
+	if ((code = encoders_apply(config, o->image_encoder, o->text_config, o->text_encoder, err)) != 0 ||
+	    (code = model_task_parse(&config->task, o->task, err)) != 0)
 		return code;
 	if (config->task == TASK_CONTRAST)
 		config->classes = 1;
@@ -347,7 +360,7 @@ static void probe_free(struct probe *probe)
 	mem_free(probe->parts.weight);
 	model_close(probe->model);
 	batch_file_free(&probe->batch);
-	tensorfile_close(probe->weights);
+	statefile_close(probe->weights);
 	tensorfile_close(probe->batch_tensors);
 	mem_free(probe);
 }

@@ -8,9 +8,10 @@ int about_model_write(const struct about_model *about, struct buf *out, struct e
 {
 	return buf_printf(out, err,
 			  "{\"task\": \"%s\", \"image_size\": %" PRId64 ", \"vocab_size\": %" PRId64 ", \"classes\": %" PRId64
-			  ", \"pad_id\": %" PRId64 ", \"features\": %" PRId64 ", \"parameters\": %" PRId64 "}",
+			  ", \"pad_id\": %" PRId64 ", \"features\": %" PRId64 ", \"parameters\": %" PRId64
+			  ", \"image_encoder\": \"%s\", \"text_encoder\": \"%s\"}",
 			  model_task_name(about->task), about->image_size, about->vocab_size, about->classes,
-			  about->pad_id, about->features, about->parameters);
+			  about->pad_id, about->features, about->parameters, about->image_encoder, about->text_encoder);
 }
 
 static int read_number(struct json_reader *reader, int64_t *out, struct err *err)

@@ -9,14 +9,15 @@
 
 #include "shared/base/hash.h"
 #include "shared/base/json.h"
-#include "trainer/model/model.h"
+#include "trainer/model/encoders.h"
 
 enum { ABOUT_NAME_BYTES = 256 };
 
 struct about_model {
 	enum model_task task;
 	int64_t image_size, vocab_size, classes, pad_id;
-	int64_t features, parameters; /* for people; derived from the rest */
+	int64_t features, parameters; /* for people; derived from the rest, as are these two */
+	char image_encoder[ENCODER_TEXT_BYTES], text_encoder[ENCODER_TEXT_BYTES];
 };
 struct about_data {
 	char name[ABOUT_NAME_BYTES];

@@ -452,6 +452,7 @@ int checkpoint_restore(const char *dir, struct params *params, struct optimizer 
 {
 	char folder[CHECKPOINT_PATH_BYTES], path[CHECKPOINT_PATH_BYTES];
 	struct opened opened = { 0 };
+	struct statefile *weights = NULL;
 	bool passed_over;
 	int code;
 
@@ -462,7 +463,8 @@ int checkpoint_restore(const char *dir, struct params *params, struct optimizer 
 	code = open_newest(folder, path, &opened, &passed_over, err);
 	if (code == ERR_NOTFOUND)
 		return 0;
-	if (code != 0 || (code = weights_load_strict(params, opened.model, "", err)) != 0 ||
+	if (code != 0 || (code = statefile_borrow(&weights, opened.model, err)) != 0 ||
+	    (code = weights_load_strict(params, weights, "", err)) != 0 ||
 	    (code = optimizer_restore(optimizer, opened.moments, opened.progress.step, err)) != 0 ||
 	    (code = point_all(dir, path, &opened.progress, err)) != 0 ||
 	    (code = repair_best(dir, folder, &opened.progress, err)) != 0)
@@ -473,6 +475,7 @@ int checkpoint_restore(const char *dir, struct params *params, struct optimizer 
 	*progress = opened.progress;
 	*found = true;
 out:
+	statefile_close(weights);
 	opened_close(&opened);
 	return code;
 }

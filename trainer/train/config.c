@@ -5,8 +5,13 @@
 #include <string.h>
 
 #include "shared/base/args.h"
+#include "shared/base/log.h"
 #include "shared/base/mem.h"
+#include "trainer/model/encoders.h"
+#include "trainer/model/hf_config.h"
 #include "trainer/train/pairs.h"
+
+enum { CONFIG_PATH_BYTES = 4096 };
 
 #define FIELD(option, kind, member, free) { option, kind, offsetof(struct run_config, member), free }
 
@@ -32,6 +37,9 @@ const struct run_field run_fields[] = {
 	FIELD("schedule", RUN_TEXT, schedule, false),
 	FIELD("warmup", RUN_INT, warmup, false),
 	FIELD("clip", RUN_REAL, clip, false),
+	FIELD("image-encoder", RUN_TEXT, image_encoder, false),
+	FIELD("text-encoder", RUN_TEXT, text_encoder, false),
+	FIELD("text-config", RUN_TEXT, text_config, false),
 	FIELD("bert-dropout", RUN_REAL, bert_dropout, false),
 	FIELD("precision", RUN_TEXT, precision, false),
 	FIELD("init", RUN_TEXT, init, false),
@@ -135,7 +143,6 @@ static void fill_in(struct run_config *c)
 	default_int(&c->threads, 0);
 	default_real(&c->momentum, 0.9);
 	default_real(&c->clip, 1.0);
-	default_real(&c->bert_dropout, 0.1);
 	default_real(&c->lr, strcmp(c->optimizer, "sgd") == 0 ? 0.01 : 3e-4);
 	if (c->steps < 0)
 		default_int(&c->epochs, 10);
@@ -200,7 +207,7 @@ static int check_numbers(const struct run_config *c, struct err *err)
 		return err_set(err, ERR_USAGE, "--momentum is at least 0 and below 1, so not %g", c->momentum);
 	if (!(c->clip >= 0))
 		return err_set(err, ERR_USAGE, "--clip is a norm, or 0 for no clipping, so not %g", c->clip);
-	if (!(c->bert_dropout >= 0 && c->bert_dropout < 1))
+	if (!isnan(c->bert_dropout) && !(c->bert_dropout >= 0 && c->bert_dropout < 1))
 		return err_set(err, ERR_USAGE, "--bert-dropout is at least 0 and below 1, so not %g", c->bert_dropout);
 	return 0;
 }
@@ -230,6 +237,64 @@ int run_config_resolve(struct run_config *c, struct run_plan *plan, struct err *
 	if ((code = parse_freeze(c, plan, err)) != 0 || (code = check_freeze(c, plan, err)) != 0)
 		return code;
 	return check_numbers(c, err);
+}
+
+/* ---- the model ---- */
+
+/* The sizes in a config.json, where one is named or lies beside the weights. Dropout that was asked for stays. */
+static int read_text_config(struct run_config *c, struct bert_config *text, struct err *err)
+{
+	char beside[CONFIG_PATH_BYTES];
+	const char *path = c->text_config;
+	int code;
+
+	if (path == NULL && c->text_weights != NULL && hf_config_beside(c->text_weights, beside, sizeof(beside)))
+		path = beside;
+	if (path == NULL)
+		return 0;
+	if ((code = hf_config_read(text, path, err)) != 0)
+		return path == beside ? err_prefix(err, "--text-weights (name another file with --text-config)") :
+					err_prefix(err, "--text-config");
+	if (isnan(c->bert_dropout))
+		c->bert_dropout = text->dropout;
+	else
+		text->attention_dropout = -1;
+	log_info("text tower as %s says: %d layers of width %d", path, text->layers, text->width);
+	return 0;
+}
+
+static int record_text_encoder(struct run_config *c, const struct bert_config *text, struct err *err)
+{
+	char canonical[ENCODER_TEXT_BYTES];
+	int field = run_field_index("text-encoder");
+	char *copy = mem_strdup(text_encoder_text(text, canonical));
+
+	if (copy == NULL)
+		return err_nomem(err, sizeof(canonical));
+	mem_free(c->owned[field]);
+	c->text_encoder = c->owned[field] = copy;
+	return 0;
+}
+
+int run_config_model(struct run_config *c, enum model_task task, bool recorded, struct model_config *out, struct err *err)
+{
+	struct bert_config *text = &out->text;
+	int code;
+
+	if ((code = model_preset(out, c->preset, c->image_size < 0 ? 0 : (int)c->image_size, err)) != 0 ||
+	    (c->image_encoder != NULL && (code = image_encoder_set(&out->image, c->image_encoder, err)) != 0))
+		return code;
+	text->vocab_size = 0;
+	if ((!recorded && (code = read_text_config(c, text, err)) != 0) ||
+	    (c->text_encoder != NULL && (code = text_encoder_set(text, c->text_encoder, err)) != 0))
+		return code;
+	default_real(&c->bert_dropout, 0.1);
+	text->dropout = c->bert_dropout;
+	if (text->attention_dropout == text->dropout)
+		text->attention_dropout = -1;
+	out->task = task;
+	c->image_size = out->image.image_size;
+	return record_text_encoder(c, text, err);
 }
 
 /* ---- JSON ---- */
@@ -326,12 +391,26 @@ static bool same_reg(const char *a, const char *b)
 	return strcmp(one, other) == 0;
 }
 
+/* What is said again changes nothing of what is recorded. */
+static bool same_text_encoder(const char *again, const char *recorded)
+{
+	char one[ENCODER_TEXT_BYTES], other[ENCODER_TEXT_BYTES];
+	struct bert_config config = { .attention_dropout = -1 };
+
+	if (again == NULL || recorded == NULL || text_encoder_set(&config, recorded, NULL) != 0)
+		return same_text(again, recorded);
+	text_encoder_text(&config, one);
+	return text_encoder_set(&config, again, NULL) != 0 || strcmp(text_encoder_text(&config, other), one) == 0;
+}
+
 static bool same_field(const struct run_config *a, const struct run_config *b, int field)
 {
 	switch (run_fields[field].kind) {
 	case RUN_TEXT:
 		if (strcmp(run_fields[field].name, "reg") == 0)
 			return same_reg(*text_of(a, field), *text_of(b, field));
+		if (strcmp(run_fields[field].name, "text-encoder") == 0)
+			return same_text_encoder(*text_of(a, field), *text_of(b, field));
 		return same_text(*text_of(a, field), *text_of(b, field));
 	case RUN_INT:
 		return *int_of(a, field) == *int_of(b, field);

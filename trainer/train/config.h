@@ -27,6 +27,7 @@ struct run_config {
 	const char *data, *reg, *task, *preset, *vocab;
 	const char *train_split, *val_split;
 	const char *optimizer, *schedule, *precision;
+	const char *image_encoder, *text_encoder, *text_config; /* text_encoder: canonical once the model is configured */
 	const char *image_weights, *text_weights, *init;
 	const char *freeze;      /* "image", "text", both with a comma, or "none" */
 	const char *feature_cache; /* "on" or "off" */
@@ -68,6 +69,15 @@ void run_config_free(struct run_config *config);
 /* Checks every value and fills in what was not said, except what depends on
  * the data (warmup). ERR_USAGE names the option. */
 MUST_USE int run_config_resolve(struct run_config *config, struct run_plan *plan, struct err *err);
+
+/* The model that a resolved config describes; classes depend on the data, and
+ * so does text.vocab_size where it is 0. The text tower's sizes are the
+ * preset's, or those of text-config (else of the config.json beside
+ * text-weights), changed by text-encoder. What comes out is put into
+ * text_encoder and bert_dropout, so that a record is enough to build the model
+ * again: with `recorded`, no file is looked at. ERR_USAGE names the option. */
+MUST_USE int run_config_model(struct run_config *config, enum model_task task, bool recorded, struct model_config *out,
+			      struct err *err);
 
 /* The JSON object of all fields. */
 MUST_USE int run_config_write(const struct run_config *config, struct buf *out, struct err *err);

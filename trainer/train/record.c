@@ -30,6 +30,8 @@ int record_about(struct session *s, struct err *err)
 	struct about_data data = { .version = s->version, .vocab_hash = s->vocab };
 	int code;
 
+	image_encoder_text(&s->model_config.image, model.image_encoder);
+	text_encoder_text(&s->model_config.text, model.text_encoder);
 	snprintf(data.name, sizeof(data.name), "%s", s->config.data);
 	snprintf(data.vocab, sizeof(data.vocab), "%s", s->vocab_name);
 	buf_clear(&s->about_config);

@@ -119,7 +119,7 @@ static int take_folder(struct session *s, struct err *err)
 
 /* ---- configuration ---- */
 
-static int adopt_recorded(struct session *s, struct err *err)
+static int adopt_recorded(struct session *s, bool *adopted, struct err *err)
 {
 	struct run_config recorded;
 	struct hash version, vocab;
@@ -133,6 +133,7 @@ static int adopt_recorded(struct session *s, struct err *err)
 		if (lost)
 			log_warn("%s/run.json is missing or damaged; the newest checkpoint says what the run was configured to do", s->dir);
 		code = run_config_adopt(&s->config, &recorded, s->options->given, s->dir, err);
+		*adopted = code == 0;
 		if (code == 0 && s->config.threads != recorded.threads)
 			log_warn("the run was started with %lld threads: with %lld the last bits of its results will differ",
 				 (long long)recorded.threads, (long long)s->config.threads);
@@ -143,6 +144,7 @@ static int adopt_recorded(struct session *s, struct err *err)
 
 static int configure(struct session *s, struct err *err)
 {
+	bool recorded = false;
 	int code;
 
 	if (s->options->out != NULL) {
@@ -151,18 +153,14 @@ static int configure(struct session *s, struct err *err)
 	} else if ((code = run_default_out(&s->config, s->dir, sizeof(s->dir), err)) != 0) {
 		return code;
 	}
-	if (s->options->resume && (code = adopt_recorded(s, err)) != 0)
+	if (s->options->resume && (code = adopt_recorded(s, &recorded, err)) != 0)
 		return code;
 	if ((code = run_config_resolve(&s->config, &s->plan, err)) != 0 ||
-	    (code = model_preset(&s->model_config, s->config.preset, s->config.image_size < 0 ? 0 : (int)s->config.image_size,
-				 err)) != 0)
+	    (code = run_config_model(&s->config, s->plan.task, recorded, &s->model_config, err)) != 0)
 		return code;
-	s->config.image_size = s->model_config.image.image_size;
 	if (s->config.max_len > s->model_config.text.max_positions)
 		return err_set(err, ERR_USAGE, "--max-len %lld: the text tower has %d positions", (long long)s->config.max_len,
 			       s->model_config.text.max_positions);
-	s->model_config.task = s->plan.task;
-	s->model_config.text.dropout = s->config.bert_dropout;
 	return s->options->dry_run ? 0 : check_folder(s, err);
 }
 
@@ -403,7 +401,11 @@ static int open_model(struct session *s, struct err *err)
 	int batch = (int)s->config.batch_size;
 	int code;
 
-	s->model_config.text.vocab_size = (int)s->vocab_size;
+	if (s->model_config.text.vocab_size == 0)
+		s->model_config.text.vocab_size = (int)s->vocab_size;
+	else if ((uint32_t)s->model_config.text.vocab_size < s->vocab_size)
+		return err_set(err, ERR_MISMATCH, "the text tower has embeddings of %d words, the vocabulary %s %u; name the vocabulary that the "
+			       "weights were made with by --vocab", s->model_config.text.vocab_size, s->vocab_name, s->vocab_size);
 	s->model_config.text.pad_id = s->pad_id;
 	s->model_config.freeze_image = s->plan.freeze_image;
 	s->model_config.freeze_text = s->plan.freeze_text;

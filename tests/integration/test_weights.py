@@ -1,0 +1,169 @@
+"""Runs that start from other programs' weights: a Hugging Face folder, torchvision's files, towers of other sizes; what is
+recorded of them is enough for --resume and eval, and what comes out loads into the PyTorch module with strict=True."""
+import json
+import os
+import shutil
+import sys
+
+import pytest
+
+torch = pytest.importorskip("torch")
+torchvision = pytest.importorskip("torchvision")
+
+sys.path.insert(0, os.path.dirname(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "parity"))
+import tensors  # noqa: E402
+from harness import run  # noqa: E402
+from test_train import daemon, data, lines, record, same_outcome, start, train, train_ok, wait_for_lines  # noqa: E402,F401
+from torch_model import Bert, FusionModel  # noqa: E402
+
+SIZES = dict(layers=3, width=96, heads=3, inner=200, positions=80, types=1)
+ROWS = 100  # more embeddings than the vocabulary has words
+CONFIG = {"model_type": "bert", "hidden_act": "gelu", "hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 3,
+          "intermediate_size": 200, "max_position_embeddings": 80, "type_vocab_size": 1, "vocab_size": ROWS, "layer_norm_eps": 1e-6,
+          "hidden_dropout_prob": 0.05, "attention_probs_dropout_prob": 0.15, "pad_token_id": 0, "initializer_range": 0.02}
+RECORDED = "layers=3,width=96,heads=3,inner=200,positions=80,types=1,eps=1e-06,vocab=100,attention-dropout=0.15"
+
+
+def old_name(name):
+    """As BertForPreTraining of TensorFlow's days called it."""
+    return "bert." + name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    """A folder as save_pretrained() writes it, and the BertModel's state dict."""
+    folder = tmp_path_factory.mktemp("hf")
+    torch.manual_seed(1)
+    state = Bert(SIZES["layers"], SIZES["width"], SIZES["heads"], SIZES["inner"], ROWS, positions=80, types=1).state_dict()
+    for value in state.values():
+        value.add_(torch.randn_like(value) * 0.01)
+    whole = {old_name(name): value for name, value in state.items()}
+    whole.update({"bert.embeddings.position_ids": torch.arange(80)[None], "cls.predictions.bias": torch.zeros(ROWS),
+                  "cls.predictions.transform.LayerNorm.gamma": torch.ones(96), "cls.seq_relationship.weight": torch.zeros(2, 96)})
+    torch.save(whole, folder / "pytorch_model.bin")
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    return folder, state
+
+
+def load_strict(path, **kind):
+    """The file in the PyTorch module, and its tensors."""
+    state = tensors.read(path)
+    FusionModel("tiny", ROWS, **kind).load_state_dict({name: torch.from_numpy(value.copy()) for name, value in state.items()}, strict=True)
+    return state
+
+
+def test_towers_of_other_sizes_from_their_files(daemon, bert, tmp_path):  # noqa: F811
+    folder, state = bert
+    torch.manual_seed(2)
+    net = torchvision.models.resnet34(weights=None)
+    torch.save({"state_dict": {"module." + name: value for name, value in net.state_dict().items()}}, tmp_path / "resnet34.pth",
+               _use_new_zipfile_serialization=False)
+    # the first step has rate 0, so what comes out is what went in
+    result = train(daemon, tmp_path / "run", "--image-encoder", "resnet34", "--image-weights", tmp_path / "resnet34.pth", "--text-weights", folder,
+                   "--steps", "1", "--warmup", "1", "--optimizer", "sgd")
+    assert result.returncode == 0, result.stderr
+    assert "0 missing, 0 unexpected, 2 left out on purpose" in result.stderr, result.stderr  # fc
+    assert "0 missing, 0 unexpected, 4 left out on purpose" in result.stderr, result.stderr  # cls.*, position_ids
+    out = load_strict(tmp_path / "run" / "last.safetensors", image="resnet34", text=SIZES)
+    for name, value in state.items():
+        assert (out["text_encoder." + name] == value.numpy()).all(), name
+    compared = 0
+    for name, value in net.state_dict().items():
+        if not name.startswith("fc.") and "running" not in name and "tracked" not in name:
+            assert (out["image_encoder." + name] == value.numpy()).all(), name
+            compared += 1
+    assert compared == 108
+    said = record(tmp_path / "run")
+    assert said["config"]["text-encoder"] == RECORDED and said["config"]["bert-dropout"] == 0.05
+    assert said["model"]["image_encoder"] == "resnet34" and said["model"]["text_encoder"] == RECORDED and said["model"]["vocab_size"] == ROWS
+    evaluated = run("trainer", "eval", tmp_path / "run", "--data", "small", "--json", *daemon.at())
+    assert json.loads(evaluated.stdout)["accuracy"] == lines(tmp_path / "run", "val")[-1]["accuracy"]
+    # the same weights in a file that says nothing about itself
+    torch.save({name: torch.from_numpy(value.copy()) for name, value in out.items()}, tmp_path / "anonymous.pth")
+    words = ["trainer", "eval", tmp_path / "anonymous.pth", "--data", "small", "--json", "--preset", "tiny", "--image-encoder", "resnet34", *daemon.at()]
+    plain = run(*words, "--text-config", folder / "config.json")
+    assert plain.returncode == 1 and "100" in plain.stderr  # no proof that the vocabulary is the one
+
+
+def test_record_is_enough_to_go_on(daemon, bert, tmp_path):  # noqa: F811
+    folder, _ = bert
+    mine = tmp_path / "hf"
+    shutil.copytree(folder, mine)
+    options = ["--text-weights", mine, "--epochs", "3", "--checkpoint-every", "1"]
+    whole = train_ok(daemon, tmp_path / "whole", *options)
+    out = tmp_path / "killed"
+    process = start(daemon, out, *options)
+    wait_for_lines(process, out, 5)
+    process.kill()
+    process.communicate()
+    shutil.rmtree(mine)
+    result = run("trainer", "--resume", "--out", out, "--text-encoder", "layers=3,width=96", *daemon.at())
+    assert result.returncode == 0, result.stderr
+    same_outcome(whole, out)
+    result = run("trainer", "--resume", "--out", out, "--text-encoder", "layers=2", *daemon.at())
+    assert result.returncode == 1 and "--text-encoder" in result.stderr and "layers=3" in result.stderr, result.stderr
+
+
+def test_options_over_config_json(daemon, bert, tmp_path):  # noqa: F811
+    folder, _ = bert
+    out = train_ok(daemon, tmp_path / "run", "--text-weights", folder, "--text-encoder", "eps=1e-12", "--bert-dropout", "0.3", "--steps", "1")
+    said = record(out)["config"]
+    assert said["bert-dropout"] == 0.3 and "eps=1e-12" in said["text-encoder"] and "attention-dropout" not in said["text-encoder"]
+    out = train_ok(daemon, tmp_path / "sizes", "--text-config", folder, "--steps", "1")
+    assert record(out)["config"]["text-encoder"] == RECORDED
+    load_strict(out / "last.safetensors", text=SIZES)
+    out = train_ok(daemon, tmp_path / "none", "--steps", "1")
+    assert record(out)["config"]["text-encoder"].startswith("layers=2,width=64,heads=2,inner=256,positions=512")
+
+
+def test_init_from_pth(daemon, tmp_path):  # noqa: F811
+    first = train_ok(daemon, tmp_path / "first", "--steps", "2")
+    state = {name: torch.from_numpy(value.copy()) for name, value in tensors.read(first / "last.safetensors").items()}
+    torch.save({"model": state}, tmp_path / "first.pth")
+    one = train_ok(daemon, tmp_path / "one", "--init", first / "last.safetensors", "--steps", "2")
+    other = train_ok(daemon, tmp_path / "other", "--init", tmp_path / "first.pth", "--steps", "2")
+    assert lines(one, timeless=True) == lines(other, timeless=True)
+
+
+def test_attention_dropout_is_its_own(daemon, tmp_path):  # noqa: F811
+    runs = {spec: train_ok(daemon, tmp_path / str(number), "--text-encoder", spec, "--bert-dropout", "0.2", "--steps", "1")
+            for number, spec in enumerate(("attention-dropout=0.2", "attention-dropout=0.5", "layers=2"))}
+    losses = {spec: lines(out, "train")[0]["loss"] for spec, out in runs.items()}
+    assert losses["attention-dropout=0.2"] == losses["layers=2"] != losses["attention-dropout=0.5"]
+
+
+def test_frozen_features_are_of_one_encoder(daemon, tmp_path):  # noqa: F811
+    """The features that the daemon keeps are not taken for those of a BERT that differs in what no weight shows."""
+    losses = set()
+    for number, spec in enumerate(("eps=1e-12", "eps=1e-3", "heads=4")):
+        out = train_ok(daemon, tmp_path / str(number), "--freeze", "text", "--text-encoder", spec, "--steps", "1")
+        losses.add(lines(out, "train")[0]["loss"])
+    assert len(losses) == 3
+
+
+@pytest.mark.parametrize("words,code,needles", [
+    (["--image-encoder", "vit"], 2, ["vit", "resnet50"]),
+    (["--text-encoder", "layers=4;width=3"], 2, ["layers"]),
+    (["--text-encoder", "vocab=5"], 1, ["vocabulary", "--vocab"]),
+    (["--text-config", "/nonexistent/config.json"], 1, ["--text-config", "/nonexistent"]),
+    (["--text-weights", "/nonexistent"], 1, ["--text-weights", "/nonexistent"]),
+    (["--text-encoder", "positions=16"], 2, ["--max-len", "16"]),
+], ids=lambda value: " ".join(value) if isinstance(value, list) else None)
+def test_refused(daemon, tmp_path, words, code, needles):  # noqa: F811
+    result = train(daemon, tmp_path / "run", *words)
+    assert result.returncode == code, result.stderr
+    for needle in needles:
+        assert needle in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_size_without_config_says_what_to_do(daemon, bert, tmp_path):  # noqa: F811
+    folder, _ = bert
+    shutil.copy(folder / "pytorch_model.bin", tmp_path / "alone.bin")
+    result = train(daemon, tmp_path / "run", "--text-weights", tmp_path / "alone.bin")
+    assert result.returncode == 1 and "has shape" in result.stderr and "encoders" in result.stderr, result.stderr
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "hidden_act": "silu"}))
+    result = train(daemon, tmp_path / "run", "--text-weights", tmp_path / "alone.bin")
+    assert result.returncode == 1 and "silu" in result.stderr and "--text-config" in result.stderr, result.stderr
