@@ -122,7 +122,10 @@ static int work_explain(struct worker *worker, struct control *control, struct e
 {
 	const Wire__ExplainPicture *request = control->request->explain_picture;
 	Wire__ExplainReply explained = WIRE__EXPLAIN_REPLY__INIT;
+	ProtobufCBinaryData features[FEATURES_EXPLAINED];
+	struct hash fingerprints[FEATURES_EXPLAINED];
 	struct prepare_explained found;
+	size_t count = 0;
 	int code;
 
 	if (request->transform == NULL || request->path.len == 0)
@@ -135,8 +138,14 @@ static int work_explain(struct worker *worker, struct control *control, struct e
 	if (code == 0)
 		code = prepare_explain(worker, &settings, path, &control->connection->rights, &found, err);
 	mem_free(path);
+	if (code == 0)
+		code = features_explain(worker, &found.content, fingerprints, &count, err);
 	if (code != 0)
 		return code;
+	for (size_t i = 0; i < count; i++)
+		features[i] = (ProtobufCBinaryData){ HASH_BYTES, fingerprints[i].bytes };
+	explained.n_features = count;
+	explained.features = features;
 	char reason[ERR_MESSAGE_BYTES];
 	explained.content = (ProtobufCBinaryData){ HASH_BYTES, found.content.bytes };
 	explained.fingerprint = (ProtobufCBinaryData){ HASH_BYTES, settings.fingerprint.bytes };
