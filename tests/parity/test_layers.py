@@ -115,7 +115,8 @@ def check_conv(folder, table, shape, n, threads=1):
     y.backward(torch.from_numpy(dy))
     found = kernel(folder, table, "conv", {"x": x, "w": w, "dy": dy.transpose(0, 2, 3, 1)}, threads, stride=stride, pad=pad)
     nhwc = (0, 2, 3, 1)
-    compare(found, {"y": y.permute(nhwc), "dx": a.grad.permute(nhwc), "dx_added": a.grad.permute(nhwc) + torch.from_numpy(x), "dw": b.grad})
+    compare(found, {"y": y.permute(nhwc), "dx": a.grad.permute(nhwc), "dx_added": a.grad.permute(nhwc) + torch.from_numpy(x), "dw": b.grad},
+            LIMIT if size < 100 else 3 * LIMIT)  # sums over 37,632 places
 
 
 def test_the_shapes_are_those_of_the_towers():
