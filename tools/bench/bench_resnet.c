@@ -8,7 +8,7 @@
  *       IN holds the tower's parameters under torchvision's names (`conv1.weight` ...), `image` (B,3,S,S) and `dv`
  *       (B,768); OUT gets `v`, `dimage`, NAME.grad, and the running statistics afterwards.
  *
- * ARCH: resnet18, resnet50, tiny. MODE: train, keep, eval, inference. KERNELS: fast, onednn, openblas, reference.
+ * ARCH: resnet18, resnet50, tiny. MODE: train, keep, eval, inference. KERNELS: fast, onednn, openblas, reference, bf16.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -49,6 +49,8 @@ static bool choose_kernels(struct kernels *out, const char *name)
 	*out = strcmp(name, "reference") == 0 ? *kernels_reference() : *kernels_fast();
 	if (strcmp(name, "onednn") == 0)
 		out->image = image_ops_onednn();
+	else if (strcmp(name, "bf16") == 0)
+		out->image = image_ops_bf16();
 	else if (strcmp(name, "openblas") == 0)
 		out->image = image_ops_blas();
 	else if (strcmp(name, "fast") != 0 && strcmp(name, "reference") != 0)

@@ -20,7 +20,7 @@
 
 struct eval_options {
 	const char *data, *split, *socket, *cache, *log_level;
-	const char *preset, *task, *vocab, *predictions, *image_encoder, *text_encoder, *text_config;
+	const char *preset, *task, *vocab, *predictions, *precision, *image_encoder, *text_encoder, *text_config;
 	int64_t image_size, max_len, batch_size, threads;
 	bool json, quiet;
 };
@@ -50,6 +50,8 @@ static int parse(struct eval_options *o, int argc, char *const argv[], struct ar
 		  .help = "Captions encoded at a time. Default: as in training, else 32." },
 		{ .name = "threads", .kind = ARGS_INT, .value = &o->threads, .metavar = "N", .min = 1, .max = 1024,
 		  .help = "Default: one for each core." },
+		{ .name = "precision", .kind = ARGS_TEXT, .value = &o->precision, .metavar = "P",
+		  .help = "fp32 or bf16. Default: as in training, else fp32." },
 		{ .name = "preset", .kind = ARGS_TEXT, .value = &o->preset, .metavar = "NAME",
 		  .help = "full, small or tiny; for files of other programs." },
 		{ .name = "image-encoder", .kind = ARGS_TEXT, .value = &o->image_encoder, .metavar = "NAME",
@@ -261,8 +263,9 @@ static int print_json(const struct eval_options *o, const char *path, const stru
 	    (code = buf_add_text(&out, ", \"loss\": ", err)) != 0 || (code = json_add_real(&out, val->loss, err)) != 0 ||
 	    (code = buf_add_text(&out, ", \"ece\": ", err)) != 0 || (code = json_add_real(&out, val->ece, err)) != 0 ||
 	    (val->has_recalls && (code = add_recalls(&out, val, err)) != 0) ||
-	    (code = buf_printf(&out, err, ", \"pairs\": %" PRIu64 ", \"pictures\": %u, \"captions\": %u, \"seconds\": %.3f, \"digest\": \"%s\"}",
-			       val->pairs, info->picture_count, info->caption_count, val->seconds, digest)) != 0)
+	    (code = buf_printf(&out, err, ", \"precision\": \"%s\", \"pairs\": %" PRIu64 ", \"pictures\": %u, \"captions\": %u, \"seconds\": %.3f, "
+			       "\"digest\": \"%s\"}",
+			       o->precision, val->pairs, info->picture_count, info->caption_count, val->seconds, digest)) != 0)
 		goto out;
 	printf("%s\n", out.data);
 out:
@@ -310,6 +313,11 @@ static int open_evaluation(struct evaluation *e, struct eval_options *o, const c
 	feed.batch_size = (uint32_t)o->batch_size;
 	feed.image_size = (uint32_t)o->image_size;
 	feed.max_len = (uint32_t)o->max_len;
+	if (o->precision == NULL)
+		o->precision = e->origin.ours && e->origin.config.precision != NULL ? e->origin.config.precision : "fp32";
+	if ((code = kernels_check_precision(o->precision, err)) != 0)
+		return code;
+	kernels_set_precision(o->precision);
 	kernels_set_threads(o->threads > 0 ? (int)o->threads : 0);
 	if ((code = feed_open(&e->feed, &feed, err)) != 0)
 		return code;

@@ -20,7 +20,7 @@ static const char description[] =
 	"PyTorch loads with strict=True), checkpoints/ and tensorboard/. Ctrl-C writes a checkpoint and ends; --resume goes on "
 	"as if nothing had happened.\n"
 	"\n"
-	"Other verbs: trainer study --help (compare regularizers), trainer report --help (what a study found), trainer eval --help, trainer probe --help.";
+	"Other verbs: trainer study --help (compare regularizers), trainer eval --help, trainer probe --help.";
 
 /* The order and headings of --help; names are those of run_fields. */
 struct entry {
@@ -73,7 +73,8 @@ static const struct entry entries[] = {
 	{ "warmup", "N", "Steps in which the learning rate rises from 0. Default: 50, at most a tenth of the run.", 0, INT64_MAX },
 	{ "clip", "NORM", "Scale gradients down to this norm; 0: never. Default: 1.", 0, 0 },
 	{ "seed", "N", "Of the order of samples, initial weights, dropout and negatives. Default: 0.", 0, INT64_MAX },
-	{ "precision", "P", "fp32.", 0, 0 },
+	{ "precision", "P", "fp32, or bf16: convolutions and the text tower's products in bf16, sums, weights and optimizer in "
+	  "fp32; faster, for processors with AVX512_BF16. Default: fp32.", 0, 0 },
 	{ NULL, NULL, "Run", 0, 0 },
 	{ "eval-every", "N", "Validate after every N steps. Default: after each epoch.", 1, INT64_MAX },
 	{ "checkpoint-every", "N", "Write a checkpoint every N steps too. Default: after each epoch and every 5 minutes.", 1, INT64_MAX },

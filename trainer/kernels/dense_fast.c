@@ -46,7 +46,7 @@ static void multiply(float *c, const float *a, const float *b, struct product p,
 	cblas_sgemm(CblasRowMajor, p.ta, p.tb, p.m, p.n, p.k, 1.0f, a, p.lda, b, p.ldb, beta, c, p.ldc);
 }
 
-static void spread_bias(float *y, const float *bias, struct linear_shape s, bool accumulate)
+void dense_spread_bias(float *y, const float *bias, struct linear_shape s, bool accumulate)
 {
 	#pragma omp parallel for schedule(static) if (worth_threads(s.rows, s.out))
 	for (int r = 0; r < s.rows; r++) {
@@ -60,7 +60,7 @@ static void spread_bias(float *y, const float *bias, struct linear_shape s, bool
 static void linear(float *y, const float *x, const float *w, const float *bias, struct linear_shape s, bool accumulate)
 {
 	if (bias != NULL)
-		spread_bias(y, bias, s, accumulate);
+		dense_spread_bias(y, bias, s, accumulate);
 	multiply(y, x, w, (struct product){ CblasNoTrans, CblasTrans, s.rows, s.out, s.in, s.ldx, s.ldw, s.ldy },
 		 bias != NULL || accumulate ? 1.0f : 0.0f);
 }
@@ -163,12 +163,24 @@ static void attention_backward(float *dq, float *dk, float *dv, const float *dct
 	}
 }
 
+/* OpenBLAS plans nothing. */
+int dense_encoder_reserve(struct linear_shape s, struct err *err)
+{
+	(void)s;
+	(void)err;
+	return 0;
+}
+
 const struct dense_ops *dense_ops_fast(void)
 {
 	static const struct dense_ops ops = {
 		.linear = linear,
 		.linear_input = linear_input,
 		.linear_weights = linear_weights,
+		.encoder_reserve = dense_encoder_reserve,
+		.encoder_linear = linear,
+		.encoder_linear_input = linear_input,
+		.encoder_linear_weights = linear_weights,
 		.sum_rows = dense_sum_rows,
 		.bias_gelu = bias_gelu,
 		.gelu_backward = gelu_backward,

@@ -24,6 +24,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shared/base/err.h"
+
 enum { DENSE_HEAD_MAX = 256, DENSE_SCORE_ALIGN = 16 };
 
 /* probability 0: no dropout, nothing else is read. */
@@ -68,6 +70,13 @@ struct dense_ops {
 	void (*linear_input)(float *dx, const float *dy, const float *w, struct linear_shape s, bool accumulate);
 	/* dw (out, in) += dy^T x */
 	void (*linear_weights)(float *dw, const float *dy, const float *x, struct linear_shape s);
+	/* The same three for the text tower's encoder layers: in a bf16 table the operands are rounded to bf16, products
+	 * and sums stay float. encoder_reserve: before the first of them of a shape, rows being the most there will be. */
+	int (*encoder_reserve)(struct linear_shape s, struct err *err);
+	void (*encoder_linear)(float *y, const float *x, const float *w, const float *bias, struct linear_shape s,
+			       bool accumulate);
+	void (*encoder_linear_input)(float *dx, const float *dy, const float *w, struct linear_shape s, bool accumulate);
+	void (*encoder_linear_weights)(float *dw, const float *dy, const float *x, struct linear_shape s);
 	/* out (width) += sum of rows of x (rows, width; ldx) */
 	void (*sum_rows)(float *out, const float *x, int rows, int width, int ldx);
 
@@ -145,6 +154,10 @@ struct dense_ops {
 
 const struct dense_ops *dense_ops_reference(void);
 const struct dense_ops *dense_ops_fast(void);
+/* The fast table with encoder layers in bf16, by oneDNN. NULL: not built in, or the processor lacks the instructions. */
+const struct dense_ops *dense_ops_bf16(void);
+/* The plain version of that. */
+const struct dense_ops *dense_ops_bf16_reference(void);
 
 /* Threads of OpenBLAS's products; kernels_set_threads() calls it. Warns when
  * the library is not its OpenMP build, and tells when the environment slows it down. */

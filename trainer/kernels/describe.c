@@ -11,7 +11,7 @@ void kernels_describe(char out[KERNELS_TEXT_BYTES])
 {
 	/* These change which kernels the libraries choose, or how they cut products into blocks. */
 	static const char *const variables[] = { "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA" };
-	size_t at = (size_t)snprintf(out, KERNELS_TEXT_BYTES, "images %s %s, products %s %s, rows %s, %d threads", image_ops_fast()->name,
+	size_t at = (size_t)snprintf(out, KERNELS_TEXT_BYTES, "images %s %s, products %s %s, rows %s, %d threads", kernels_fast()->image->name,
 				     image_library_version(), openblas_get_config(), openblas_get_corename(), row_ops()->name,
 				     omp_get_max_threads());
 

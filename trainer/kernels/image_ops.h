@@ -148,5 +148,9 @@ const struct image_ops *image_ops_blas(void);
 const struct image_ops *image_ops_onednn(void); /* NULL: not built in */
 /* Of oneDNN, "" without. */
 const char *image_library_version(void);
+/* Activations in bf16, by oneDNN. NULL: not built in, or the processor lacks the instructions. */
+const struct image_ops *image_ops_bf16(void);
+/* The plain version of that: each operation of image_ops_reference() between two conversions. */
+const struct image_ops *image_ops_bf16_reference(void);
 
 #endif

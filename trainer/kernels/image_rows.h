@@ -58,7 +58,9 @@ struct image_rows {
 const struct image_rows *image_rows_plain(void);
 const struct image_rows *image_rows_avx2(void);   /* NULL: not this kind of processor */
 const struct image_rows *image_rows_avx512(void); /* NULL likewise */
-/* The best that this processor runs. */
+/* On bf16 instead of floats. NULL likewise. */
+const struct image_rows *image_rows_bf16(void);
+/* The best that this processor runs, on floats. */
 const struct image_rows *image_rows(void);
 
 #endif

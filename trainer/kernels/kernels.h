@@ -9,7 +9,7 @@
  *   contrast_ops.h unit vectors, InfoNCE, ranks
  * kernels_reference() is a plain version of every one, kept as the oracle of
  * the fast ones; kernels_fast() is OpenBLAS, oneDNN (where built with it) and
- * hand-written loops. With profile_turn_on() (profile.h) it has clocks around it.
+ * hand-written loops, in bf16 after kernels_set_precision(). With profile_turn_on() (profile.h) it has clocks around it.
  */
 #ifndef TRAINER_KERNELS_KERNELS_H
 #define TRAINER_KERNELS_KERNELS_H
@@ -34,6 +34,12 @@ enum { KERNELS_TEXT_BYTES = 512 };
  * threads. */
 void kernels_describe(char out[KERNELS_TEXT_BYTES]);
 
+/* Reads --precision, "fp32" or "bf16". ERR_USAGE: neither; ERR_UNSUPPORTED: bf16, and the processor's instructions or
+ * oneDNN are missing. */
+MUST_USE int kernels_check_precision(const char *precision, struct err *err);
+/* After that check: with bf16, from now on kernels_fast() gives the image tower's convolutions and activations and the
+ * encoder layers' products in bf16. Before the first model is opened. */
+void kernels_set_precision(const char *precision);
 /* OpenMP, OpenBLAS and oneDNN all use this many; 0: the cores this process may run on.
  * Returns the number set. Call once, before the first kernel. */
 int kernels_set_threads(int threads);

@@ -189,6 +189,30 @@ static void timed_linear_weights(float *dw, const float *dy, const float *x, str
 	count_linear(began, KIND_LINEAR_WEIGHTS, s);
 }
 
+static void timed_encoder_linear(float *y, const float *x, const float *w, const float *bias, struct linear_shape s, bool accumulate)
+{
+	uint64_t began = profile_begin();
+
+	dense->encoder_linear(y, x, w, bias, s, accumulate);
+	count_linear(began, KIND_LINEAR_FORWARD, s);
+}
+
+static void timed_encoder_linear_input(float *dx, const float *dy, const float *w, struct linear_shape s, bool accumulate)
+{
+	uint64_t began = profile_begin();
+
+	dense->encoder_linear_input(dx, dy, w, s, accumulate);
+	count_linear(began, KIND_LINEAR_DATA, s);
+}
+
+static void timed_encoder_linear_weights(float *dw, const float *dy, const float *x, struct linear_shape s)
+{
+	uint64_t began = profile_begin();
+
+	dense->encoder_linear_weights(dw, dy, x, s);
+	count_linear(began, KIND_LINEAR_WEIGHTS, s);
+}
+
 static void timed_sum_rows(float *out, const float *x, int rows, int width, int ldx)
 {
 	TIMED(KIND_BIAS_GRADIENT, (double)rows * width, F * rows * width, dense->sum_rows(out, x, rows, width, ldx));
@@ -477,6 +501,9 @@ static void wrap_dense(struct dense_ops *ops)
 	ops->linear = timed_linear;
 	ops->linear_input = timed_linear_input;
 	ops->linear_weights = timed_linear_weights;
+	ops->encoder_linear = timed_encoder_linear;
+	ops->encoder_linear_input = timed_encoder_linear_input;
+	ops->encoder_linear_weights = timed_encoder_linear_weights;
 	ops->sum_rows = timed_sum_rows;
 	ops->bias_gelu = timed_bias_gelu;
 	ops->gelu_backward = timed_gelu_backward;

@@ -269,6 +269,18 @@ static void plan(struct bert *bert)
 	bert->e_first = arena_take(arena, C * W);
 }
 
+/* Every shape of an encoder layer's products. */
+static int reserve_products(const struct bert *bert, struct err *err)
+{
+	int T = bert->limits.tokens, W = bert->config.width, I = bert->config.inner, code = 0;
+	const struct linear_shape shapes[] = { linear_packed(T, W, W), linear_packed(T, W, 2 * W), linear_packed(T, W, 3 * W),
+					       linear_packed(T, W, I), linear_packed(T, I, W) };
+
+	for (size_t i = 0; i < ARRAY_LEN(shapes) && code == 0; i++)
+		code = bert->kernels->dense->encoder_reserve(shapes[i], err);
+	return code;
+}
+
 int bert_plan(struct bert *bert, const struct model_limits *limits, struct err *err)
 {
 	int code;
@@ -279,6 +291,8 @@ int bert_plan(struct bert *bert, const struct model_limits *limits, struct err *
 			       "--max-len %d", limits->tokens_per_caption, bert->config.max_positions,
 			       bert->config.max_positions);
 	bert->limits = *limits;
+	if ((code = reserve_products(bert, err)) != 0)
+		return code;
 	bert->offsets = mem_array((size_t)limits->captions + 1, sizeof(*bert->offsets));
 	bert->positions = mem_array((size_t)limits->captions, sizeof(*bert->positions));
 	if (bert->offsets == NULL || bert->positions == NULL)
@@ -370,10 +384,10 @@ static void forward_attention(struct bert *bert, int number)
 
 	if (last) {
 		ops->gather_first(s->first, s->in, rows_of(bert, true), W);
-		ops->linear(s->q, s->first, weight, bias, linear_packed(bert->C, W, W), false);
-		ops->linear(s->kv, s->in, weight + (size_t)W * W, bias + W, linear_packed(bert->T, W, 2 * W), false);
+		ops->encoder_linear(s->q, s->first, weight, bias, linear_packed(bert->C, W, W), false);
+		ops->encoder_linear(s->kv, s->in, weight + (size_t)W * W, bias + W, linear_packed(bert->T, W, 2 * W), false);
 	} else {
-		ops->linear(s->q, s->in, weight, bias, linear_packed(bert->T, W, 3 * W), false);
+		ops->encoder_linear(s->q, s->in, weight, bias, linear_packed(bert->T, W, 3 * W), false);
 	}
 	ops->attention(s->ctx, s->probs, s->q, s->kv, s->kv + W, attention_of(bert, last), &drop);
 }
@@ -389,12 +403,12 @@ static void forward_layer(struct bert *bert, int number)
 	struct dropout_spec drop = dropout_at(bert, site_of(number, SITE_ATTENTION));
 
 	forward_attention(bert, number);
-	ops->linear(s->sum1, s->ctx, layer_weight(bert->params, layer->attention_output), NULL, linear_packed(R, W, W), false);
+	ops->encoder_linear(s->sum1, s->ctx, layer_weight(bert->params, layer->attention_output), NULL, linear_packed(R, W, W), false);
 	ops->residual_norm(s->y1, s->sum1, s->mean1, s->rstd1, layer_bias(bert->params, layer->attention_output),
 			   last ? s->first : s->in, norm_of(bert, layer->attention_norm), W, rows, &drop);
-	ops->linear(s->pre, s->y1, layer_weight(bert->params, layer->intermediate), NULL, linear_packed(R, W, I), false);
+	ops->encoder_linear(s->pre, s->y1, layer_weight(bert->params, layer->intermediate), NULL, linear_packed(R, W, I), false);
 	ops->bias_gelu(bert->act, s->pre, layer_bias(bert->params, layer->intermediate), R, I);
-	ops->linear(s->sum2, bert->act, layer_weight(bert->params, layer->output), NULL, linear_packed(R, I, W), false);
+	ops->encoder_linear(s->sum2, bert->act, layer_weight(bert->params, layer->output), NULL, linear_packed(R, I, W), false);
 	drop = dropout_at(bert, site_of(number, SITE_OUTPUT));
 	ops->residual_norm(s->y2, s->sum2, s->mean2, s->rstd2, layer_bias(bert->params, layer->output), s->y1,
 			   norm_of(bert, layer->output_norm), W, rows, &drop);
@@ -437,13 +451,13 @@ void bert_forward(struct bert *bert, const struct model_call *call, const float 
 		    layer_bias(bert->params, bert->projector), linear_packed(C, W, bert->features), false);
 }
 
-/* Gradients of a linear layer's parameters. dbias NULL: done elsewhere. */
+/* Gradients of an encoder layer's parameters. bias false: done elsewhere. */
 static void add_weight_gradients(const struct bert *bert, struct layer layer, const float *dy, const float *x,
 				 struct linear_shape shape, bool bias)
 {
 	const struct dense_ops *ops = bert->kernels->dense;
 
-	ops->linear_weights(layer_weight_grad(bert->params, layer), dy, x, shape);
+	ops->encoder_linear_weights(layer_weight_grad(bert->params, layer), dy, x, shape);
 	if (bias)
 		ops->sum_rows(layer_bias_grad(bert->params, layer), dy, shape.rows, shape.out, shape.ldy);
 }
@@ -476,11 +490,11 @@ static void backward_feed_forward(struct bert *bert, int number, float *d, float
 	int W = bert->config.width, I = bert->config.inner, R = number == bert->config.layers - 1 ? bert->C : bert->T;
 	const float *dout = backward_norm(bert, number, SITE_OUTPUT, d, e);
 
-	ops->linear_input(bert->wide, dout, layer_weight(bert->params, layer->output), linear_packed(R, I, W), false);
+	ops->encoder_linear_input(bert->wide, dout, layer_weight(bert->params, layer->output), linear_packed(R, I, W), false);
 	ops->gelu_backward(bert->wide, bert->act, s->pre, R, I);
 	add_weight_gradients(bert, layer->output, dout, bert->act, linear_packed(R, I, W), false);
 	add_weight_gradients(bert, layer->intermediate, bert->wide, s->y1, linear_packed(R, W, I), true);
-	ops->linear_input(d, bert->wide, layer_weight(bert->params, layer->intermediate), linear_packed(R, W, I), true);
+	ops->encoder_linear_input(d, bert->wide, layer_weight(bert->params, layer->intermediate), linear_packed(R, W, I), true);
 }
 
 /* d (T, W): gradient of y1 -> of in. */
@@ -495,11 +509,11 @@ static void backward_attention(struct bert *bert, int number)
 	const float *dout = backward_norm(bert, number, SITE_ATTENTION, bert->d, bert->e);
 
 	add_weight_gradients(bert, layer->attention_output, dout, s->ctx, linear_packed(T, W, W), false);
-	ops->linear_input(bert->f, dout, layer_weight(bert->params, layer->attention_output), linear_packed(T, W, W), false);
+	ops->encoder_linear_input(bert->f, dout, layer_weight(bert->params, layer->attention_output), linear_packed(T, W, W), false);
 	ops->attention_backward(dqkv, dqkv + W, dqkv + 2 * W, bert->f, s->ctx, s->probs, s->q, s->kv, s->kv + W,
 				attention_of(bert, false), &drop);
 	add_weight_gradients(bert, layer->query, dqkv, s->in, linear_packed(T, W, 3 * W), true);
-	ops->linear_input(bert->d, dqkv, layer_weight(bert->params, layer->query), linear_packed(T, W, 3 * W), true);
+	ops->encoder_linear_input(bert->d, dqkv, layer_weight(bert->params, layer->query), linear_packed(T, W, 3 * W), true);
 }
 
 /* The last layer: d_first (C, W), gradient of y1 -> d (T, W), of in. */
@@ -515,12 +529,12 @@ static void backward_last_attention(struct bert *bert)
 	const float *dout = backward_norm(bert, number, SITE_ATTENTION, bert->d_first, bert->e_first);
 
 	add_weight_gradients(bert, layer->attention_output, dout, s->ctx, linear_packed(C, W, W), false);
-	ops->linear_input(dctx, dout, layer_weight(bert->params, layer->attention_output), linear_packed(C, W, W), false);
+	ops->encoder_linear_input(dctx, dout, layer_weight(bert->params, layer->attention_output), linear_packed(C, W, W), false);
 	ops->attention_backward(dq, dkv, dkv + W, dctx, s->ctx, s->probs, s->q, s->kv, s->kv + W, attention_of(bert, true), &drop);
 	add_weight_gradients(bert, layer->query, dq, s->first, linear_packed(C, W, W), true);
 	add_weight_gradients(bert, layer->key, dkv, s->in, linear_packed(T, W, 2 * W), true);
-	ops->linear_input(bert->d_first, dq, weight, linear_packed(C, W, W), true);
-	ops->linear_input(bert->d, dkv, weight + (size_t)W * W, linear_packed(T, W, 2 * W), false);
+	ops->encoder_linear_input(bert->d_first, dq, weight, linear_packed(C, W, W), true);
+	ops->encoder_linear_input(bert->d, dkv, weight + (size_t)W * W, linear_packed(T, W, 2 * W), false);
 	ops->scatter_first(bert->d, bert->d_first, rows_of(bert, true), W);
 }
 
@@ -532,7 +546,8 @@ void bert_backward(struct bert *bert, const float *dt, float *dword)
 	struct dropout_spec drop = dropout_at(bert, SITE_EMBEDDINGS);
 
 	CHECK(bert->limits.training && bert->C > 0);
-	add_weight_gradients(bert, bert->projector, dt, bert->states[last].y2, linear_packed(bert->C, W, F), true);
+	ops->linear_weights(layer_weight_grad(params, bert->projector), dt, bert->states[last].y2, linear_packed(bert->C, W, F));
+	ops->sum_rows(layer_bias_grad(params, bert->projector), dt, bert->C, F, F);
 	ops->linear_input(bert->d_first, dt, layer_weight(params, bert->projector), linear_packed(bert->C, W, F), false);
 	backward_feed_forward(bert, last, bert->d_first, bert->e_first);
 	backward_last_attention(bert);

@@ -13,7 +13,7 @@
 enum { DIMENSION_MAX = 1 << 24, GRAD_NAME_BYTES = PARAM_NAME_BYTES + 8, EXTRA_TENSORS = 3 };
 
 struct options {
-	const char *preset, *task, *mode, *weights, *batch, *out;
+	const char *preset, *task, *mode, *precision, *weights, *batch, *out;
 	const char *image_encoder, *text_encoder, *text_config;
 	const char *socket, *cache;
 	int64_t image_size, threads, accumulate;
@@ -71,6 +71,8 @@ static int parse(struct options *o, struct args_result *args, int argc, char *co
 		{ .name = "mode", .kind = ARGS_TEXT, .value = &o->mode, .metavar = "MODE",
 		  .help = "train: batch norm on the batch's statistics, running ones untouched; eval: on running ones. "
 			  "Default: train." },
+		{ .name = "precision", .kind = ARGS_TEXT, .value = &o->precision, .metavar = "P",
+		  .help = "fp32 or bf16, as in training. Default: fp32." },
 		{ .name = "weights", .kind = ARGS_TEXT, .value = &o->weights, .metavar = "FILE",
 		  .help = "The whole state dict; vocabulary size and classes are read off it." },
 		{ .name = "batch", .kind = ARGS_TEXT, .value = &o->batch, .metavar = "FILE",
@@ -114,7 +116,7 @@ static int check_options(struct options *o, struct err *err)
 		return err->code;
 	if (strcmp(o->mode, "train") != 0 && strcmp(o->mode, "eval") != 0)
 		return err_set(err, ERR_USAGE, "--mode %s: choose train or eval", o->mode);
-	return 0;
+	return kernels_check_precision(o->precision, err);
 }
 
 /* The first dimension of a matrix of the weights file. */
@@ -374,6 +376,7 @@ int trainer_probe(int argc, char *const argv[], struct err *err)
 		return err_nomem(err, sizeof(*probe));
 	probe->options.task = "match";
 	probe->options.mode = "train";
+	probe->options.precision = "fp32";
 	probe->options.accumulate = 1;
 	if ((code = parse(&probe->options, &probe->args, argc, argv, err)) != 0 || probe->args.help)
 		goto out;
@@ -382,6 +385,7 @@ int trainer_probe(int argc, char *const argv[], struct err *err)
 	if ((code = configure(probe, err)) != 0 ||
 	    (code = batch_file_read(&probe->batch, probe->batch_tensors, &probe->config, err)) != 0 || (code = split(probe, err)) != 0)
 		goto out;
+	kernels_set_precision(probe->options.precision);
 	kernels_set_threads((int)probe->options.threads);
 	if ((code = open_model(probe, err)) != 0)
 		goto out;

@@ -77,8 +77,7 @@ void stages_clean(struct stages *stages, enum model_mode image_mode, struct mode
 	model_fusion_forward(model, &text, stages->v, stages->pictures, stages->t, stages->captions, stages->pairs,
 			     stages->picture_positions, stages->caption_positions,
 			     model_config(model)->task == TASK_CONTRAST ? NULL : stages->logits, result);
-	bool wanted = !stages->image_frozen || !stages->text_frozen || stages->feature_gradients;
-	model_fusion_backward(model, stages->scale, wanted ? stages->dv : NULL, wanted ? stages->dt : NULL);
+	model_fusion_backward(model, stages->scale, stages->dv, stages->dt);
 }
 
 void stages_image_backward(struct stages *stages, const float *dv)

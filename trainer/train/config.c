@@ -7,6 +7,7 @@
 #include "shared/base/args.h"
 #include "shared/base/log.h"
 #include "shared/base/mem.h"
+#include "trainer/kernels/kernels.h"
 #include "trainer/model/encoders.h"
 #include "trainer/model/hf_config.h"
 #include "trainer/train/pairs.h"
@@ -222,11 +223,8 @@ int run_config_resolve(struct run_config *c, struct run_plan *plan, struct err *
 	if (c->steps >= 0 && c->epochs >= 0)
 		return err_set(err, ERR_USAGE, "--epochs and --steps both say how long to train; give one of them");
 	fill_in(c);
-	if (strcmp(c->precision, "bf16") == 0)
-		return err_set(err, ERR_USAGE, "--precision bf16 is not available in this version; use fp32");
-	if (strcmp(c->precision, "fp32") != 0)
-		return err_set(err, ERR_USAGE, "--precision: '%s' is no precision; choose fp32", c->precision);
-	if ((code = reg_spec_parse(&plan->reg, c->reg, err)) != 0 || (code = model_task_parse(&plan->task, c->task, err)) != 0 ||
+	if ((code = kernels_check_precision(c->precision, err)) != 0 ||
+	    (code = reg_spec_parse(&plan->reg, c->reg, err)) != 0 || (code = model_task_parse(&plan->task, c->task, err)) != 0 ||
 	    (code = schedule_kind_parse(&plan->schedule, c->schedule, err)) != 0 ||
 	    (code = optimizer_kind_parse(&plan->optimizer, c->optimizer, err)) != 0 ||
 	    (code = parse_negatives(c, plan->task, &plan->negatives, err)) != 0)

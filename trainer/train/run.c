@@ -690,6 +690,7 @@ int run_train(struct run_options *options, struct run_result *result, struct err
 		goto out;
 	if (options->profile)
 		profile_turn_on();
+	kernels_set_precision(s->config.precision);
 	s->threads = kernels_set_threads(s->config.threads > 0 ? (int)s->config.threads : 0);
 	s->config.threads = s->threads;
 	if ((code = open_data(s, err)) != 0)

@@ -474,12 +474,23 @@ static double cross_entropy(float *dlogits, const float *logits, const int32_t *
 	return loss;
 }
 
+static int encoder_reserve(struct linear_shape s, struct err *err)
+{
+	(void)s;
+	(void)err;
+	return 0;
+}
+
 const struct dense_ops *dense_ops_reference(void)
 {
 	static const struct dense_ops ops = {
 		.linear = linear,
 		.linear_input = linear_input,
 		.linear_weights = linear_weights,
+		.encoder_reserve = encoder_reserve,
+		.encoder_linear = linear,
+		.encoder_linear_input = linear_input,
+		.encoder_linear_weights = linear_weights,
 		.sum_rows = sum_rows,
 		.bias_gelu = bias_gelu,
 		.gelu_backward = gelu_backward,
