@@ -91,7 +91,7 @@ def test_record_is_enough_to_go_on(daemon, bert, tmp_path):  # noqa: F811
     folder, _ = bert
     mine = tmp_path / "hf"
     shutil.copytree(folder, mine)
-    options = ["--text-weights", mine, "--epochs", "3", "--checkpoint-every", "1"]
+    options = ["--text-config", mine / "config.json", "--text-weights", mine / "pytorch_model.bin", "--epochs", "3", "--checkpoint-every", "1"]
     whole = train_ok(daemon, tmp_path / "whole", *options)
     out = tmp_path / "killed"
     process = start(daemon, out, *options)

@@ -346,6 +346,9 @@ def hostile_programs(command):
         "dotted": (b"\x80\x04\x8c\x05torch\x8c\x0e_utils.os.name\x93.", "torch._utils.os.name"),
         "call_storage": (b"\x80\x02ctorch\nFloatStorage\n" + unicode_ + b"\x85R.", "torch.FloatStorage"),
         "call_dtype": (b"\x80\x02ctorch\nfloat32\n)R.", "torch.float32"),
+        "shorter": (b"\x80\x02ctorch\nFloat\n.", "torch.Float;"),
+        "longer": (b"\x80\x02ctorch\nFloatStorageX\n.", "torch.FloatStorageX;"),
+        "nameless": (b"\x80\x04\x8c\x00\x8c\x00\x93.", "names .;"),
         "persid": (b"\x80\x02Pabc\n.", "PERSID"),
         "newline_in_name": (b"\x80\x04\x8c\x02os\x8c\x08sys\x1b[2Jm\x93.", "os.sys?[2Jm"),
     }
@@ -506,8 +509,8 @@ def test_overlapping_entries(setting, tmp_path):
     directory = b"".join(struct.pack("<IHHHHHHIIIHHHHHII", 0x02014B50, 0, 0, 0, 0, 0, 0, 0, size, size, 1, 0, 0, 0, 0, 0, at) + name
                          for name, size, at in entries)
     data = outer + inner + directory + struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, 2, 2, len(directory), len(outer + inner), 0)
-    (tmp_path / "overlap.pth").write_bytes(data)
-    refused(folder, tmp_path / "overlap.pth", "overlap")
+    (tmp_path / "inside.pth").write_bytes(data)
+    refused(folder, tmp_path / "inside.pth", "two entries overlap")
 
 
 def test_other_kinds_of_files(setting, tmp_path):
