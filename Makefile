@@ -146,7 +146,7 @@ lint: ## warnings as errors, who may include whom, banned functions, scripts
 	@echo "lint: no finding"
 
 objects: $(OBJ_shared) $(OBJ_preprocessd) $(OBJ_trainer) $(call obj,$(wildcard preprocessd/main.c trainer/main.c) $(SRC_prepctl) \
-	$(SRC_demo) $(SRC_test_support) $(wildcard tests/unit/test_*.c tests/fault/*.c tools/bench/*.c tools/vocab/*.c))
+	$(SRC_demo) $(SRC_test_support) $(wildcard tests/unit/test_*.c tests/fault/*.c tests/parity/*.c tools/bench/*.c tools/vocab/*.c))
 
 check-asan: ## unit tests and a real daemon under AddressSanitizer and UBSan
 	@rm -f build/results/asan.jsonl
@@ -267,6 +267,11 @@ $(B)/tests/%: $(B)/obj/tests/unit/%.o $(LIB_test) $(LIB_preprocessd) $(LIB_train
 	@mkdir -p $(@D)
 	$(call say,LINK $@)
 	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_DAEMON) $(LIBS_TRAINER) $(LIBS_SHARED) -lcmocka -o $@
+
+$(B)/tests/layers: $(B)/obj/tests/parity/layers.o $(LIB_trainer) $(LIB_shared)
+	@mkdir -p $(@D)
+	$(call say,LINK $@)
+	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_TRAINER) $(LIBS_SHARED) -o $@
 
 # Preloaded into programs under test; without sanitizers, which want to be first.
 $(B)/tests/alloc_shim.so: tests/fault/alloc.c

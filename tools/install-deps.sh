@@ -34,6 +34,7 @@ libcmocka-dev:C unit tests
 python3:runs the tests
 python3-pytest:runs the parity and integration tests
 python3-numpy:reads tensors in tests
+python3-scipy:the oracle for statistics
 python3-pil:Pillow, the oracle for pixels
 python3-torch:PyTorch, the oracle for gradients
 python3-torchvision:the oracle for resizing

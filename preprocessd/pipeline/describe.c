@@ -221,6 +221,71 @@ int describe_count(struct cache_reader *reader, uint64_t *out, struct err *err)
 	return cache_each(reader, CACHE_DATASET, count_one, out, err);
 }
 
+/* --- samples --------------------------------------------------------------------------------- */
+
+static int fill_sample(Wire__Sample *out, const struct manifest *m, uint64_t id, const char *name, struct err *err)
+{
+	if (id >= m->caption_count)
+		return err_set(err, ERR_NOTFOUND, "data set %s has %u captions; there is no sample %llu", name, m->caption_count,
+			       (unsigned long long)id);
+	uint32_t picture = m->caption_picture[id];
+	uint64_t bytes = m->caption_at[id + 1] - m->caption_at[id];
+
+	wire__sample__init(out);
+	out->id = id;
+	out->caption = bytes_of(m->caption_text + m->caption_at[id],
+				bytes < WIRE_SAMPLE_CAPTION_BYTES_MAX ? bytes : WIRE_SAMPLE_CAPTION_BYTES_MAX);
+	out->source = text_of(m->source_text + m->source_at[picture]);
+	out->content = bytes_of(m->picture_hash[picture].bytes, HASH_BYTES);
+	out->label = m->picture_label[picture];
+	out->split = (char *)(uintptr_t)m->split_name[m->picture_split[picture]];
+	out->picture = picture;
+	return 0;
+}
+
+int describe_samples(struct catalog *catalog, struct cache_reader *reader, const Wire__DescribeSamples *request,
+		     describe_samples_use use, void *context, struct err *err)
+{
+	Wire__SampleList list = WIRE__SAMPLE_LIST__INIT;
+	Wire__Transform transform = WIRE__TRANSFORM__INIT;
+	Records__DatasetRecord *record;
+	struct dataset_ref *dataset = NULL;
+	Wire__Sample *samples = NULL, **pointers = NULL;
+	int code;
+
+	if (request->n_samples > WIRE_SAMPLES_PER_REQUEST)
+		return err_set(err, ERR_LIMIT, "%zu samples in one request; the limit is %d", request->n_samples, WIRE_SAMPLES_PER_REQUEST);
+	if ((code = catalog_record(reader, request->dataset, &record, err)) != 0)
+		return code;
+	samples = mem_array(request->n_samples + 1, sizeof(*samples));
+	pointers = mem_array(request->n_samples + 1, sizeof(*pointers));
+	if (samples == NULL || pointers == NULL) {
+		code = err_nomem(err, request->n_samples * sizeof(*samples));
+		goto out;
+	}
+	if ((code = catalog_dataset(catalog, reader, request->dataset, record, &dataset, err)) != 0)
+		goto out;
+	for (size_t i = 0; code == 0 && i < request->n_samples; i++) {
+		pointers[i] = &samples[i];
+		code = fill_sample(&samples[i], dataset->manifest, request->samples[i], request->dataset, err);
+	}
+	if (code != 0)
+		goto out;
+	transform.size = record->image_size;
+	transform.exif_apply = record->exif_apply;
+	list.version = bytes_of(dataset->manifest->version.bytes, HASH_BYTES);
+	list.transform = &transform;
+	list.n_samples = request->n_samples;
+	list.samples = pointers;
+	code = use(context, &list, err);
+out:
+	catalog_dataset_unref(catalog, dataset);
+	records__dataset_record__free_unpacked(record, NULL);
+	mem_free(samples);
+	mem_free(pointers);
+	return code;
+}
+
 /* --- failures ---------------------------------------------------------------------------------- */
 
 static int use_failures(const Records__FailureListRecord *record, uint64_t first, describe_failures_use use, void *context,

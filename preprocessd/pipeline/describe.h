@@ -22,6 +22,11 @@ typedef int (*describe_failures_use)(void *context, Wire__FailureList *list, str
 MUST_USE int describe_failures(struct cache_reader *reader, const char *name, uint64_t first, describe_failures_use use,
 			       void *context, struct err *err);
 
+/* What samples are, in the order of the request. */
+typedef int (*describe_samples_use)(void *context, Wire__SampleList *list, struct err *err);
+MUST_USE int describe_samples(struct catalog *catalog, struct cache_reader *reader, const Wire__DescribeSamples *request,
+			      describe_samples_use use, void *context, struct err *err);
+
 /* How many data sets there are. */
 MUST_USE int describe_count(struct cache_reader *reader, uint64_t *out, struct err *err);
 

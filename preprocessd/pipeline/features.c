@@ -270,3 +270,32 @@ int features_put(struct worker *worker, const struct features_of *of, const uint
 	counter_add(&worker->pipeline->counters.features_kept, *kept);
 	return code;
 }
+
+/* --- explain ---------------------------------------------------------------------------- */
+
+struct explained {
+	struct hash *out;
+	size_t count;
+};
+
+static int note_fingerprint(void *context, const uint8_t *name, size_t name_bytes, const void *payload, size_t size, struct err *err)
+{
+	struct explained *explained = context;
+
+	(void)payload;
+	(void)size;
+	(void)err;
+	if (name_bytes == 2 * HASH_BYTES && explained->count < FEATURES_EXPLAINED)
+		memcpy(explained->out[explained->count++].bytes, name + HASH_BYTES, HASH_BYTES);
+	return 0;
+}
+
+int features_explain(struct worker *worker, const struct hash *content, struct hash out[FEATURES_EXPLAINED], size_t *count,
+		     struct err *err)
+{
+	struct explained explained = { out, 0 };
+	int code = cache_each_of(worker->reader, CACHE_FEATURES, content, note_fingerprint, &explained, err);
+
+	*count = explained.count;
+	return code == ERR_CORRUPT ? 0 : code; /* damaged ones are as good as none */
+}

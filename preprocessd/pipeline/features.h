@@ -49,6 +49,10 @@ struct features_found {
  * evaluation's order; fewer at the end. ERR_NOTFOUND, ERR_MISMATCH as for streams. */
 MUST_USE int features_get(struct worker *worker, const struct features_of *of, uint32_t first, uint32_t count,
 			  struct features_found *out, struct err *err);
+/* Fingerprints under which features of this content (SHA-256 of a picture's file) are kept, at most FEATURES_EXPLAINED. */
+enum { FEATURES_EXPLAINED = 64 };
+MUST_USE int features_explain(struct worker *worker, const struct hash *content, struct hash out[FEATURES_EXPLAINED], size_t *count,
+			      struct err *err);
 /* values: (count, width). Rows of the part, any order. *kept: how many were not there yet. Returns
  * when they are queued; a failure to write is reported as for pictures. ERR_FORMAT: not finite. */
 MUST_USE int features_put(struct worker *worker, const struct features_of *of, const uint32_t *rows, uint32_t count,

@@ -95,6 +95,17 @@ static int work_failures(struct worker *worker, struct control *control, struct 
 	return describe_failures(worker->reader, request->name, request->first, use_failures, control, err);
 }
 
+static int use_samples(void *context, Wire__SampleList *list, struct err *err)
+{
+	return pack_reply(context, WIRE__REPLY__BODY_SAMPLES, list, err);
+}
+
+static int work_samples(struct worker *worker, struct control *control, struct err *err)
+{
+	return describe_samples(worker->pipeline->catalog, worker->reader, control->request->describe_samples, use_samples, control,
+				err);
+}
+
 /* Only the name goes: the manifest may be another name's too, and pictures are
  * shared; what nothing refers to any more is for gc. */
 static int work_remove(struct worker *worker, struct control *control, struct err *err)
@@ -122,7 +133,10 @@ static int work_explain(struct worker *worker, struct control *control, struct e
 {
 	const Wire__ExplainPicture *request = control->request->explain_picture;
 	Wire__ExplainReply explained = WIRE__EXPLAIN_REPLY__INIT;
+	ProtobufCBinaryData features[FEATURES_EXPLAINED];
+	struct hash fingerprints[FEATURES_EXPLAINED];
 	struct prepare_explained found;
+	size_t count = 0;
 	int code;
 
 	if (request->transform == NULL || request->path.len == 0)
@@ -135,8 +149,14 @@ static int work_explain(struct worker *worker, struct control *control, struct e
 	if (code == 0)
 		code = prepare_explain(worker, &settings, path, &control->connection->rights, &found, err);
 	mem_free(path);
+	if (code == 0)
+		code = features_explain(worker, &found.content, fingerprints, &count, err);
 	if (code != 0)
 		return code;
+	for (size_t i = 0; i < count; i++)
+		features[i] = (ProtobufCBinaryData){ HASH_BYTES, fingerprints[i].bytes };
+	explained.n_features = count;
+	explained.features = features;
 	char reason[ERR_MESSAGE_BYTES];
 	explained.content = (ProtobufCBinaryData){ HASH_BYTES, found.content.bytes };
 	explained.fingerprint = (ProtobufCBinaryData){ HASH_BYTES, settings.fingerprint.bytes };
@@ -647,6 +667,9 @@ static void start_control(struct connection *connection, const Wire__Request *re
 		break;
 	case WIRE__REQUEST__VERB_EXPLAIN_PICTURE:
 		control->work = work_explain;
+		break;
+	case WIRE__REQUEST__VERB_DESCRIBE_SAMPLES:
+		control->work = work_samples;
 		break;
 	default:
 		code = err_set(&err, ERR_UNSUPPORTED, "a request of kind %d, which this preprocessd does not know",

@@ -387,10 +387,15 @@ static int walk_chunk(struct cache_reader *reader, struct walk *walk, walk_visit
 	return code;
 }
 
-static int walk_all(struct cache_reader *reader, uint8_t kind, walk_visit visit, void *context, struct err *err)
+/* after (may be NULL): only what comes behind this key. */
+static int walk_all(struct cache_reader *reader, uint8_t kind, const struct cache_key *after, walk_visit visit, void *context,
+		    struct err *err)
 {
 	struct walk walk = { .kind = kind };
 	int code = 0;
+
+	if (after != NULL)
+		walk.last = *after;
 
 	while (code == 0 && !walk.ended)
 		code = walk_chunk(reader, &walk, visit, context, err);
@@ -414,7 +419,36 @@ int cache_each(struct cache_reader *reader, enum cache_kind kind, cache_each_vis
 {
 	struct each each = { visit, context };
 
-	return walk_all(reader, (uint8_t)kind, visit_each, &each, err);
+	return walk_all(reader, (uint8_t)kind, NULL, visit_each, &each, err);
+}
+
+struct each_of {
+	struct cache_key first;
+	cache_each_visit visit;
+	void *context;
+	bool ended; /* a key that begins otherwise was met */
+};
+
+static int visit_each_of(void *context, const struct cache_key *key, int code, const uint8_t *payload, size_t size, struct err *err)
+{
+	struct each_of *each = context;
+
+	if (key->size < each->first.size || memcmp(key->bytes, each->first.bytes, each->first.size) != 0) {
+		each->ended = true;
+		return ERR_NOTFOUND; /* only to stop */
+	}
+	return code != 0 ? code : each->visit(each->context, key->bytes + 1, key->size - 1u, payload, size, err);
+}
+
+int cache_each_of(struct cache_reader *reader, enum cache_kind kind, const struct hash *first, cache_each_visit visit, void *context,
+		  struct err *err)
+{
+	struct each_of each = { .visit = visit, .context = context };
+	int code;
+
+	cache_key_hashes(&each.first, kind, first, NULL);
+	code = walk_all(reader, (uint8_t)kind, &each.first, visit_each_of, &each, err);
+	return each.ended ? 0 : code;
 }
 
 /* --- checking everything ------------------------------------------------------------------ */

@@ -115,6 +115,10 @@ typedef int (*cache_each_visit)(void *context, const uint8_t *name, size_t name_
 				struct err *err);
 MUST_USE int cache_each(struct cache_reader *reader, enum cache_kind kind, cache_each_visit visit, void *context, struct err *err);
 
+/* As cache_each for the records whose key begins with this hash. */
+MUST_USE int cache_each_of(struct cache_reader *reader, enum cache_kind kind, const struct hash *first, cache_each_visit visit,
+			   void *context, struct err *err);
+
 /* Reads every record and checks its checksum; damaged is called for each that
  * fails, outside of any transaction, with the reason. Counts may be NULL. */
 typedef void (*cache_damaged)(void *context, const struct cache_key *key, const struct err *reason);

@@ -23,6 +23,8 @@ enum rng_domain {
 	RNG_NEGATIVES = 6,   /* in-batch negatives of matching */
 	RNG_FOLD = 32,       /* folds of cross-validation */
 	RNG_ATTACK = 33,     /* random starts of attacks, and their noise control */
+	RNG_BOOTSTRAP = 0x100, /* which pictures a replicate draws */
+	RNG_SIGN_FLIP = 0x101, /* the signs of a permutation test */
 	RNG_DROPOUT = 0x1000, /* + layer number */
 	RNG_NOISE = 0x2000,   /* + target number: random perturbations */
 };

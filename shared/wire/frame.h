@@ -29,6 +29,8 @@ enum {
 	WIRE_FAILURES_PER_REPLY = 1024, /* of FailureList */
 	WIRE_FAILURES_SHOWN = 10,       /* of Error */
 	WIRE_NOTES_SHOWN = 20,          /* of AddReply */
+	WIRE_SAMPLES_PER_REQUEST = 1024, /* of DescribeSamples */
+	WIRE_SAMPLE_CAPTION_BYTES_MAX = 8192, /* of Sample */
 };
 
 struct frame_reader {

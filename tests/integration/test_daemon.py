@@ -1,4 +1,6 @@
 """The daemon with real clients: exact batches, one preparation for all, and what happens when something dies."""
+import csv
+import hashlib
 import json
 import os
 import pathlib
@@ -378,6 +380,25 @@ def bad_data(folder):
     data = (folder / "images" / rows[7][0]).read_bytes()
     (folder / "images" / rows[7][0]).write_bytes(data[:len(data) // 2])
     return rows, write_csv(folder / "c.csv", rows)
+
+
+def test_samples(tmp_path, daemon):
+    """Raw captions, pictures and classes by sample id, as reports show them."""
+    data = SmallData(tmp_path)
+    data.add(daemon)
+    rows = [*csv.reader(open(data.train)), *csv.reader(open(data.val))]
+    rows = [row for row in rows if row[0] != "image"]
+    lines = [line.split("\t") for line in daemon.prepctl_ok("samples", "small", 30, 0, 5, 5).stdout.splitlines()]
+    assert [int(line[0]) for line in lines] == [30, 0, 5, 5]
+    for line in lines:
+        image, caption, _ = rows[int(line[0])]
+        assert line[5] == caption and line[4].endswith(image)
+        assert line[2] == ("train" if int(line[0]) < 24 else "val")
+        assert line[3] == hashlib.sha256((data.images / image).read_bytes()).hexdigest()
+    result = daemon.prepctl("samples", "small", 33)
+    assert result.returncode == 1 and "33 captions" in result.stderr
+    assert daemon.prepctl("samples", "nope", 1).returncode == 1
+    assert daemon.prepctl("samples", "small", "x").returncode == 2 and daemon.prepctl("samples", "small").returncode == 2
 
 
 def test_bad_pictures(tmp_path, daemon):

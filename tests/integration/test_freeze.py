@@ -3,6 +3,8 @@ computed once for all runs, clients and data sets, and survive restarts, damage 
 import json
 import os
 import re
+import socket
+import struct
 import subprocess
 import sys
 
@@ -257,3 +259,101 @@ def test_random_towers_are_told(daemon, tmp_path):
 def test_dry_run(daemon, towers, tmp_path):
     result = run("trainer", *arguments(daemon, tmp_path / "x", "--freeze", "image,text", "--dry-run", init=towers))
     assert result.returncode == 0 and "a step" in result.stdout and computed(result.stderr) == {}
+
+
+def test_explain_names_them(daemon, data, towers, tmp_path):
+    picture = data.images / data.rows[0][0]
+
+    def rows():
+        text = daemon.prepctl_ok("explain", picture, "--size", "64").stdout
+        return re.findall(r"\b[0-9a-f]{64}\b", text.split("settings")[1])
+
+    assert rows() == []
+    train(daemon, tmp_path / "a", "--freeze", "image", init=towers)
+    one = rows()
+    train(daemon, tmp_path / "b", "--freeze", "image", "--image-size", "48", init=towers)
+    assert len(one) == 1 and len(rows()) == 2 and one[0] in rows()
+
+
+# --- hostile clients ------------------------------------------------------------------------------
+
+
+def varint(n):
+    out = b""
+    while n > 127:
+        out, n = out + bytes([n & 127 | 128]), n >> 7
+    return out + bytes([n])
+
+
+def field(number, value):
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    value = value.encode() if isinstance(value, str) else value
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+class Client:
+    """Protocol Buffers by hand: what no client of ours would send."""
+
+    def __init__(self, daemon):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(20 * SLOW)
+        self.socket.connect(str(daemon.socket))
+        self.ask(2, field(1, 1) + field(2, "test"))
+
+    def ask(self, verb, body):
+        message = field(1, 1) + field(verb, body)
+        self.socket.sendall(struct.pack("<I", len(message)) + message)
+        header = self.read(4)
+        return self.read(struct.unpack("<I", header)[0])
+
+    def read(self, size):
+        data = b""
+        while len(data) < size:
+            more = self.socket.recv(size - len(data))
+            assert more, "the daemon closed the connection"
+            data += more
+        return data
+
+
+def features(dataset="small", split="train", encoder=b"e" * 32, captions=0, size=64, width=4, version=b""):
+    return (field(1, dataset) + (field(2, version) if version else b"") + field(3, split) + field(4, encoder) + field(5, captions) +
+            field(6, field(1, size)) + field(8, 16) + field(9, width))
+
+
+GET, PUT = 14, 15
+
+
+@pytest.mark.parametrize("verb,body,words", [
+    (GET, field(3, 8), b"32 bytes"),
+    (GET, field(1, features(encoder=b"short")) + field(3, 8), b"32 bytes"),
+    (GET, field(1, features(width=0)) + field(3, 8), b"1 to 65536"),
+    (GET, field(1, features(width=1 << 31)) + field(3, 8), b"1 to 65536"),
+    (GET, field(1, features(width=65536)) + field(3, 1 << 20), None),
+    (GET, field(1, features()) + field(2, 24) + field(3, 1), b"there are 24"),
+    (GET, field(1, features()) + field(3, 0), b"0 rows"),
+    (GET, field(1, features(size=0)) + field(3, 1), b"picture size"),
+    (GET, field(1, features(dataset="none")) + field(3, 1), b"small"),
+    (GET, field(1, features(split="none")) + field(3, 1), b"train"),
+    (GET, field(1, features(version=b"v" * 32)) + field(3, 1), b"another version"),
+    (PUT, field(1, features()) + field(2, varint(24)) + field(3, struct.pack("<4f", 1, 2, 3, 4)), b"row 24"),
+    (PUT, field(1, features()) + field(2, varint(0)) + field(3, struct.pack("<4f", 1, 2, 3, float("nan"))), b"not finite"),
+    (PUT, field(1, features()) + field(2, varint(0)) + field(3, struct.pack("<3f", 1, 2, 3)), b"12 bytes"),
+    (PUT, field(1, features()) + field(2, varint(0) + varint(1)) + field(3, struct.pack("<4f", 1, 2, 3, 4)), b"16 bytes"),
+    (PUT, field(1, features(width=1 << 30)) + field(2, varint(0)) + field(3, b""), b"0 bytes"),
+])
+def test_hostile_requests(daemon, verb, body, words):
+    """An answer that says why, nothing kept, and everybody is served on."""
+    client = Client(daemon)
+    answer = client.ask(verb, body)
+    assert words is None or words in answer, answer
+    assert client.ask(GET, field(1, features()) + field(3, 1))
+    assert daemon.status()["features_kept"] == 0
+
+
+def test_a_row_stays(daemon):
+    """What is there is not replaced by another client's numbers."""
+    client = Client(daemon)
+    for numbers, kept in (((1, 2, 3, 4), 1), ((5, 6, 7, 8), 0)):
+        client.ask(PUT, field(1, features()) + field(2, varint(3)) + field(3, struct.pack("<4f", *numbers)) + field(4, 1))
+        assert daemon.status()["features_kept"] == 1, kept

@@ -1,7 +1,8 @@
 """Ten optimizer steps of the trainer against PyTorch: the same batches from the daemon (`prepctl batch`), the same start
 (`--init`), dropout off. Losses, learning rates and gradient norms agree step by step, and so do the weights after
-them, for AdamW and SGD, with warm-up, clipping, both kinds of l2, accumulation, and the adversary done the naive way: two
-whole passes through the model. PyTorch computes in float32 too: training amplifies rounding from step to step (Adam
+them, for AdamW and SGD, with warm-up, clipping, both kinds of l2, accumulation with a short last step, dropout (whose masks
+PyTorch's side draws by the same rule, on padded captions), and the adversary done the naive way: two whole passes through the
+model. PyTorch computes in float32 too: training amplifies rounding from step to step (Adam
 turns gradients that are noise into steps of full size), and in float64 PyTorch itself is further from its float32 than
 we are."""
 import hashlib
@@ -21,10 +22,12 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
 sys.path.insert(0, os.path.dirname(__file__))
 import tensors  # noqa: E402
 from harness import Daemon, SmallData, run_ok  # noqa: E402
+from philox import HEAD_SHIFT, factors  # noqa: E402
 from torch_model import FusionModel, without_dropout  # noqa: E402
 
 TRAIN_STEPS, BATCH, PICTURES, SEED = 10, 8, 24, 3
 LOSS_LIMIT = 1e-4
+FULL = os.environ.get("FULL") == "1"
 
 
 @pytest.fixture(scope="module")
@@ -44,24 +47,72 @@ def header_of(path):
     return json.loads(raw[8:8 + struct.unpack("<Q", raw[:8])[0]])
 
 
-@pytest.fixture(scope="module")
-def batches(daemon, tmp_path_factory):
-    """Every batch of the epochs that any test reaches: (tensors, digest)."""
-    folder, found = tmp_path_factory.mktemp("batches"), {}
-    for epoch in range(7):
+def fetch(daemon, folder, epochs, size):
+    found = {}
+    for epoch in range(epochs):
         for step in range(PICTURES // BATCH):
             path = folder / f"{epoch}-{step}.safetensors"
             daemon.prepctl_ok("batch", "small", "--split", "train", "--batch-size", BATCH, "--seed", SEED, "--epoch", epoch, "--step", step,
-                              "--size", 64, "--out", path)
+                              "--size", size, "--out", path)
             get = {name: torch.from_numpy(np.array(value)) for name, value in tensors.read(path).items()}
             found[epoch, step] = get, header_of(path)["__metadata__"]
     return found
 
 
-def make_model(data, classes=2):
+@pytest.fixture(scope="module")
+def batches(daemon, tmp_path_factory):
+    """Every batch of the epochs that any test reaches: (tensors, digest)."""
+    return fetch(daemon, tmp_path_factory.mktemp("batches"), 7, 64)
+
+
+def make_model(data, classes=2, preset="tiny"):
     torch.manual_seed(1)
     words = len(data.vocab.read_text().splitlines())
-    return without_dropout(FusionModel("tiny", words, classes)).train()
+    return without_dropout(FusionModel(preset, words, classes)).train()
+
+
+class Named:
+    """Where the model is: which step, and which place in it the batch's first sample has."""
+    step = first = 0
+
+
+class NamedDropout(torch.nn.Module):
+    """nn.Dropout whose mask is the one that the trainer draws, computed here from the names of the elements. Padded
+    captions get the values of the packed ones, since a name knows nothing of padding."""
+
+    def __init__(self, probability, layer):
+        super().__init__()
+        self.probability, self.layer = probability, layer
+
+    def names(self, x):
+        place = lambda n, *shape: np.arange(n).reshape(shape)  # noqa: E731
+        if x.dim() == 4:  # attention: captions, heads, queries, keys
+            return place(x.shape[0], -1, 1, 1, 1), place(x.shape[2], 1, 1, -1, 1), (place(x.shape[1], 1, -1, 1, 1) << HEAD_SHIFT) + place(x.shape[3], 1, 1, 1, -1)
+        if x.dim() == 3:  # captions, tokens, channels
+            return place(x.shape[0], -1, 1, 1), place(x.shape[1], 1, -1, 1), place(x.shape[2], 1, 1, -1)
+        # pairs, channels: every picture with every caption, or each with its own
+        all_pairs = x.shape[0] == BATCH * BATCH
+        pair = np.arange(x.shape[0])[:, None]
+        picture, caption = (pair // BATCH, pair % BATCH) if all_pairs else (pair, pair)
+        return picture, Named.first + caption, place(x.shape[1], 1, -1)
+
+    def forward(self, x):
+        if self.probability == 0:
+            return x
+        position, token, channel = self.names(x)
+        return x * torch.from_numpy(factors(self.probability, self.layer, SEED, Named.step, Named.first + position, token, channel)).to(x.dtype)
+
+
+def name_dropouts(model, bert, fusion):
+    """Sites as the trainer numbers them: embeddings, three of each layer, and fusion."""
+    text = model.text_encoder
+    text.embeddings.dropout = NamedDropout(bert, 0)
+    for i, layer in enumerate(text.encoder.layer):
+        layer.attention.self.dropout = NamedDropout(bert, 3 * i + 1)
+        layer.attention.output.dropout = NamedDropout(bert, 3 * i + 2)
+        layer.output.dropout = NamedDropout(bert, 3 * i + 3)
+    model.fusion_layer[0] = NamedDropout(fusion, 0xF00)
+    return model
 
 
 class WordsWithDelta(torch.nn.Module):
@@ -149,7 +200,8 @@ def torch_steps(model, batches, make_optimizer, options):
     for step in range(TRAIN_STEPS):
         optimizer.zero_grad()
         line = {"loss": 0.0, "adv_loss": 0.0, "lr": optimizer.param_groups[0]["lr"]}
-        for place in places[step]:
+        for i, place in enumerate(places[step]):
+            Named.step, Named.first = step, i * BATCH
             batch, _ = batches[place]
             v, t = features(model, batch)
             loss = match_loss(model, v, t) if options.get("task") != "classify" else torch.nn.functional.cross_entropy(
@@ -165,6 +217,9 @@ def torch_steps(model, batches, make_optimizer, options):
             if options.get("coupled") and p.grad is not None and p.dim() > 1:
                 p.grad += options["coupled"] * p.detach()
         line["grad_norm"] = torch.nn.utils.clip_grad_norm_(model.parameters(), options.get("clip", 1.0)).item()
+        for group in optimizer.param_groups[:1]:
+            for p in group["params"]:
+                p.data.mul_(1 - group["lr"] * options.get("decoupled", 0))
         optimizer.step()
         schedule.step()
         lines.append(line)
@@ -196,6 +251,13 @@ CASES = {
     "sgd clipped hard": (["--optimizer", "sgd", "--lr", 0.2, "--momentum", 0.5, "--clip", 0.1, "--warmup", 2], sgd(0.2, 0.5),
                          dict(warmup=2, clip=0.1)),
     "accumulation": (["--lr", 3e-4, "--warmup", 2, "--accumulate", 2], adamw(3e-4), dict(warmup=2, accumulate=2)),
+    "accumulation, sgd, classify, l2": (["--optimizer", "sgd", "--lr", 0.02, "--warmup", 2, "--accumulate", 2, "--task", "classify", "--reg", "l2=0.5"],
+                                        sgd(0.02), dict(warmup=2, accumulate=2, task="classify", decoupled=0.5)),
+    "dropout": (["--lr", 3e-4, "--warmup", 2, "--reg", "dropout=0.3", "--bert-dropout", 0.1], adamw(3e-4), dict(warmup=2, dropout=(0.1, 0.3))),
+    "dropout, accumulation, classify": (["--optimizer", "sgd", "--lr", 0.01, "--warmup", 2, "--reg", "dropout=0.5", "--bert-dropout", 0.2, "--accumulate", 2,
+                                         "--task", "classify"], sgd(0.01), dict(warmup=2, dropout=(0.2, 0.5), accumulate=2, task="classify")),
+    "dropout, adv": (["--optimizer", "sgd", "--lr", 0.01, "--warmup", 2, "--reg", "dropout=0.3+adv:target=text+feat,rel=0.2", "--bert-dropout", 0.1], sgd(0.01),
+                     dict(warmup=2, dropout=(0.1, 0.3), adv=dict(target=["text", "feat"], eps=0.2, relative=True, norm="l2", weight=1.0))),
     "classify": (["--lr", 3e-4, "--warmup", 2, "--task", "classify"], adamw(3e-4), dict(warmup=2, task="classify")),
     "adv": (["--lr", 3e-4, "--warmup", 2, "--reg", "adv:target=text+feat,rel=0.2,weight=0.7"], adamw(3e-4),
             dict(warmup=2, adv=dict(target=["text", "feat"], eps=0.2, relative=True, norm="l2", weight=0.7))),
@@ -208,13 +270,27 @@ CASES = {
 
 @pytest.mark.parametrize("name", list(CASES))
 def test_ten_steps(data, daemon, batches, tmp_path, name):
-    words, make_optimizer, options = CASES[name]
-    model = make_model(data, 3 if options.get("task") == "classify" else 2)
+    check_steps(data, daemon, batches, tmp_path, "tiny", CASES[name])
+
+
+@pytest.mark.parametrize("preset, size, name", [("small", 112, "dropout")] + ([("small", 112, "sgd"), ("full", 224, "dropout"), ("full", 224, "sgd")] if FULL else []))
+def test_ten_steps_of_larger_models(data, daemon, tmp_path, preset, size, name):
+    """At a hundredth of the rate: with random weights a large one throws these models about, and one ReLU that flips in float32
+    is then a different run after ten steps, in PyTorch against itself too."""
+    words, _, options = CASES[name]
+    words = [word if before != "--lr" else word / 100 for before, word in zip([""] + words, words)]
+    check_steps(data, daemon, fetch(daemon, tmp_path, 4, size), tmp_path, preset, (words, adamw(3e-6) if name == "dropout" else sgd(1e-4), options))
+
+
+def check_steps(data, daemon, batches, tmp_path, preset, case):
+    words, make_optimizer, options = case
+    model = name_dropouts(make_model(data, 3 if options.get("task") == "classify" else 2, preset), *options.get("dropout", (0, 0)))
     start = {key: value.clone() for key, value in model.state_dict().items()}
     tensors.write(tmp_path / "start.safetensors", {key: value.numpy().astype(np.float32) if value.is_floating_point() else value.numpy()
                                                    for key, value in start.items()})
-    run_ok("trainer", "--data", "small", "--preset", "tiny", "--batch-size", BATCH, "--steps", TRAIN_STEPS, "--seed", SEED, "--bert-dropout", 0,
-           "--init", tmp_path / "start.safetensors", "--val-split", "none", "--out", tmp_path / "run", "--threads", 2, *words, *daemon.at())
+    run_ok("trainer", "--data", "small", "--preset", preset, "--batch-size", BATCH, "--steps", TRAIN_STEPS, "--seed", SEED,
+           *([] if "dropout" in options else ["--bert-dropout", 0]), "--init", tmp_path / "start.safetensors", "--val-split", "none",
+           "--out", tmp_path / "run", "--threads", 2, *words, *daemon.at())
     ours = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     theirs = torch_steps(model, batches, make_optimizer, options)
     for step, (a, b) in enumerate(zip(ours, theirs)):
@@ -227,12 +303,12 @@ def test_ten_steps(data, daemon, batches, tmp_path, name):
     assert len(ours) == len(theirs) == TRAIN_STEPS
     # The steps did something, so that agreement means something.
     assert max(abs(b["loss"] - theirs[0]["loss"]) for b in theirs) > 10 * LOSS_LIMIT
-    compare_weights(model, start, tmp_path / "run" / "last.safetensors")
+    compare_weights(model, start, tmp_path / "run" / "last.safetensors", preset)
 
 
-def compare_weights(model, start, path):
+def compare_weights(model, start, path, preset):
     found = {key: torch.from_numpy(np.array(value)) for key, value in tensors.read(path).items()}
-    fresh = FusionModel("tiny", start["text_encoder.embeddings.word_embeddings.weight"].shape[0], start["head.weight"].shape[0])
+    fresh = FusionModel(preset, start["text_encoder.embeddings.word_embeddings.weight"].shape[0], start["head.weight"].shape[0])
     fresh.load_state_dict(found, strict=True)
     moved = missed = 0.0
     for key, value in model.state_dict().items():

@@ -5,16 +5,23 @@
 
 Cold is `prepctl add` into an empty cache, from the command's start to its end:
 reading, hashing, decoding, resizing, checksums and the durable write included.
-The peer is torchvision's pipeline on the same files, in one process, nothing
-stored. Medians of BENCH_REPEATS (3) runs.
+It stands beside the limit, which is libjpeg-turbo alone decoding the same
+pictures in memory to RGB on one core, and beside torchvision's pipeline on the
+same files, in one process, nothing stored.
+
+Warm is one client, beside one memcpy of the same bytes and beside PyTorch's
+DataLoader over a NumPy memmap of the same pixels; then 16 clients at once.
+Medians of BENCH_REPEATS (3) runs; here and limit alternate.
 """
 import argparse
 import json
 import pathlib
+import statistics
 import subprocess
 import tempfile
+import time
 
-from common import BUILD, SHARED_DATA, Table, median_of, note, seconds_of
+from common import BUILD, REPEATS, SHARED_DATA, Table, median_of, note, seconds_of
 from harness import Daemon, write_vocab
 
 
@@ -73,6 +80,53 @@ def torchvision_rate(files):
     return len(files) / seconds_of(once)
 
 
+def decode_rate(files):
+    result = subprocess.run([BUILD / "bench" / "bench_decode", *files], capture_output=True, text=True, check=True)
+    return json.loads(result.stdout)["decode_per_s"]
+
+
+def memmap_rate(folder, seconds=2.0):
+    """float32 batches of 32 in random order from uint8 pixels on disk, normalized as torchvision does; bytes a second."""
+    import numpy
+    import torch
+    count, size = 512, 224
+    path = folder / "pixels.u8"
+    numpy.random.default_rng(1).integers(0, 256, (count, size, size, 3), numpy.uint8).tofile(path)
+    pixels = numpy.memmap(path, numpy.uint8, "r", shape=(count, size, size, 3))
+    mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
+    class Pictures(torch.utils.data.Dataset):
+        def __len__(self):
+            return count
+
+        def __getitem__(self, i):
+            picture = torch.from_numpy(numpy.array(pixels[i])).permute(2, 0, 1).float().div_(255)
+            return picture.sub_(mean).div_(std)
+
+    torch.set_num_threads(1)
+    loader = torch.utils.data.DataLoader(Pictures(), batch_size=32, shuffle=True, num_workers=2, persistent_workers=True)
+    for _ in loader:  # workers start, pages come in
+        pass
+    delivered, started = 0, time.monotonic()
+    while time.monotonic() - started < seconds:
+        for batch in loader:
+            delivered += batch.numel() * 4
+    return delivered / (time.monotonic() - started)
+
+
+CLIENTS = 16
+
+
+def crowd(daemon, split):
+    """Rates of clients that read at the same time, and what the daemon decoded meanwhile."""
+    before = daemon.status()["decoded"]
+    command = [BUILD / "bench" / "bench_stream", "--socket", daemon.socket, "--data", "bench", "--dtype", "u8", "--split", split,
+               "--batch-size", "32", "--seconds", "4"]
+    clients = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(CLIENTS)]
+    rates = [json.loads(client.communicate(timeout=120)[0])["pictures_per_s"] for client in clients]
+    return rates, daemon.status()["decoded"] - before
+
+
 def cold_rate(count, arguments, vocab, workers):
     with Daemon("--workers", workers) as daemon:
         seconds = seconds_of(lambda: daemon.prepctl_ok("add", "bench", *arguments, "--vocab", vocab, timeout=600))
@@ -101,10 +155,17 @@ def main():
         for name, (images, arguments, vocab) in data_sets(pathlib.Path(folder)).items():
             arguments, files = add_arguments(images, arguments)
             peer = median_of(lambda files=files: torchvision_rate(files)) if with_peer else None
-            for workers in (1, 2):
-                rate = median_of(lambda w=workers, n=len(files), a=arguments, v=vocab: cold_rate(n, a, v, w))
-                cold.add(f"{name}, {len(files)} pictures, {workers} worker{'s' if workers > 1 else ''}", rate, "pictures/s",
-                         "torchvision, one core", peer)
+            rates = {1: [], 2: []}
+            limits = []
+            for _ in range(REPEATS):
+                for workers, figures in rates.items():
+                    figures.append(cold_rate(len(files), arguments, vocab, workers))
+                limits.append(decode_rate(files))
+            one, two = (statistics.median(figures) for figures in rates.values())
+            cold.add(f"{name}, {len(files)} pictures, 1 worker", one, "pictures/s", "libjpeg-turbo decoding alone, one core",
+                     statistics.median(limits))
+            cold.add(f"{name}, 1 worker", one, "pictures/s", "torchvision, one core", peer)
+            cold.add(f"{name}, 2 workers", two, "pictures/s", "1 worker", one)
             with Daemon() as daemon:
                 daemon.prepctl_ok("add", "bench", *arguments, "--vocab", vocab, timeout=600)
                 for dtype in ("f32", "u8"):
@@ -113,7 +174,13 @@ def main():
                     middle = runs[1]
                     warm.add(f"{name}, {dtype}, pictures", middle["pictures_per_s"], "pictures/s", "torchvision, one core", peer)
                     warm.add(f"{name}, {dtype}, bytes", middle["bytes_per_s"] / 1e9, "GB/s", "memcpy", middle["memcpy_bytes_per_s"] / 1e9)
-                    warm.add(f"{name}, {dtype}, connect to first batch", 1e3 * middle["first_batch_s"], "ms")
+                    if dtype == "f32" and with_peer:
+                        warm.add(f"{name}, {dtype}, bytes", middle["bytes_per_s"] / 1e9, "GB/s", "DataLoader over a memmap, 2 workers",
+                                 memmap_rate(pathlib.Path(folder)) / 1e9)
+                    warm.add(f"{name}, {dtype}, connect to first batch", 1e3 * middle["first_batch_s"], "ms", "the aim", 10.0)
+                rates, decoded = crowd(daemon, "train")
+                warm.add(f"{name}, u8, slowest of {CLIENTS} clients at once (decoded meanwhile: {decoded})", min(rates), "pictures/s",
+                         "the fastest", max(rates))
     text = cold.markdown() + "\n" + warm.markdown()
     if options.out:
         options.out.write_text(text)

@@ -18,7 +18,7 @@ import tempfile
 from common import BUILD, ROOT, SHARED_DATA
 
 # Helpers of other benches, not benches.
-NOT_ALONE = {"bench_stream"}
+NOT_ALONE = {"bench_stream", "bench_decode"}
 # What C benches want on their command line; one whose files are absent is left out.
 ARGUMENTS = {
     "bench_resnet": ["speed", "resnet50", "224", "16", "5"],

@@ -1,4 +1,4 @@
-/* datasets.c - datasets, show, failures, rm. */
+/* datasets.c - datasets, show, failures, samples, rm. */
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -149,6 +149,58 @@ int prepctl_failures(int argc, char *const argv[], struct err *err)
 		}
 		list.first += reply->failures->n_failures;
 	} while (reply->failures->n_failures > 0 && list.first < reply->failures->total);
+	conn_free(&conn);
+	return code;
+}
+
+/* --- samples --- */
+
+static void print_sample(const Wire__Sample *sample)
+{
+	printf("%llu\t%d\t%s\t", (unsigned long long)sample->id, sample->label, sample->split);
+	for (size_t i = 0; i < sample->content.len; i++)
+		printf("%02x", sample->content.data[i]);
+	printf("\t%.*s\t%.*s\n", (int)sample->source.len, (const char *)sample->source.data, (int)sample->caption.len,
+	       (const char *)sample->caption.data);
+}
+
+int prepctl_samples(int argc, char *const argv[], struct err *err)
+{
+	static uint64_t ids[ARGS_OPERANDS_MAX];
+	Wire__DescribeSamples describe = WIRE__DESCRIBE_SAMPLES__INIT;
+	Wire__Request request = WIRE__REQUEST__INIT;
+	struct prepctl_common common = { 0 };
+	const struct args_option table[] = { PREPCTL_OPTIONS(&common) };
+	const struct args_spec spec = {
+		.usage = "prepctl samples NAME ID ...",
+		.description = "Says what samples are: id, class (-1: none), split, SHA-256 of the picture's file, its path and the caption as "
+			       "it was read, with tabs between. Ids are those of sample_ids in batches and of caption in a study's "
+			       "predictions.csv: the caption's index in the data set.",
+		.options = table, .option_count = (int)ARRAY_LEN(table), .operands_min = 2, .operands_max = ARGS_OPERANDS_MAX,
+	};
+	struct args_result result;
+	Wire__Reply *reply;
+	struct conn conn;
+	int code = prepctl_parse(&spec, argc, argv, &result, err);
+
+	if (code != 0 || result.help)
+		return code;
+	for (int i = 1; i < result.operand_count; i++) {
+		int64_t id;
+
+		if ((code = args_parse_int(result.operands[i], 0, INT64_MAX, &id, err)) != 0)
+			return err_prefix(err, "sample '%s'", result.operands[i]);
+		ids[i - 1] = (uint64_t)id;
+	}
+	describe.dataset = (char *)(uintptr_t)result.operands[0];
+	describe.n_samples = (size_t)(result.operand_count - 1);
+	describe.samples = ids;
+	request.id = 1;
+	request.verb_case = WIRE__REQUEST__VERB_DESCRIBE_SAMPLES;
+	request.describe_samples = &describe;
+	code = prepctl_call(&conn, &common, "samples", &request, WIRE__REPLY__BODY_SAMPLES, &reply, err);
+	for (size_t i = 0; code == 0 && i < reply->samples->n_samples; i++)
+		print_sample(reply->samples->samples[i]);
 	conn_free(&conn);
 	return code;
 }

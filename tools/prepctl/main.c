@@ -20,6 +20,7 @@ static const struct verb VERBS[] = {
 	{ "datasets", prepctl_datasets, "list the data sets" },
 	{ "show", prepctl_show, "say everything about one data set" },
 	{ "failures", prepctl_failures, "list what was left out of a data set, and why" },
+	{ "samples", prepctl_samples, "say what samples are: caption, picture, label" },
 	{ "rm", prepctl_rm, "remove a data set's name" },
 	{ "batch", prepctl_batch, "write one batch to a safetensors file" },
 	{ "digests", prepctl_digests, "read batches and print the digest of each" },

@@ -30,6 +30,7 @@ int prepctl_explain(int argc, char *const argv[], struct err *err);
 int prepctl_failures(int argc, char *const argv[], struct err *err);
 int prepctl_rm(int argc, char *const argv[], struct err *err);
 int prepctl_show(int argc, char *const argv[], struct err *err);
+int prepctl_samples(int argc, char *const argv[], struct err *err);
 int prepctl_shutdown(int argc, char *const argv[], struct err *err);
 int prepctl_status(int argc, char *const argv[], struct err *err);
 

@@ -209,6 +209,8 @@ static int explain(struct prepctl_common *common, const char *path, uint32_t siz
 		print_hex("content", e->content);
 		print_hex("transform", e->fingerprint);
 		printf("  %-12s%s\n", "settings", e->settings);
+		for (size_t i = 0; i < e->n_features; i++)
+			print_hex(i == 0 ? "features" : "", e->features[i]);
 		if (e->failure[0] != '\0')
 			printf("  %-12s%s\n", "reason", e->failure);
 	}
@@ -230,7 +232,8 @@ int prepctl_explain(int argc, char *const argv[], struct err *err)
 	const struct args_spec spec = {
 		.usage = "prepctl explain PICTURE [--size N] [--exif ignore|apply]",
 		.description = "Says under which key a picture is kept (the hash of its bytes, and every setting that decides the pixels),\n"
-			       "and whether it is there. Compare two outputs to see why something was prepared again.",
+			       "and whether it is there. Compare two outputs to see why something was prepared again. A line of features for each\n"
+			       "encoder and settings with which training runs (--freeze) have kept features of it.",
 		.options = table, .option_count = (int)ARRAY_LEN(table), .operands_min = 1, .operands_max = 1,
 	};
 	struct args_result result;

@@ -12,6 +12,7 @@
 MUST_USE int train_command(int argc, char *const argv[], struct err *err);
 MUST_USE int eval_command(int argc, char *const argv[], struct err *err);
 MUST_USE int study_command(int argc, char *const argv[], struct err *err);
+MUST_USE int report_command(int argc, char *const argv[], struct err *err);
 
 /* Help of the program as a whole is that of training: trainer --help. */
 

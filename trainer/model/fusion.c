@@ -208,6 +208,8 @@ static void first_product_backward(struct fusion *fusion, float *dv, float *dt)
 
 	if (fusion->drop.probability > 0.0f) {
 		ops->linear_weights(dweight, fusion->dz, fusion->x, linear_packed(N, 2 * F, F));
+		if (dv == NULL)
+			return;
 		ops->linear_input(fusion->dx, fusion->dz, weight, linear_packed(N, 2 * F, F), false);
 		ops->pair_concat_backward(dv, dt, fusion->dx, fusion->picture, fusion->caption, fusion->picture_positions,
 					  fusion->caption_positions, N, fusion->B, fusion->C, F, &fusion->drop);
@@ -216,6 +218,8 @@ static void first_product_backward(struct fusion *fusion, float *dv, float *dt)
 	ops->pair_sum_backward(fusion->a, fusion->b, fusion->dz, fusion->picture, fusion->caption, N, fusion->B, fusion->C, F);
 	ops->linear_weights(dweight, fusion->a, fusion->v, half_of(fusion, fusion->B));
 	ops->linear_weights(dweight + F, fusion->b, fusion->t, half_of(fusion, fusion->C));
+	if (dv == NULL)
+		return;
 	ops->linear_input(dv, fusion->a, weight, half_of(fusion, fusion->B), false);
 	ops->linear_input(dt, fusion->b, weight + F, half_of(fusion, fusion->C), false);
 }
@@ -227,7 +231,7 @@ void fusion_backward(struct fusion *fusion, float scale, float *dv, float *dt)
 	int F = fusion->F, K = fusion->K, N = fusion->N;
 	size_t scores = (size_t)N * (size_t)K;
 
-	CHECK(fusion->limits.training && N > 0);
+	CHECK(fusion->limits.training && N > 0 && (dv == NULL) == (dt == NULL));
 	fusion->kernels->vector->copy(fusion->dscaled, fusion->dlogits, scores);
 	fusion->kernels->vector->scale(fusion->dscaled, scores, scale);
 	ops->linear_weights(layer_weight_grad(params, fusion->head), fusion->dscaled, fusion->y, linear_packed(N, F, K));

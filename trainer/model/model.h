@@ -135,7 +135,7 @@ struct model_result {
 void model_fusion_forward(struct model *model, const struct model_call *call, const float *v, int B, const float *t, int C,
 			  const struct model_pairs *pairs, const uint32_t *picture_positions,
 			  const uint32_t *caption_positions, float *logits, struct model_result *result);
-/* Gradient of scale * loss: parameter gradients, dv (B,F) and dt (C,F), which are overwritten. */
+/* Gradient of scale * loss: parameter gradients, dv (B,F) and dt (C,F), which are overwritten. Both NULL: nobody wants them. */
 void model_fusion_backward(struct model *model, float scale, float *dv, float *dt);
 
 /* After each optimizer step: brings parameters back that have bounds (contrast's temperature). */

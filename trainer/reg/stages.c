@@ -77,7 +77,8 @@ void stages_clean(struct stages *stages, enum model_mode image_mode, struct mode
 	model_fusion_forward(model, &text, stages->v, stages->pictures, stages->t, stages->captions, stages->pairs,
 			     stages->picture_positions, stages->caption_positions,
 			     model_config(model)->task == TASK_CONTRAST ? NULL : stages->logits, result);
-	model_fusion_backward(model, stages->scale, stages->dv, stages->dt);
+	bool wanted = !stages->image_frozen || !stages->text_frozen || stages->feature_gradients;
+	model_fusion_backward(model, stages->scale, wanted ? stages->dv : NULL, wanted ? stages->dt : NULL);
 }
 
 void stages_image_backward(struct stages *stages, const float *dv)

@@ -19,6 +19,7 @@ struct stages {
 	const struct vector_ops *ops;
 	/* inputs of this micro-batch, borrowed */
 	bool image_frozen, text_frozen;    /* v, t are filled in by the caller; pixels, ids and the tower are not used */
+	bool feature_gradients;            /* dv and dt are wanted although both towers are frozen */
 	const float *pixels;
 	bool nhwc;
 	int pictures;                      /* B */

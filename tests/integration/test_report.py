@@ -1,0 +1,429 @@
+"""trainer report on made-up studies: what it says, in every format, also about incomplete, degenerate and hostile ones."""
+import csv
+import html.parser
+import io
+import json
+import math
+import os
+import re
+import shutil
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+from harness import Daemon, SmallData, run, run_ok  # noqa: E402
+from study_folder import make_robustness, make_study  # noqa: E402
+
+FULL = os.environ.get("FULL") == "1"
+scipy_stats = pytest.importorskip("scipy.stats")
+HOSTILE = ["none", "<script>alert(1)</script>&\"'%$#_{}~^\\", "=cmd|' /C calc'!A0", "ünï☃ 中文 |`*`", "a" * 200]
+
+
+def report(folder, *more):
+    return run_ok("trainer", "report", folder, "--samples", "0", *more)
+
+
+def as_json(folder):
+    return json.loads(report(folder, "--json").stdout)
+
+
+def arm_of(found, name):
+    return next(arm for arm in found["arms"] if arm["name"] == name)
+
+
+class Page(html.parser.HTMLParser):
+    """Whether tags close, and what a browser would fetch or run."""
+
+    VOID = {"meta", "br", "img", "link", "input", "hr"}
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.stack, self.faults, self.words, self.links = [], [], [], []
+        self.feed(text)
+        self.close()
+        if self.stack:
+            self.faults.append(f"never closed: {self.stack}")
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "script" or any(name.startswith("on") for name, _ in attributes):
+            self.faults.append(f"runs something: {tag} {attributes}")
+        self.links += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+    def handle_endtag(self, tag):
+        if not self.stack or self.stack.pop() != tag:
+            self.faults.append(f"closes {tag} at {self.getpos()}")
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def check_page(folder):
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert not page.faults, page.faults[:3]
+    assert all(link.startswith(("#", "data:image/jpeg;base64,")) for link in page.links)
+    for number, svg in enumerate(re.findall(r"<svg.*?</svg>", text, re.S)):
+        ElementTree.fromstring(svg)
+        assert not re.search(r"\b(nan|inf)\b", re.sub(r"<title>.*?</title>|<text.*?</text>", "", svg), re.I), f"figure {number}: {svg[:300]}"
+    assert "http" not in re.sub(r"http-equiv", "", text)
+    return "".join(page.words)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made") / "study"
+    accuracies = make_study(folder, folds=5, seeds=(0, 1, 2), pictures=120)
+    make_robustness(folder)
+    return folder, accuracies, report(folder).stdout
+
+
+def test_numbers_are_scipys(study):
+    folder, accuracies, _ = study
+    found = as_json(folder)
+    p = {}
+    for arm in found["arms"]:
+        values = np.array([v for (name, _, _), v in accuracies.items() if name == arm["name"]])
+        low, high = scipy_stats.t.interval(0.95, len(values) - 1, values.mean(), scipy_stats.sem(values))
+        assert np.allclose([arm["accuracy"][k] for k in ("mean", "low", "high")], [values.mean(), low, high], rtol=1e-9)
+        if arm["name"] == "none":
+            continue
+        d = np.array([v - accuracies["none", f, s] for (name, f, s), v in accuracies.items() if name == arm["name"]])
+        test = arm["against_baseline"]["corrected_t"]
+        se = d.std(ddof=1) * math.sqrt(1 / 15 + 1 / 4)
+        assert np.allclose([test["difference"], test["t"], test["p"]], [d.mean(), d.mean() / se, 2 * scipy_stats.t.sf(abs(d.mean() / se), 14)], rtol=1e-8)
+        p[arm["name"]] = test["p"]
+        folds = d.reshape(5, 3).mean(axis=1)
+        by_fold = arm["against_baseline"]["corrected_t_by_fold"]
+        assert np.allclose(by_fold["t"], folds.mean() / (folds.std(ddof=1) * math.sqrt(1 / 5 + 1 / 4)), rtol=1e-8)
+    order = sorted(p, key=p.get)
+    holm, most = {}, 0
+    for i, name in enumerate(order):
+        most = max(most, min(1, p[name] * (len(order) - i)))
+        holm[name] = most
+    for name, value in holm.items():
+        assert math.isclose(arm_of(found, name)["against_baseline"]["corrected_t"]["p_holm"], value, rel_tol=1e-8)
+
+
+def test_pairs_are_counted_right(study):
+    """Bootstrap estimate, McNemar and ECE, from predictions.csv as Python reads it."""
+    folder, _, _ = study
+    found = as_json(folder)
+    rows = {}
+    for path in folder.glob("runs/*/*/predictions.csv"):
+        rows[path.parent.parent.name, path.parent.name] = list(csv.DictReader(open(path)))
+    arm = arm_of(found, "dropout+adv")["against_baseline"]
+    gains, only = [], [0, 0]
+    for (name, cell), table in rows.items():
+        if name != "dropout+adv":
+            continue
+        for mine, base in zip(table, rows["none", cell]):
+            gains.append(int(mine["correct"]) - int(base["correct"]))
+            if cell.endswith("s0"):
+                only[0] += gains[-1] > 0
+                only[1] += gains[-1] < 0
+    assert math.isclose(arm["bootstrap"]["difference"], np.mean(gains), abs_tol=1e-12)
+    assert arm["bootstrap"]["low"] < np.mean(gains) < arm["bootstrap"]["high"] and arm["bootstrap"]["method"] == "BCa"
+    assert (arm["mcnemar"]["only_arm"], arm["mcnemar"]["only_baseline"]) == tuple(only)
+    assert math.isclose(arm["mcnemar"]["p"], scipy_stats.binomtest(min(only), sum(only)).pvalue, rel_tol=1e-9)
+    confidence, correct = [], []
+    for (name, _), table in rows.items():
+        if name == "l2":
+            confidence += [max(np.float32(r["p"]), 1 - np.float32(r["p"])) for r in table]
+            correct += [int(r["correct"]) for r in table]
+    confidence, correct = np.array(confidence), np.array(correct)
+    bins = np.minimum((confidence * 15).astype(int), 14)
+    ece = sum(abs(confidence[bins == b].mean() - correct[bins == b].mean()) * np.sum(bins == b) for b in set(bins)) / len(bins)
+    assert math.isclose(arm_of(found, "l2")["calibration"]["ece"], ece, abs_tol=1e-6)
+
+
+def test_factorial(study):
+    folder, accuracies, _ = study
+    found = as_json(folder)["factorial"]
+    assert found["factors"] == ["dropout", "l2", "adv"] and len(found["effects"]) == 7
+    means = {name: np.mean([v for (n, _, _), v in accuracies.items() if n == name]) for name in {n for n, _, _ in accuracies}}
+    on = [means[a] for a in ("dropout", "dropout+l2", "dropout+adv", "dropout+l2+adv")]
+    off = [means[a] for a in ("none", "l2", "adv", "l2+adv")]
+    assert math.isclose(found["effects"][0]["test"]["difference"], np.mean(on) - np.mean(off), rel_tol=1e-9)
+
+
+def test_formats(study):
+    folder, _, said = study
+    words = check_page(folder)
+    for needle in ("Every arm", "Cost and gain", "Main effects and interactions", "Calibration", "Robustness", "Transfer", "identical over the arms"):
+        assert needle in words, needle
+    lines = said.splitlines()
+    assert "arms" in lines[0] and sum(" none" in line for line in lines[1:10]) == 9
+    rows = list(csv.DictReader(open(folder / "report.csv", newline="")))
+    assert len(rows) == 10 and rows[0]["verdict"] == "baseline" and all(len(row) == 28 and None not in row for row in rows)
+    runs = list(csv.DictReader(open(folder / "report-runs.csv", newline="")))
+    assert len(runs) == 150 and all(None not in row for row in runs)
+    tex = (folder / "report.tex").read_text()
+    assert tex.count("\\\\\n") == 11 and "\\begin{tabular}" in tex
+    md = (folder / "report.md").read_text()
+    table = [line for line in md.splitlines() if line.startswith("|")]
+    assert all(re.sub(r"\\\|", "", line).count("|") == table[0].count("|") for line in table[:12])
+    out = folder / "elsewhere"
+    assert report(folder, "--out", out, "--format", "md,json").returncode == 0
+    assert sorted(path.name for path in out.iterdir()) == ["report.json", "report.md"]
+    before = (folder / "report.json").read_bytes()
+    report(folder)
+    assert (folder / "report.json").read_bytes() == before, "the same study, another report"
+
+
+def test_effects_are_found(tmp_path):
+    make_study(tmp_path / "s", {"none": 0, "good": 0.6, "same": 0, "bad": -0.6}, spread=0.02, seeds=(0, 1, 2), pictures=150)
+    found = as_json(tmp_path / "s")
+    assert {a["name"]: a.get("against_baseline", {}).get("verdict") for a in found["arms"]} == \
+        {"none": None, "good": "better", "same": "not distinguishable", "bad": "worse"}
+
+
+def test_incomplete(tmp_path):
+    skip = {("good", f, s) for f in range(5) for s in (1, 2)} | {("late", f, s) for f in range(5) for s in range(3)}
+    make_study(tmp_path / "s", {"none": 0, "good": 0.5, "late": 0}, skip=skip, failed={("none", 0, 0): "loss is nan"}, pictures=60)
+    said = report(tmp_path / "s").stdout
+    assert "29 of 45" not in said and "19 of 45 runs have finished" in said and "late 15" in said and "1 run of none diverged" in said
+    assert "late has no verdict: no run has finished" in said
+    found = as_json(tmp_path / "s")
+    assert not found["complete"] and arm_of(found, "good")["against_baseline"]["corrected_t"]["n"] == 4
+    assert "This study is not complete" in check_page(tmp_path / "s")
+
+
+def test_nothing_yet(tmp_path):
+    folder = tmp_path / "s"
+    make_study(folder, {"none": 0, "a": 0}, folds=2, seeds=(0,), pictures=20)
+    shutil.rmtree(folder / "runs")
+    assert "0 of 4 runs" in report(folder).stdout
+    check_page(folder)
+    make_study(folder, {"none": 0}, folds=2, seeds=(0,), pictures=20)
+    assert "one arm" in report(folder).stdout
+    check_page(folder)
+
+
+@pytest.mark.parametrize("folds,seeds", [(1, 1), (1, 4), (2, 1), (2, 5)])
+def test_small_designs(tmp_path, folds, seeds):
+    make_study(tmp_path / "s", {"none": 0, "a": 0.4}, folds=folds, seeds=tuple(range(seeds)), pictures=40)
+    said = report(tmp_path / "s").stdout
+    against = arm_of(as_json(tmp_path / "s"), "a")["against_baseline"]
+    if folds * seeds == 1:
+        assert "one run only" in said and against["verdict"] == "no verdict" and against["corrected_t"]["p"] is None
+        assert against["bootstrap"]["low"] is not None
+    else:
+        assert against["corrected_t"]["test_over_train"] == pytest.approx(0.25 if folds == 1 else 1)
+        assert against["corrected_t"]["p"] is not None
+    assert ("cv52_f" in against) == (folds == 2 and seeds == 5)
+    check_page(tmp_path / "s")
+
+
+def change(folder, arm, cell, **changes):
+    path = folder / "runs" / arm / cell / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_degenerate(tmp_path):
+    folder = tmp_path / "s"
+    make_study(folder, {"none": 0, "copy": 0, "shifted": 0, "nan": 0}, folds=2, seeds=(0, 1), pictures=20)
+    for cell in ("f1-s0", "f1-s1", "f2-s0", "f2-s1"):
+        base = json.loads((folder / "runs/none" / cell / "result.json").read_text())
+        change(folder, "copy", cell, accuracy=base["accuracy"])
+        change(folder, "shifted", cell, accuracy=base["accuracy"] + 0.125)
+        change(folder, "nan", cell, accuracy=None, loss=None)
+    verdicts = {a["name"]: a.get("against_baseline") for a in as_json(folder)["arms"]}
+    assert verdicts["copy"]["verdict"] == "identical" and verdicts["copy"]["corrected_t"]["p"] == 1
+    assert verdicts["shifted"]["verdict"] == "no verdict" and "no spread" in verdicts["shifted"]["why"]
+    assert verdicts["nan"]["verdict"] == "no verdict" and "finite" in verdicts["nan"]["why"]
+    said = report(folder).stdout
+    assert "nan" not in said.lower().replace("nan has no verdict", "").replace("nan 4", "") and "4 runs ended without a finite accuracy" in said
+    check_page(folder)
+
+
+def test_arms_that_differ_in_more(tmp_path):
+    folder = tmp_path / "s"
+    make_study(folder, {"none": 0, "a": 0.1}, folds=2, seeds=(0, 1), pictures=20)
+    change(folder, "a", "f2-s1", init_digest="f" * 64)
+    assert "differ in more than the regularizer" in report(folder).stdout and "initial weights: DIFFERENT in 1 of 4" in report(folder).stdout
+    assert "differ in more than the regularizer" in check_page(folder)
+    path = folder / "runs/a/f1-s0/predictions.csv"
+    lines = path.read_text().splitlines()
+    lines[3] = "2,0,777,1,0.5,1"
+    path.write_text("\n".join(lines) + "\n")
+    found = as_json(folder)
+    assert arm_of(found, "a")["against_baseline"]["corrected_t"]["n"] == 3, "a run on other pairs took part"
+    assert found["identical"]["checks"][4]["different"] == 1
+
+
+def test_hostile_names(tmp_path):
+    folder = tmp_path / "s"
+    make_study(folder, {name: 0.1 * i for i, name in enumerate(HOSTILE)}, folds=2, seeds=(0, 1), pictures=30, name=HOSTILE[1], data=HOSTILE[3])
+    make_robustness(folder, HOSTILE)
+    report(folder)
+    words = check_page(folder)
+    assert HOSTILE[1] in words and HOSTILE[3] in words
+    assert [row["arm"] for row in csv.DictReader(io.StringIO((folder / "report.csv").read_text()))][0] == "none"
+    assert {row["arm"] for row in csv.DictReader(open(folder / "report.csv", newline=""))} == set(HOSTILE)
+    assert {a["name"] for a in json.loads((folder / "report.json").read_text())["arms"]} == set(HOSTILE)
+    tex = (folder / "report.tex").read_text()
+    assert "\\textless{}script\\textgreater{}" in tex and "\\%\\$\\#\\_\\{\\}\\textasciitilde{}\\textasciicircum{}\\textbackslash{}" in tex
+    assert "<script" not in (folder / "report.md").read_text()
+
+
+DAMAGE = {
+    "study.json": [("", "study.json"), ("{", "study.json"), ("[]", "not a JSON object"), ('{"schema": "trainer-study-2"}', "trainer-study-1"),
+                   ('{"schema": "trainer-study-1", "arms": 3}', "arms"), ('{"schema": "trainer-study-1", "arms": []}', "0 arms"),
+                   ('{"schema": "trainer-study-1", "arms": [{"name": 1}]}', "name"),
+                   ('{"schema": "trainer-study-1", "arms": [{"name": "none"}, {"name": "none"}], "seeds": [0], "folds": 2}', "two arms"),
+                   ('{"schema": "trainer-study-1", "arms": [{"name": "none"}], "seeds": [0.5], "folds": 2}', "seed"),
+                   ('{"schema": "trainer-study-1", "arms": [{"name": "none"}], "seeds": [0], "folds": 1e300}', "folds"),
+                   ('{"schema": "trainer-study-1", "arms": [{"name": "x"}], "baseline": "y", "seeds": [0], "folds": 2}', "baseline")],
+    "runs/a/f1-s0/result.json": [("", "result.json"), ('{"schema": 1}', "schema"), ("{\"schema\": \"trainer-result-1\"", "result.json"),
+                                 ('{"schema": "trainer-result-1", "arm": "b", "fold": 1, "seed": 0}', '"b"'), ('{"schema": "trainer-result-1", "arm": "a", "fold": 1}', "seed"),
+                                 ('{"schema": "trainer-result-1", "arm": "a", "fold": 1, "seed": 7}', "seed 7"),
+                                 ('{"schema": "trainer-result-1", "arm": "a", "fold": 2, "seed": 0}', "same arm, fold and seed"),
+                                 ('{"schema": "trainer-result-1", "arm": "a", "fold": 1, "seed": 0, "accuracy": "high"}', "accuracy"),
+                                 ('{"schema": "trainer-result-1", "arm": "a", "fold": 1, "seed": 0, "accuracy": 71}', "accuracy"),
+                                 ('{"schema": "trainer-result-1", "arm": "a", "fold": 1, "seed": 0, "pairs": -3}', "pairs")],
+    "runs/a/f1-s0/predictions.csv": [("", "empty"), ("a,b\n", "column"), ("pair,picture,caption,label,p,correct\n0,0,0,1,0.5", "cut short"),
+                                     ("pair,picture,caption,label,p,correct\n0,0,0,1,0.5\n", "5 fields"),
+                                     ("pair,picture,caption,label,p,correct\n0,0,0,1,1.5,1\n", '"p" is'),
+                                     ("pair,picture,caption,label,p,correct\n0,0,0,1,0.5,2\n", '"correct" is'),
+                                     ("pair,picture,caption,label,p,correct\n1,0,0,1,0.5,1\n", '"pair" is'),
+                                     ("pair,picture,caption,label,p,correct\n0,-1,0,1,0.5,1\n", '"picture" is'),
+                                     ("pair,picture,caption,label,p,correct\n0,0,99999999999999999999,1,0.5,1\n", '"caption" is'),
+                                     ("pair,picture,caption,label,p,correct\n0,0,0,1,0.5,1\n", "1 rows")],
+    "runs/a/f1-s0/metrics.jsonl": [("{\"epoch\": 0}\n", "metrics.jsonl"), ("garbage\n", "line 1"), ('{"epoch": 1e18, "split": "val"}\n', "metrics.jsonl"),
+                                   ('{"epoch": 0, "split": 3}\n', "wrong kind")],
+    "robustness.json": [("{", "robustness.json"), ('{"attacks": [{"arm": "zz", "attack": "fgsm", "eps": 0}]}', "zz"),
+                        ('{"attacks": [{"arm": "a", "attack": "fgsm", "eps": -1}]}', "eps"), ('{"attacks": [], "checks": [{"name": "x"}]}', "ok")],
+}
+
+
+def test_damaged_files(tmp_path):
+    folder = tmp_path / "s"
+    make_study(folder, {"none": 0, "a": 0.1}, folds=2, seeds=(0,), pictures=12, epochs=2)
+    for name, cases in DAMAGE.items():
+        path = folder / name
+        before = path.read_bytes() if path.exists() else None
+        for content, needle in cases:
+            path.write_text(content)
+            result = run("trainer", "report", folder, "--samples", "0")
+            assert result.returncode == 1 and needle in result.stderr and str(path.parent) in result.stderr, (name, content, result.returncode, result.stderr)
+        path.unlink()
+        if before is not None:
+            path.write_bytes(before)
+    # A line that its writer did not finish is none.
+    path = folder / "runs/a/f1-s0/metrics.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"epoch": 9, "sp')
+    report(folder)
+
+
+def test_usage(tmp_path):
+    make_study(tmp_path / "s", {"none": 0, "a": 0}, folds=2, seeds=(0,), pictures=12)
+    for arguments, code, needle in ((["report"], 2, "DIR"), (["report", tmp_path / "nope"], 1, "no such folder"), (["report", tmp_path], 1, "neither"),
+                                    (["report", tmp_path / "s", tmp_path / "s"], 2, "one study"),
+                                    (["report", tmp_path / "s", "--format", "pdf"], 2, "html, md, tex, csv, json"),
+                                    (["report", tmp_path / "s" / "study.json"], 1, "not a folder")):
+        result = run("trainer", *arguments)
+        assert result.returncode == code and needle in result.stderr, (arguments, result.stderr)
+
+
+def test_samples_with_pictures(tmp_path):
+    """Pictures and raw captions come from the daemon, and only for the version that the study was run on."""
+    from PIL import Image
+    import base64
+    with Daemon() as daemon:
+        data = SmallData(tmp_path / "data", train=24, val=9)
+        data.add(daemon)
+        version = re.search(r"version +([0-9a-f]{64})", daemon.prepctl_ok("show", "small").stdout).group(1)
+        folder = tmp_path / "s"
+        make_study(folder, {"none": 0, "a": 0.1, "b": -0.1}, folds=2, seeds=(0, 1), pictures=33, captions=1, data="small", version=version)
+        run_ok("trainer", "report", folder, "--samples", "2", *daemon.at())
+        words = check_page(folder)
+        text = (folder / "report.html").read_text()
+        found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"></?.*?<q>(.*?)</q>.*?samples (\d+), (\d+)', text, re.S)
+        assert len(found) >= 4 and "not shown" not in words
+        rows = [line.split("\t") for line in daemon.prepctl_ok("samples", "small", *range(33)).stdout.splitlines()]
+        for jpeg, caption, picture, sample in found:
+            assert caption == rows[int(sample)][5]
+            got = np.asarray(Image.open(io.BytesIO(base64.b64decode(jpeg))).convert("RGB"), dtype=float)
+            want = np.asarray(Image.open(rows[int(picture)][4]).convert("RGB").resize(got.shape[1::-1], Image.BILINEAR), dtype=float)
+            assert np.abs(got - want).mean() < 12, f"picture {picture} is another one"
+        make_study(folder, {"none": 0, "a": 0.1}, folds=2, seeds=(0,), pictures=33, captions=1, data="small", version="0" * 64)
+        run_ok("trainer", "report", folder, *daemon.at())
+        assert "another version" in check_page(folder)
+    run_ok("trainer", "report", folder, "--socket", tmp_path / "gone.sock")
+    assert "no preprocessd" in check_page(folder)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A real study and two plain runs, trained as small as it goes."""
+    folder = tmp_path_factory.mktemp("trained")
+    with Daemon() as daemon:
+        SmallData(folder / "data", train=24, val=9).add(daemon)
+        common = ["--data", "small", "--preset", "tiny", "--batch-size", "8", "--epochs", "2", "--threads", "1", *daemon.at()]
+        run_ok("trainer", "study", "--arms", "none,dropout,adv", "--folds", "2", "--seeds", "2", "--out", folder / "study", *common)
+        for reg in ("none", "l2"):
+            run_ok("trainer", *common, "--reg", reg, "--out", folder / reg)
+        run_ok("trainer", "report", folder / "study", *daemon.at())
+        yield folder
+
+
+def test_real_study(trained):
+    found = json.loads((trained / "study" / "report.json").read_text())
+    results = {(r["arm"], r["fold"], r["seed"]): r for r in (json.loads(p.read_text()) for p in (trained / "study").glob("runs/*/*/result.json"))}
+    assert found["complete"] and len(results) == 12 and found["identical"]["ok"]
+    assert all(check["cells"] == 4 for check in found["identical"]["checks"])
+    d = [results["adv", f, s]["accuracy"] - results["none", f, s]["accuracy"] for f in (1, 2) for s in (0, 1)]
+    adv = arm_of(found, "adv")
+    assert math.isclose(adv["against_baseline"]["corrected_t"]["difference"], np.mean(d), abs_tol=1e-12)
+    assert math.isclose(adv["cost"], np.mean([results["adv", f, s]["cost"] for f in (1, 2) for s in (0, 1)]), rel_tol=1e-9)
+    for arm in found["arms"]:
+        # ECE as the runs measured it and as predictions.csv gives it, for one run's worth of pairs each.
+        assert arm["calibration"]["status"] == "ok" and 0 <= arm["calibration"]["ece"] <= 1
+        assert len(arm["curves"]["val_accuracy"]["mean"]) == 2 and None not in arm["curves"]["train_loss"]["mean"]
+    words = check_page(trained / "study")
+    assert "Pictures and captions are not shown" not in words
+    assert "base64" in (trained / "study" / "report.html").read_text()
+
+
+def test_plain_runs(trained, tmp_path):
+    runs = [trained / "none", trained / "l2"]
+    said = run_ok("trainer", "report", *runs).stdout.splitlines()
+    for line, folder in zip(said[1:], runs):
+        result = json.loads((folder / "run.json").read_text())["result"]
+        assert line.split()[0] == folder.name and line.split()[1] == "2" and f"{100 * result['val']['accuracy']:.2f}" in line
+    assert run_ok("trainer", "report", *runs, "--out", tmp_path / "out").stdout.splitlines() == said
+    check_page(tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [run["reg"] for run in found["runs"]][0] == "none" and found == json.loads(run_ok("trainer", "report", *runs, "--json").stdout)
+    assert len(list(csv.DictReader(open(tmp_path / "out" / "report.csv", newline="")))) == 2
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text('{"state": 3}')
+    result = run("trainer", "report", tmp_path / "broken")
+    assert result.returncode == 1 and "run.json" in result.stderr and "state" in result.stderr
+
+
+@pytest.mark.skipif(not FULL, reason="FULL=1 measures how often verdicts are wrong")
+def test_verdicts_hold_their_level(tmp_path):
+    """Sixty studies in which no arm differs, and sixty in which one does."""
+    wrong, found, covered, total = 0, 0, 0, 0
+    for seed in range(60):
+        make_study(tmp_path / "s", {"none": 0, "a": 0, "b": 0, "c": 0}, seeds=(0, 1, 2), pictures=60, seed=seed, curves=False, captions=1)
+        wrong += any(a.get("against_baseline", {}).get("verdict") in ("better", "worse") for a in as_json(tmp_path / "s")["arms"])
+        make_study(tmp_path / "s", {"none": 0, "a": 0.8}, seeds=(0, 1, 2), pictures=60, seed=1000 + seed, curves=False, captions=1)
+        against = arm_of(as_json(tmp_path / "s"), "a")["against_baseline"]
+        found += against["verdict"] == "better"
+        # The true difference, of margins normal with variances 0.64 + 0.1225 + 0.49 + 2 runs' spreads.
+        sd = math.sqrt(0.8 ** 2 + 0.35 ** 2 + 0.7 ** 2 + 0.05 ** 2 * 1.36)
+        truth = scipy_stats.norm.cdf(1.35 / sd) - scipy_stats.norm.cdf(0.55 / sd)
+        covered += against["corrected_t"]["low"] <= truth <= against["corrected_t"]["high"]
+        total += 1
+    print(f"\nstudies without a difference where a verdict finds one: {wrong}/{total}; difference found: {found}/{total}; interval covers: {covered}/{total}")
+    assert wrong <= 6 and found >= 57 and covered >= 54

@@ -1,0 +1,120 @@
+/*
+ * bench_decode.c - what decoding alone takes, and what exact preparation adds to it.
+ *
+ *     bench_decode FILE.jpg...      prints one JSON object: pictures a second, median of ROUNDS
+ *
+ * decode   libjpeg-turbo alone, files in memory, rows to one buffer: RGB, its default (accurate integer) DCT and
+ *          upsampling, which are Pillow's. The limit that a cold `prepctl add` is held against.
+ * prepare  the daemon's codec on the same bytes: decoded and resized to 224 px, as Pillow does
+ * hash     SHA-256 of the same bytes, which makes the key
+ *
+ * One thread. Files that libjpeg-turbo cannot decode are an error.
+ */
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <jpeglib.h>
+
+#include "preprocessd/codec/picture.h"
+#include "shared/base/clock.h"
+#include "shared/base/fs.h"
+#include "shared/base/hash.h"
+#include "shared/base/mem.h"
+
+enum { ROUNDS = 5, SIZE = 224 };
+
+struct file {
+	const char *path;
+	struct buf bytes;
+};
+
+static void decode(const struct file *file, struct buf *row)
+{
+	struct jpeg_decompress_struct jpeg;
+	struct jpeg_error_mgr errors;
+	JSAMPROW rows[1];
+	struct err err;
+
+	jpeg.err = jpeg_std_error(&errors); /* ends the program on an error */
+	jpeg_create_decompress(&jpeg);
+	jpeg_mem_src(&jpeg, (const unsigned char *)file->bytes.data, file->bytes.size);
+	(void)jpeg_read_header(&jpeg, TRUE);
+	if (jpeg.num_components == 3)
+		jpeg.out_color_space = JCS_RGB;
+	jpeg_start_decompress(&jpeg);
+	buf_clear(row);
+	if (buf_reserve(row, (size_t)jpeg.output_width * (size_t)jpeg.output_components, &err) != 0)
+		exit(1);
+	rows[0] = (JSAMPROW)row->data;
+	while (jpeg.output_scanline < jpeg.output_height)
+		jpeg_read_scanlines(&jpeg, rows, 1);
+	jpeg_finish_decompress(&jpeg);
+	jpeg_destroy_decompress(&jpeg);
+}
+
+static int by_size(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+enum work { DECODE, PREPARE, HASH, WORKS };
+
+static double seconds_of(enum work work, const struct file *files, int count, struct picture_codec *codec, uint8_t *pixels)
+{
+	struct transform transform = { .size = SIZE };
+	struct buf row = BUF_INIT;
+	double began = clock_seconds();
+	struct hash hash;
+	struct err err;
+
+	for (int i = 0; i < count; i++) {
+		if (work == DECODE) {
+			decode(&files[i], &row);
+		} else if (work == HASH) {
+			hash_bytes(&hash, files[i].bytes.data, files[i].bytes.size);
+		} else if (picture_prepare(codec, files[i].bytes.data, files[i].bytes.size, &transform, pixels, &err) != 0) {
+			fprintf(stderr, "%s: %s\n", files[i].path, err.message);
+			exit(1);
+		}
+	}
+	buf_free(&row);
+	return clock_seconds() - began;
+}
+
+int main(int argc, char *argv[])
+{
+	static const char *const names[] = { "decode", "prepare", "hash" };
+	struct file *files = mem_array((size_t)argc, sizeof(*files));
+	uint8_t *pixels = mem_aligned((size_t)SIZE * SIZE * 3);
+	double seconds[WORKS][ROUNDS];
+	struct picture_codec *codec;
+	struct err err;
+	int count = argc - 1;
+
+	if (count == 0 || files == NULL || pixels == NULL || picture_codec_open(&codec, &err) != 0) {
+		fprintf(stderr, "usage: bench_decode FILE.jpg...\n");
+		return 2;
+	}
+	for (int i = 0; i < count; i++) {
+		files[i].path = argv[i + 1];
+		if (fs_read(files[i].path, (size_t)1 << 30, &files[i].bytes, &err) != 0) {
+			fprintf(stderr, "%s\n", err.message);
+			return 1;
+		}
+	}
+	/* Rounds alternate, so that a busy moment meets all. */
+	for (int round = 0; round < ROUNDS; round++)
+		for (enum work work = 0; work < WORKS; work++)
+			seconds[work][round] = seconds_of(work, files, count, codec, pixels);
+	printf("{\"pictures\": %d", count);
+	for (enum work work = 0; work < WORKS; work++) {
+		qsort(seconds[work], ROUNDS, sizeof(double), by_size);
+		printf(", \"%s_per_s\": %.1f", names[work], count / seconds[work][ROUNDS / 2]);
+	}
+	printf("}\n");
+	picture_codec_close(codec);
+	return 0;
+}

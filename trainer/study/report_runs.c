@@ -1,0 +1,396 @@
+/* Plain run folders side by side: what they reached, what they took, their curves. No statistics: one run each has no spread. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "shared/base/fs.h"
+#include "shared/base/mem.h"
+#include "trainer/study/report.h"
+#include "trainer/study/report_page.h"
+#include "trainer/study/svg.h"
+
+struct plain_run {
+	const char *dir;
+	char *name;          /* what tells it from the others: the end of its path */
+	struct tree tree;
+	struct report_curve curve;
+	const char *state, *reg, *data, *version, *digest;
+	double accuracy, loss, pairs, best, seconds;
+	double train_accuracy, train_loss; /* of the last epoch's steps, as they ran */
+	int64_t steps;
+};
+
+struct plain_runs {
+	struct plain_run *run;
+	int count;
+};
+
+static void run_close(struct plain_run *run)
+{
+	tree_free(&run->tree);
+	report_curve_free(&run->curve);
+	mem_free(run->name);
+}
+
+static double last_of(const double *values, int count)
+{
+	while (count > 0 && !isfinite(values[count - 1]))
+		count--;
+	return count > 0 ? values[count - 1] : NAN;
+}
+
+static int read_result(struct plain_run *run, struct err *err)
+{
+	const struct tree *t = &run->tree;
+	const struct tree_node *result, *val, *best;
+	int code;
+
+	run->accuracy = run->loss = run->pairs = run->best = run->seconds = NAN;
+	run->steps = -1;
+	if ((code = tree_branch(t, t->root, "result", JSON_OBJECT_BEGIN, &result, err)) != 0 || result == NULL)
+		return code;
+	if ((code = tree_branch(t, result, "val", JSON_OBJECT_BEGIN, &val, err)) != 0 ||
+	    (code = tree_branch(t, result, "best", JSON_OBJECT_BEGIN, &best, err)) != 0 ||
+	    (code = tree_count(t, result, "steps", &run->steps, err)) != 0 ||
+	    (code = tree_real(t, result, "train_seconds", &run->seconds, err)) != 0 ||
+	    (code = tree_real(t, val, "accuracy", &run->accuracy, err)) != 0 || (code = tree_real(t, val, "loss", &run->loss, err)) != 0 ||
+	    (code = tree_real(t, val, "pairs", &run->pairs, err)) != 0)
+		return code;
+	return tree_real(t, best, "accuracy", &run->best, err);
+}
+
+static int run_open(struct plain_run *run, const char *dir, struct err *err)
+{
+	const struct tree_node *dataset;
+	const char *end = dir + strlen(dir), *start;
+	char *path = NULL;
+	int code = fs_join(&path, dir, "run.json", err);
+
+	run->dir = dir;
+	while (end > dir + 1 && end[-1] == '/')
+		end--;
+	for (start = end; start > dir && start[-1] != '/'; start--)
+		;
+	run->name = mem_strndup(start, (size_t)(end - start));
+	if (code == 0 && run->name == NULL)
+		code = err_nomem(err, strlen(dir));
+	if (code != 0 || (code = tree_read(&run->tree, path, err)) != 0)
+		goto out;
+	const struct tree *t = &run->tree;
+	if ((code = tree_text(t, t->root, "state", &run->state, err)) != 0 || (code = tree_text(t, t->root, "reg", &run->reg, err)) != 0 ||
+	    (code = tree_text(t, t->root, "digest", &run->digest, err)) != 0 ||
+	    (code = tree_branch(t, t->root, "dataset", JSON_OBJECT_BEGIN, &dataset, err)) != 0 ||
+	    (code = tree_text(t, dataset, "name", &run->data, err)) != 0 || (code = tree_text(t, dataset, "version", &run->version, err)) != 0 ||
+	    (code = read_result(run, err)) != 0 || (code = report_curve_read(&run->curve, dir, err)) != 0)
+		goto out;
+	run->train_accuracy = last_of(run->curve.train_accuracy, run->curve.count);
+	run->train_loss = last_of(run->curve.train_loss, run->curve.count);
+out:
+	mem_free(path);
+	return code;
+}
+
+static double cost_of(const struct plain_runs *runs, int i)
+{
+	return runs->run[0].seconds > 0 ? runs->run[i].seconds / runs->run[0].seconds : NAN;
+}
+
+/* One standard error of an accuracy on so many independent pairs: what a difference has to be held against. */
+static double standard_error(const struct plain_runs *runs)
+{
+	const struct plain_run *r = &runs->run[0];
+
+	return r->pairs > 0 && isfinite(r->accuracy) ? sqrt(r->accuracy * (1 - r->accuracy) / r->pairs) : NAN;
+}
+
+static void note(struct text *t, const struct plain_runs *runs)
+{
+	for (int i = 1; i < runs->count; i++) {
+		const char *a = runs->run[0].version, *b = runs->run[i].version;
+
+		if (a != NULL && b != NULL && strcmp(a, b) != 0) {
+			text_add(t, "These runs are on different data: their accuracies cannot be compared. ");
+			break;
+		}
+	}
+	if (isfinite(standard_error(runs)))
+		text_f(t, "One standard error of an accuracy on %.0f validation pairs is %s points, if pairs were independent. ", runs->run[0].pairs,
+		       text_percent(standard_error(runs), 2).s);
+	text_add(t, "Single runs do not say whether a difference is real: trainer study does.");
+}
+
+/* Pads by characters, not bytes. */
+static void cell(struct text *t, const char *s, int width)
+{
+	int shown = 0;
+
+	for (const char *at = s; *at != '\0'; at++)
+		shown += ((unsigned char)*at & 0xC0) != 0x80;
+	for (int pad = shown; pad < width; pad++)
+		text_add(t, " ");
+	text_add(t, s);
+	text_add(t, "  ");
+}
+
+static void answer(struct text *t, const struct plain_runs *runs)
+{
+	int longest = 4;
+
+	for (int i = 0; i < runs->count; i++)
+		longest = (int)strlen(runs->run[i].name) > longest ? (int)strlen(runs->run[i].name) : longest;
+	text_f(t, "%-*s  %6s  %8s  %8s  %8s  %8s  %9s  %6s\n", longest, "run", "epochs", "val, %", "best, %", "val loss", "train, %", "training", "cost");
+	for (int i = 0; i < runs->count; i++) {
+		const struct plain_run *r = &runs->run[i];
+
+		text_f(t, "%-*s  %6d  ", longest, r->name, r->curve.count);
+		cell(t, text_percent(r->accuracy, 2).s, 8);
+		cell(t, text_percent(r->best, 2).s, 8);
+		cell(t, text_fixed(r->loss, 4).s, 8);
+		cell(t, text_percent(r->train_accuracy, 2).s, 8);
+		cell(t, text_seconds(r->seconds).s, 9);
+		cell(t, text_fixed(cost_of(runs, i), 2).s, 6);
+		text_f(t, "%s\n", r->state != NULL && strcmp(r->state, "finished") != 0 ? r->state : "");
+	}
+	text_add(t, "\n");
+	note(t, runs);
+	text_add(t, "\n");
+}
+
+static void make_md(struct text *t, const struct plain_runs *runs)
+{
+	text_add(t, "| run | reg | state | epochs | val, % | best, % | val loss | train, % | training | cost |\n|---|---|---|---|---|---|---|---|---|---|\n");
+	for (int i = 0; i < runs->count; i++) {
+		const struct plain_run *r = &runs->run[i];
+
+		text_add(t, "| ");
+		text_md(t, r->name);
+		text_add(t, " | ");
+		text_md(t, r->reg);
+		text_add(t, " | ");
+		text_md(t, r->state);
+		text_f(t, " | %d | %s", r->curve.count, text_percent(r->accuracy, 2).s);
+		text_f(t, " | %s | %s", text_percent(r->best, 2).s, text_fixed(r->loss, 4).s);
+		text_f(t, " | %s | %s", text_percent(r->train_accuracy, 2).s, text_seconds(r->seconds).s);
+		text_f(t, " | %s |\n", text_fixed(cost_of(runs, i), 2).s);
+	}
+	text_add(t, "\n");
+	note(t, runs);
+	text_add(t, "\n");
+}
+
+static void make_tex(struct text *t, const struct plain_runs *runs)
+{
+	text_add(t, "% Needs \\usepackage{booktabs,textcomp}.\n\\begin{tabular}{lrrrrr}\n\\toprule\n"
+		    "Run & Val (\\%) & Best (\\%) & Val loss & Train (\\%) & Cost \\\\\n\\midrule\n");
+	for (int i = 0; i < runs->count; i++) {
+		const struct plain_run *r = &runs->run[i];
+		const struct text_number cells[] = { text_percent(r->accuracy, 2), text_percent(r->best, 2), text_fixed(r->loss, 4),
+						     text_percent(r->train_accuracy, 2), text_fixed(cost_of(runs, i), 2) };
+
+		text_tex(t, r->name);
+		for (size_t c = 0; c < ARRAY_LEN(cells); c++) {
+			text_add(t, " & ");
+			text_tex(t, cells[c].s);
+		}
+		text_add(t, " \\\\\n");
+	}
+	text_add(t, "\\bottomrule\n\\end{tabular}\n");
+}
+
+static void make_csv(struct text *t, const struct plain_runs *runs)
+{
+	text_add(t, "run,reg,state,steps,accuracy,best_accuracy,loss,train_accuracy,train_loss,train_seconds,cost,pairs,data_version,digest\n");
+	for (int i = 0; i < runs->count; i++) {
+		const struct plain_run *r = &runs->run[i];
+		const double values[] = { r->accuracy, r->best, r->loss, r->train_accuracy, r->train_loss, r->seconds, cost_of(runs, i), r->pairs };
+
+		text_csv(t, r->dir);
+		text_add(t, ",");
+		text_csv(t, r->reg);
+		text_add(t, ",");
+		text_csv(t, r->state);
+		text_add(t, ",");
+		if (r->steps >= 0)
+			text_f(t, "%lld", (long long)r->steps);
+		for (size_t v = 0; v < ARRAY_LEN(values); v++) {
+			text_add(t, ",");
+			text_csv_real(t, values[v]);
+		}
+		text_add(t, ",");
+		text_csv(t, r->version);
+		text_add(t, ",");
+		text_csv(t, r->digest);
+		text_add(t, "\n");
+	}
+}
+
+static void json_series(struct text *t, const char *key, const double *values, int count)
+{
+	text_f(t, ", \"%s\": [", key);
+	for (int e = 0; e < count; e++) {
+		text_add(t, e > 0 ? ", " : "");
+		text_json_real(t, values[e]);
+	}
+	text_add(t, "]");
+}
+
+static void make_json(struct text *t, const struct plain_runs *runs)
+{
+	static const char *const keys[] = { "accuracy", "best_accuracy", "loss", "train_accuracy", "train_loss", "train_seconds", "cost", "pairs" };
+
+	text_add(t, "{\n  \"schema\": \"trainer-runs-1\",\n  \"runs\": [\n");
+	for (int i = 0; i < runs->count; i++) {
+		const struct plain_run *r = &runs->run[i];
+		const double values[] = { r->accuracy, r->best, r->loss, r->train_accuracy, r->train_loss, r->seconds, cost_of(runs, i), r->pairs };
+
+		text_add(t, i > 0 ? ",\n    {\"dir\": " : "    {\"dir\": ");
+		text_json(t, r->dir);
+		text_add(t, ", \"reg\": ");
+		text_json(t, r->reg);
+		text_add(t, ", \"state\": ");
+		text_json(t, r->state);
+		for (size_t v = 0; v < ARRAY_LEN(values); v++) {
+			text_f(t, ", \"%s\": ", keys[v]);
+			text_json_real(t, values[v]);
+		}
+		text_add(t, ", \"data_version\": ");
+		text_json(t, r->version);
+		text_add(t, ", \"digest\": ");
+		text_json(t, r->digest);
+		json_series(t, "val_accuracy_by_epoch", r->curve.val_accuracy, r->curve.count);
+		json_series(t, "val_loss_by_epoch", r->curve.val_loss, r->curve.count);
+		json_series(t, "train_accuracy_by_epoch", r->curve.train_accuracy, r->curve.count);
+		json_series(t, "train_loss_by_epoch", r->curve.train_loss, r->curve.count);
+		text_add(t, "}");
+	}
+	text_add(t, "\n  ]\n}\n");
+}
+
+static void curves(struct text *t, const struct plain_runs *runs, bool loss)
+{
+	double low = INFINITY, high = -INFINITY;
+	int epochs = 0;
+
+	for (int i = 0; i < runs->count; i++) {
+		const struct report_curve *c = &runs->run[i].curve;
+		const double *both[] = { loss ? c->train_loss : c->train_accuracy, loss ? c->val_loss : c->val_accuracy };
+
+		epochs = c->count > epochs ? c->count : epochs;
+		for (int s = 0; s < 2; s++) {
+			for (int e = 0; e < c->count; e++) {
+				if (!isfinite(both[s][e]))
+					continue;
+				low = both[s][e] < low ? both[s][e] : low;
+				high = both[s][e] > high ? both[s][e] : high;
+			}
+		}
+	}
+	struct svg_scale scale = svg_scale(low, high);
+	text_f(t, "<h3>%s by epoch</h3>\n<div class=\"small\">\n", loss ? "Loss" : "Accuracy, %,");
+	for (int i = 0; i < runs->count; i++) {
+		const struct report_curve *c = &runs->run[i].curve, *first = &runs->run[0].curve;
+		const struct page_curve curve = { .train = loss ? c->train_loss : c->train_accuracy, .val = loss ? c->val_loss : c->val_accuracy,
+						  .count = c->count, .base_count = first->count,
+						  .base = i == 0 ? NULL : loss ? first->val_loss : first->val_accuracy };
+
+		if (c->count > 0)
+			page_curve_plot(t, runs->run[i].name, &curve, scale.low, scale.high, epochs, !loss);
+	}
+	text_add(t, "</div>\n");
+}
+
+static void make_html(struct text *t, const struct plain_runs *runs)
+{
+	page_begin(t, "Runs");
+	text_f(t, "<h1>Runs</h1>\n<p class=\"headline\">%d run%s side by side</p>\n<p>", runs->count, runs->count == 1 ? "" : "s");
+	note(t, runs);
+	text_add(t, "</p>\n<div class=\"scroll\"><table class=\"full\"><thead><tr><th>run</th><th class=\"l\">reg</th><th>epochs</th><th>val, "
+			"%</th><th>best, %</th>"
+		    "<th>val loss</th><th>train, %</th><th>training</th><th>cost</th><th>state</th></tr></thead><tbody>\n");
+	for (int i = 0; i < runs->count; i++) {
+		const struct plain_run *r = &runs->run[i];
+
+		text_add(t, "<tr><td><b>");
+		text_html(t, r->name);
+		text_add(t, "</b></td><td class=\"wrap mono\">");
+		text_html(t, r->reg);
+		text_f(t, "</td><td>%d</td><td>%s</td>", r->curve.count, text_percent(r->accuracy, 2).s);
+		text_f(t, "<td>%s</td><td>%s</td>", text_percent(r->best, 2).s, text_fixed(r->loss, 4).s);
+		text_f(t, "<td>%s</td><td>%s</td>", text_percent(r->train_accuracy, 2).s, text_seconds(r->seconds).s);
+		text_f(t, "<td>%s</td><td>", text_fixed(cost_of(runs, i), 2).s);
+		text_html(t, r->state);
+		text_add(t, "</td></tr>\n");
+	}
+	text_add(t, "</tbody></table></div>\n<p class=\"muted\">Cost: seconds of training relative to the first run. Train: mean over the last epoch's "
+			"steps, as they ran.</p>\n"
+		    "<ul class=\"key\"><li><svg viewBox=\"0 0 30 12\"><path class=\"line s0\" d=\"M1 6h28\"/></svg>validation</li><li><svg viewBox=\"0 0 30 "
+		"12\"><path "
+		    "class=\"line s1 dash\" d=\"M1 6h28\"/></svg>training</li><li><svg viewBox=\"0 0 30 12\"><path class=\"line basel\" d=\"M1 "
+		"6h28\"/></svg>validation "
+		    "of the first run</li></ul>\n");
+	curves(t, runs, false);
+	curves(t, runs, true);
+	page_end(t);
+}
+
+static int write_one(const char *folder, const char *name, void (*make)(struct text *t, const struct plain_runs *runs),
+		     const struct plain_runs *runs, struct buf *also, struct err *err)
+{
+	struct text t;
+	char *path = NULL;
+	int code;
+
+	text_begin(&t, err);
+	make(&t, runs);
+	code = text_end(&t);
+	if (code == 0 && also != NULL)
+		code = buf_add(also, t.out.data, t.out.size, err);
+	if (code == 0 && folder != NULL && (code = fs_join(&path, folder, name, err)) == 0)
+		code = fs_write_atomic(path, t.out.data, t.out.size, err);
+	mem_free(path);
+	text_free(&t);
+	return code;
+}
+
+static int write_all(const struct plain_runs *runs, const struct report_options *options, struct err *err)
+{
+	static const struct {
+		unsigned bit;
+		const char *name;
+		void (*make)(struct text *t, const struct plain_runs *runs);
+	} files[] = { { REPORT_JSON, "report.json", make_json }, { REPORT_CSV, "report.csv", make_csv }, { REPORT_TEX, "report.tex", make_tex },
+		      { REPORT_MD, "report.md", make_md }, { REPORT_HTML, "report.html", make_html } };
+	unsigned formats = options->formats != 0 ? options->formats : REPORT_ALL;
+	int code = fs_mkdirs(options->out, 0777, err);
+
+	for (size_t i = 0; code == 0 && i < ARRAY_LEN(files); i++)
+		if (formats & files[i].bit)
+			code = write_one(options->out, files[i].name, files[i].make, runs, NULL, err);
+	return code;
+}
+
+int report_runs_write(const char *const *dirs, int count, const struct report_options *options, struct err *err)
+{
+	struct plain_runs runs = { .run = NULL };
+	int code = 0;
+
+	if (count < 1 || count > REPORT_PLAIN_RUNS_MAX)
+		return err_set(err, ERR_LIMIT, "%d runs; at most %d can be compared", count, REPORT_PLAIN_RUNS_MAX);
+	runs.run = mem_array((size_t)count, sizeof(*runs.run));
+	if (runs.run == NULL)
+		return err_nomem(err, (size_t)count * sizeof(*runs.run));
+	while (code == 0 && runs.count < count) {
+		code = run_open(&runs.run[runs.count], dirs[runs.count], err);
+		runs.count++;
+	}
+	if (code == 0 && options->out != NULL)
+		code = write_all(&runs, options, err);
+	if (code == 0 && options->answer != NULL)
+		code = write_one(NULL, NULL, answer, &runs, options->answer, err);
+	if (code == 0 && options->json != NULL)
+		code = write_one(NULL, NULL, make_json, &runs, options->json, err);
+	for (int i = 0; i < runs.count; i++)
+		run_close(&runs.run[i]);
+	mem_free(runs.run);
+	return code;
+}

@@ -1,0 +1,272 @@
+#include "trainer/study/report_words.h"
+
+#include <math.h>
+#include <string.h>
+
+void text_plain(struct text *t, const char *s)
+{
+	if (s != NULL)
+		text_add(t, s);
+}
+
+static const char *name_of(const struct report_analysis *a, int arm)
+{
+	return a->data->arm[arm].name;
+}
+
+static const char *baseline_name(const struct report_analysis *a)
+{
+	return name_of(a, a->data->baseline);
+}
+
+/* Through the format's escaping, for the signs in it. */
+static void add_number(struct text *t, struct text_number n, text_escape escape)
+{
+	escape(t, n.s);
+}
+
+static void add_interval(struct text *t, double low, double high, text_escape escape)
+{
+	add_number(t, text_points(low, 2), escape);
+	text_add(t, " to ");
+	add_number(t, text_points(high, 2), escape);
+}
+
+static void add_p(struct text *t, double p, text_escape escape)
+{
+	struct text_number n = text_p(p);
+
+	if (n.s[0] == '<') {
+		escape(t, n.s);
+	} else {
+		text_add(t, "= ");
+		escape(t, n.s);
+	}
+}
+
+const char *words_verdict_name(enum report_verdict verdict)
+{
+	static const char *const names[] = {
+		[VERDICT_BASELINE] = "baseline",   [VERDICT_BETTER] = "better",       [VERDICT_WORSE] = "worse",
+		[VERDICT_UNCLEAR] = "not distinguishable", [VERDICT_IDENTICAL] = "identical", [VERDICT_NONE] = "no verdict",
+	};
+
+	return names[verdict];
+}
+
+static int count_of(const struct report_analysis *a, enum report_verdict verdict)
+{
+	int n = 0;
+
+	for (int i = 0; i < a->order_count; i++)
+		n += a->arm[a->order[i]].verdict == verdict;
+	return n;
+}
+
+void words_headline(struct text *t, const struct report_analysis *a, text_escape escape)
+{
+	static const enum report_verdict kinds[] = { VERDICT_BETTER, VERDICT_WORSE, VERDICT_UNCLEAR, VERDICT_IDENTICAL, VERDICT_NONE };
+	bool first = true;
+
+	if (a->order_count == 0) {
+		text_add(t, "This study has one arm: there is nothing to compare it with.");
+		return;
+	}
+	for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
+		int n = count_of(a, kinds[k]);
+
+		if (n == 0)
+			continue;
+		if (first)
+			text_f(t, "%d of %d arm%s ", n, a->order_count, a->order_count == 1 ? "" : "s");
+		else
+			text_f(t, ", %d ", n);
+		switch (kinds[k]) {
+		case VERDICT_BETTER:
+		case VERDICT_WORSE:
+			text_f(t, "%s %s than ", n == 1 ? "is" : "are", words_verdict_name(kinds[k]));
+			break;
+		case VERDICT_UNCLEAR:
+			text_add(t, "cannot be told apart from ");
+			break;
+		case VERDICT_IDENTICAL:
+			text_f(t, "%s exactly as good as ", n == 1 ? "is" : "are");
+			break;
+		default:
+			text_f(t, "%s no verdict yet against ", n == 1 ? "has" : "have");
+		}
+		escape(t, baseline_name(a));
+		first = false;
+	}
+	text_add(t, ".");
+}
+
+static void add_seen(struct text *t, double detectable, text_escape escape)
+{
+	if (!isfinite(detectable))
+		return;
+	text_add(t, "; with its spread a difference of ");
+	add_number(t, text_percent(detectable, 1), escape);
+	text_f(t, " points would have been found with %.0f%s probability", 100 * REPORT_POWER, escape == text_tex ? "\\%" : "%");
+}
+
+void words_verdict(struct text *t, const struct report_analysis *a, int arm, text_escape escape)
+{
+	const struct report_arm_result *r = &a->arm[arm];
+	const char *percent = escape == text_tex ? "\\%" : "%";
+
+	switch (r->verdict) {
+	case VERDICT_BASELINE:
+		text_add(t, "is what the others are compared with");
+		return;
+	case VERDICT_BETTER:
+	case VERDICT_WORSE:
+		text_f(t, "is %s than ", words_verdict_name(r->verdict));
+		escape(t, baseline_name(a));
+		text_add(t, " by ");
+		add_number(t, text_percent(fabs(r->test.mean), 2), escape);
+		text_f(t, " points (95%s interval ", percent);
+		add_interval(t, r->test.low, r->test.high, escape);
+		text_add(t, "; Holm p ");
+		add_p(t, r->holm, escape);
+		text_add(t, ")");
+		return;
+	case VERDICT_UNCLEAR:
+		text_add(t, "is not distinguishable from ");
+		escape(t, baseline_name(a));
+		text_add(t, ": ");
+		add_number(t, text_points(r->test.mean, 2), escape);
+		text_f(t, " points (95%s interval ", percent);
+		add_interval(t, r->test.low, r->test.high, escape);
+		text_add(t, "; Holm p ");
+		add_p(t, r->holm, escape);
+		text_add(t, ")");
+		add_seen(t, r->detectable, escape);
+		return;
+	case VERDICT_IDENTICAL:
+		text_add(t, "has exactly the accuracy of ");
+		escape(t, baseline_name(a));
+		text_f(t, " in each of %d runs (is the regularizer on at all?)", r->pairs_of_runs);
+		return;
+	case VERDICT_NONE:
+		text_add(t, "has no verdict: ");
+		text_add(t, r->why != NULL ? r->why : "?");
+		if (isfinite(r->test.mean)) {
+			text_f(t, " (difference so far ");
+			add_number(t, text_points(r->test.mean, 2), escape);
+			text_f(t, " points in %d run%s)", r->pairs_of_runs, r->pairs_of_runs == 1 ? "" : "s");
+		}
+		return;
+	}
+}
+
+/* Does another test see a difference where the primary one does not, or the other way around? */
+void words_second_view(struct text *t, const struct report_analysis *a, int arm, text_escape escape)
+{
+	const struct report_arm_result *r = &a->arm[arm];
+	bool found = r->verdict == VERDICT_BETTER || r->verdict == VERDICT_WORSE;
+
+	if (r->verdict != VERDICT_UNCLEAR && !found)
+		return;
+	if (r->bootstrap.status == STATS_OK) {
+		bool boot = r->bootstrap.low > 0 || r->bootstrap.high < 0;
+
+		if (boot != found) {
+			text_add(t, found ? "Other pictures alone could undo it: the bootstrap over pictures gives " :
+					    "For these very models on other pictures the bootstrap does see a difference: ");
+			add_interval(t, r->bootstrap.low, r->bootstrap.high, escape);
+			text_add(t, ". ");
+		}
+	}
+	if (found && r->by_fold.status == STATS_OK && r->by_fold.n > 1 && !(r->holm_by_fold <= REPORT_ALPHA)) {
+		text_f(t, "With one value a fold (seeds averaged, df = %d), the strictest reading, Holm p ", r->by_fold.n - 1);
+		add_p(t, r->holm_by_fold, escape);
+		text_add(t, ". ");
+	}
+	if (r->verdict == VERDICT_UNCLEAR && (r->test.low > 0 || r->test.high < 0))
+		text_f(t, "Its own interval excludes zero, but that of one among %d comparisons does so by chance too often. ", a->compared);
+}
+
+void words_incomplete(struct text *t, const struct report_analysis *a, text_escape escape)
+{
+	const struct report_data *data = a->data;
+	bool first = true;
+	int failed = 0;
+
+	for (int i = 0; i < data->arms; i++)
+		failed += a->arm[i].failed;
+	if (data->run_count + a->diverged < data->runs_planned) {
+		text_f(t, "This study is not complete: %d of %d runs have finished", data->run_count, data->runs_planned);
+		for (int i = 0; i < data->arms; i++) {
+			int missing = data->folds_planned * data->seeds - a->arm[i].runs - a->arm[i].diverged;
+
+			if (missing == 0)
+				continue;
+			text_add(t, first ? " (missing: " : ", ");
+			escape(t, name_of(a, i));
+			text_f(t, " %d", missing);
+			first = false;
+		}
+		text_add(t, first ? ". " : "). ");
+		text_add(t, "Verdicts use the folds and seeds where both arms have finished. ");
+	}
+	for (int i = 0; i < data->arms; i++) {
+		if (a->arm[i].diverged == 0)
+			continue;
+		text_f(t, "%d run%s of ", a->arm[i].diverged, a->arm[i].diverged == 1 ? "" : "s");
+		escape(t, name_of(a, i));
+		text_add(t, " diverged and left no result; its figures are of the others. ");
+	}
+	if (failed > 0)
+		text_f(t, "%d run%s ended without a finite accuracy and %s left out of the comparisons. ", failed, failed == 1 ? "" : "s",
+		       failed == 1 ? "is" : "are");
+}
+
+void words_power(struct text *t, const struct report_analysis *a, text_escape escape)
+{
+	const struct report_power *p = &a->power;
+	const char *percent = escape == text_tex ? "\\%" : "%";
+
+	if (!isfinite(p->detectable)) {
+		text_add(t, "What this study could see cannot be said: the spread of differences is not known yet.");
+		return;
+	}
+	text_f(t, "With %d runs an arm (%d folds, %d seed%s) and a spread of ", p->runs, a->data->folds_planned, a->data->seeds,
+	       a->data->seeds == 1 ? "" : "s");
+	add_number(t, text_percent(p->sd, 2), escape);
+	text_f(t, " points between runs, a true difference of ");
+	add_number(t, text_percent(p->detectable, 2), escape);
+	text_f(t, " points is found with %.0f%s probability (at %.2g, which is 0.05 over %d comparisons; alone at 0.05 it would be ",
+	       100 * REPORT_POWER, percent, p->alpha, p->family);
+	add_number(t, text_percent(p->detectable_single, 2), escape);
+	text_add(t, "). ");
+	if (a->data->folds_planned > 1) {
+		text_f(t, "More seeds on the same %d folds can bring that down to ", a->data->folds_planned);
+		add_number(t, text_percent(p->floor, 2), escape);
+		text_add(t, " points and no further: the folds share their training pictures. ");
+	}
+	text_add(t, "Smaller differences may be there; this study would not have shown them.");
+}
+
+void words_identity(struct text *t, const struct report_identity *i, text_escape escape)
+{
+	if (i->cells == 0 && i->unequal_steps == 0)
+		text_add(t, "not recorded");
+	else if (i->different == 0 && i->cells > 0)
+		text_f(t, "identical over the arms in all %d folds x seeds", i->cells);
+	else if (i->different > 0) {
+		text_f(t, "DIFFERENT in %d of %d folds x seeds, first ", i->different, i->cells);
+		escape(t, i->example);
+	}
+	if (i->unequal_steps > 0)
+		text_f(t, "%s%d run%s took another number of steps and %s not comparable", i->cells > 0 ? "; " : "", i->unequal_steps,
+		       i->unequal_steps == 1 ? "" : "s", i->unequal_steps == 1 ? "is" : "are");
+}
+
+bool words_identities_hold(const struct report_analysis *a)
+{
+	for (int i = 0; i < REPORT_IDENTITIES; i++)
+		if (a->identity[i].different > 0)
+			return false;
+	return true;
+}
