@@ -141,6 +141,22 @@ def test_resume(daemon, towers, tmp_path):
     assert lines(tmp_path / "killed") == lines(tmp_path / "once")
 
 
+def test_best_weights_of_short_epochs(daemon, towers, tmp_path):
+    """Checkpoints are rare, the best weights are kept all the same: those that a checkpoint after each step has."""
+    train(daemon, tmp_path / "rare", "--freeze", "image,text", "--epochs", "12", "--lr", "0.02", init=towers)
+    train(daemon, tmp_path / "often", "--freeze", "image,text", "--epochs", "12", "--lr", "0.02", "--checkpoint-every", "1", init=towers)
+    best = [json.loads((tmp_path / name / "run.json").read_text())["result"]["best"]["steps"] for name in ("rare", "often")]
+    assert best[0] == best[1] < 36, "the best is the last: the test says nothing"
+    for name in ("best.safetensors", "last.safetensors"):
+        one, other = (tensors.read(tmp_path / out / name) for out in ("rare", "often"))
+        assert all(one[key].tobytes() == other[key].tobytes() for key in other)
+    step = re.search(rb'"step":"(\d+)"', (tmp_path / "rare" / "best.safetensors").read_bytes()[:200000])
+    assert int(step[1]) == best[0]
+    assert len(list((tmp_path / "rare" / "checkpoints").glob("step-*"))) == 1
+    result = run("trainer", "eval", tmp_path / "rare", "--data", "small", "--json", *daemon.at())
+    assert result.returncode == 0, result.stderr
+
+
 # --- shared -------------------------------------------------------------------------------
 
 

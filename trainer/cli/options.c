@@ -77,7 +77,8 @@ static const struct entry entries[] = {
 	  "fp32; faster, for processors with AVX512_BF16. Default: fp32.", 0, 0 },
 	{ NULL, NULL, "Run", 0, 0 },
 	{ "eval-every", "N", "Validate after every N steps. Default: after each epoch.", 1, INT64_MAX },
-	{ "checkpoint-every", "N", "Write a checkpoint every N steps too. Default: after each epoch and every 5 minutes.", 1, INT64_MAX },
+	{ "checkpoint-every", "N", "Write a checkpoint every N steps too. Default: after each epoch and every 5 minutes; with both "
+	  "towers frozen every 20 seconds.", 1, INT64_MAX },
 	{ "threads", "N", "Default: one for each core.", 1, 1024 },
 };
 

@@ -277,6 +277,27 @@ out:
 	return code;
 }
 
+int checkpoint_write_best(const char *dir, const struct params *params, const struct checkpoint_progress *progress,
+			  const struct checkpoint_about *about, struct err *err)
+{
+	struct tensor_view *views = mem_array((size_t)params->count + 1, sizeof(*views));
+	struct buf text = BUF_INIT;
+	char step[24], sum[24];
+	int code;
+
+	if (views == NULL)
+		return err_nomem(err, (size_t)params->count * sizeof(*views));
+	snprintf(step, sizeof(step), "%" PRIu64, progress->step);
+	if ((code = progress_write(progress, &text, err)) == 0) {
+		const char *values[META_COUNT] = { checkpoint_format, step, text.data, about->config, about->model, about->dataset, NULL, NULL };
+
+		code = write_file(dir, "best.safetensors", views, weights_views(params, views), values, sum, err);
+	}
+	buf_free(&text);
+	mem_free(views);
+	return code == 0 ? 0 : err_prefix(err, "the best weights, of step %" PRIu64, progress->step);
+}
+
 int checkpoint_write(const char *dir, const struct params *params, const struct optimizer *optimizer,
 		     const struct checkpoint_progress *progress, const struct checkpoint_about *about, struct err *err)
 {

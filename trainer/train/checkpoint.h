@@ -57,6 +57,10 @@ struct checkpoint_about {
 MUST_USE int checkpoint_write(const char *dir, const struct params *params, const struct optimizer *optimizer,
 			      const struct checkpoint_progress *progress, const struct checkpoint_about *about, struct err *err);
 
+/* Writes DIR/best.safetensors alone, for weights of which no checkpoint was written (best.h). */
+MUST_USE int checkpoint_write_best(const char *dir, const struct params *params, const struct checkpoint_progress *progress,
+				   const struct checkpoint_about *about, struct err *err);
+
 /* Reads the newest undamaged checkpoint of DIR into params and optimizer; a
  * warning names those that were passed over. *found is false where there is
  * none. ERR_CORRUPT: there are some, all damaged. ERR_MISMATCH: of another model. Moves

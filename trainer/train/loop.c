@@ -14,6 +14,8 @@
 
 /* Beside the checkpoints at the end of epochs: so much work at most is lost to a SIGKILL. */
 static const double checkpoint_seconds = 300;
+/* With both towers frozen, where epochs are short: in the place of the ends of epochs (best.h). */
+static const double quick_checkpoint_seconds = 20;
 static const double daemon_wait_seconds = 600; /* as streams do by default */
 
 /* What one optimizer step summed up over its micro-batches. */
@@ -376,6 +378,8 @@ static int validate_and_log(struct session *s, struct err *err)
 	p->val_accuracy = val.accuracy;
 	p->val_loss = val.loss;
 	p->val_pairs = val.pairs;
+	if (best && s->best != NULL)
+		best_keep(s->best, s->params, p);
 	line = (struct metrics_val){
 		.step = p->step - 1, .epoch = (p->step - 1) / s->steps_per_epoch, .loss = val.loss, .accuracy = val.accuracy,
 		.pairs_per_s = (double)val.samples / val.seconds, .data_wait_s = val.wait_s, .seconds = val.seconds,
@@ -425,7 +429,8 @@ int loop_checkpoint(struct session *s, struct err *err)
 
 	if (s->written_step == s->progress.step && s->written_validated == s->progress.validated)
 		return 0;
-	if ((code = metrics_sync(s->metrics, err)) != 0 || (code = tensorboard_sync(s->tensorboard, err)) != 0 ||
+	if ((s->best != NULL && (code = best_write(s->best, s->dir, s->params, s->progress.step, &about, err)) != 0) ||
+	    (code = metrics_sync(s->metrics, err)) != 0 || (code = tensorboard_sync(s->tensorboard, err)) != 0 ||
 	    (code = checkpoint_write(s->dir, s->params, s->optimizer, &s->progress, &about, err)) != 0)
 		return code;
 	s->written_step = s->progress.step;
@@ -438,7 +443,11 @@ static bool checkpoint_due(const struct session *s, bool validated_now)
 {
 	uint64_t done = s->progress.step;
 
-	if (validated_now || done == s->steps_total || done % s->steps_per_epoch == 0)
+	if (done == s->steps_total)
+		return true;
+	if (s->best != NULL && clock_seconds() - s->written_at > quick_checkpoint_seconds)
+		return true;
+	if (s->best == NULL && (validated_now || done % s->steps_per_epoch == 0))
 		return true;
 	if (s->config.checkpoint_every > 0 && done % (uint64_t)s->config.checkpoint_every == 0)
 		return true;

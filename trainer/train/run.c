@@ -457,7 +457,8 @@ static int open_sources(struct session *s, struct err *err)
 
 	if (!s->plan.freeze_image && !s->plan.freeze_text)
 		return 0;
-	if ((code = encoder_open(&s->encoder, s->model, (int)s->config.max_len, err)) != 0 ||
+	if ((s->plan.freeze_image && s->plan.freeze_text && (code = best_open(&s->best, s->params, s->ops, err)) != 0) ||
+	    (code = encoder_open(&s->encoder, s->model, (int)s->config.max_len, err)) != 0 ||
 	    (code = open_source(s, &s->train, &s->train_source, err)) != 0 ||
 	    (s->validates && (code = open_source(s, &s->val, &s->val_source, err)) != 0))
 		return code;
@@ -649,6 +650,7 @@ static void session_close(struct session *s)
 	tensorboard_close(s->tensorboard);
 	metrics_close(s->metrics);
 	validator_close(s->validator);
+	best_close(s->best);
 	source_close(s->train_source);
 	source_close(s->val_source);
 	encoder_close(s->encoder);

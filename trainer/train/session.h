@@ -11,6 +11,7 @@
 #include "trainer/client/feed.h"
 #include "trainer/io/tensorboard.h"
 #include "trainer/reg/adv.h"
+#include "trainer/train/best.h"
 #include "trainer/train/checkpoint.h"
 #include "trainer/train/metrics.h"
 #include "trainer/train/pairs.h"
@@ -66,6 +67,7 @@ struct session {
 	struct optimizer *optimizer;
 	struct encoder *encoder;     /* of frozen towers; NULL without */
 	struct source *train_source, *val_source;
+	struct best *best;           /* with both towers frozen, or NULL */
 	struct validator *validator; /* NULL without validation */
 	struct schedule schedule;
 
