@@ -185,6 +185,15 @@ def test_effects_are_found(tmp_path):
         {"none": None, "good": "better", "same": "not distinguishable", "bad": "worse"}
 
 
+def test_plateau(tmp_path):
+    """Arms that have learned nothing are named: to compare them is to compare who leaves chance."""
+    make_study(tmp_path / "s", {"none": -0.5, "good": 0.6}, folds=2, seeds=(0, 1), pictures=100)
+    assert "At chance or near it (50%): none. These" in report(tmp_path / "s").stdout
+    assert "At chance or near it (50%): none. These" in check_page(tmp_path / "s")
+    make_study(tmp_path / "s", {"none": 0, "good": 0.6}, folds=2, seeds=(0, 1), pictures=100)
+    assert "At chance" not in report(tmp_path / "s").stdout
+
+
 def test_incomplete(tmp_path):
     skip = {("good", f, s) for f in range(5) for s in (1, 2)} | {("late", f, s) for f in range(5) for s in range(3)}
     make_study(tmp_path / "s", {"none": 0, "good": 0.5, "late": 0}, skip=skip, failed={("none", 0, 0): "loss is nan"}, pictures=60)
@@ -368,7 +377,9 @@ def trained(tmp_path_factory):
     with Daemon() as daemon:
         SmallData(folder / "data", train=24, val=9).add(daemon)
         common = ["--data", "small", "--preset", "tiny", "--batch-size", "8", "--epochs", "2", "--threads", "1", *daemon.at()]
-        run_ok("trainer", "study", "--arms", "none,dropout,adv", "--folds", "2", "--seeds", "2", "--out", folder / "study", *common)
+        said = run_ok("trainer", "study", "--arms", "none,dropout,adv", "--folds", "2", "--seeds", "2", "--out", folder / "study", *common).stdout
+        # The study ends with its own report.
+        assert re.search(r"^ +adv (is|has) ", said, re.M) and "report.html" in said and (folder / "study" / "report.json").exists()
         for reg in ("none", "l2"):
             run_ok("trainer", *common, "--reg", reg, "--out", folder / reg)
         run_ok("trainer", "report", folder / "study", *daemon.at())

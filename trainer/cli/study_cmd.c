@@ -6,6 +6,7 @@
 #include "trainer/cli/commands.h"
 #include "trainer/cli/options.h"
 #include "trainer/cli/signals.h"
+#include "trainer/study/report.h"
 #include "trainer/study/study.h"
 
 static const char usage[] = "trainer study FILE [--out DIR] | trainer study --data NAME --arms LIST [options]";
@@ -141,6 +142,26 @@ static int read_files(struct study_spec *spec, const struct study_options_given 
 	return code;
 }
 
+/* What it found goes below the table of runs, and into the folder. */
+static int write_report(const struct study_run_options *run, struct err *err)
+{
+	struct report_options options;
+	struct buf answer = BUF_INIT;
+	int code;
+
+	report_options_init(&options);
+	options.socket = run->socket;
+	options.answer = &answer;
+	options.cancelled = run->cancelled;
+	code = report_study_write(run->dir, &options, err);
+	if (code == 0)
+		printf("\n%sReport: %s/report.html\n", answer.data, run->dir);
+	else
+		err_prefix(err, "the study is done, but its report failed (trainer report %s tries again)", run->dir);
+	buf_free(&answer);
+	return code;
+}
+
 int study_command(int argc, char *const argv[], struct err *err)
 {
 	struct study_options_given o = { .folds = -1, .fold_seed = -1, .jobs = -1, .threads = -1 };
@@ -175,6 +196,8 @@ int study_command(int argc, char *const argv[], struct err *err)
 	run.dry_run = o.dry_run;
 	signals_install();
 	code = study_run(&run, err);
+	if (code == 0 && !o.dry_run)
+		code = write_report(&run, err);
 out:
 	mem_free(spec);
 	return code;

@@ -83,8 +83,10 @@ static void answer(struct text *t, const struct report_analysis *a)
 {
 	words_headline(t, a, text_plain);
 	text_add(t, "\n");
+	size_t before = t->out.size;
 	words_incomplete(t, a, text_plain);
-	text_add(t, a->complete ? "" : "\n");
+	words_plateau(t, a, text_plain);
+	text_add(t, t->out.size > before ? "\n" : "");
 	for (int i = 0; i < a->order_count; i++) {
 		text_f(t, "  %s ", a->data->arm[a->order[i]].name);
 		words_verdict(t, a, a->order[i], text_plain);

@@ -88,10 +88,8 @@ void page_curve_plot(struct text *t, const char *name, const struct page_curve *
 	svg_begin(&p, name);
 	text_f(t, "<text class=\"name\" x=\"%.1f\" y=\"12\">", p.left);
 	/* Long names would run out of the plot; the tables have them whole. */
-	char cut[40];
-	snprintf(cut, sizeof(cut), "%.30s", name);
-	text_html(t, strlen(name) > 30 ? cut : name);
-	text_add(t, strlen(name) > 30 ? "…</text>" : "</text>");
+	text_html_cut(t, name, 25);
+	text_add(t, "</text>");
 	svg_axes(&p, NULL, NULL, 4, 4);
 	if (c->base != NULL)
 		svg_line(&p, NULL, c->base, c->base_count, "basel");
@@ -250,15 +248,13 @@ void page_cost(struct text *t, const struct report_analysis *a)
 		char mark[32];
 		snprintf(mark, sizeof(mark), "%s%s", classes, r->verdict == VERDICT_UNCLEAR ? " open" : "");
 		svg_mark(&p, r->cost, r->test.mean, r->verdict == VERDICT_BETTER ? 2 : r->verdict == VERDICT_WORSE ? 3 : 0, 4.5, mark);
-		char cut[28];
-		snprintf(cut, sizeof(cut), "%.20s", name);
-		struct box at = place(taken, count, x, y, 6.0 * (double)strlen(cut), p.width - p.right);
+		struct box at = place(taken, count, x, y, 6.0 * (double)(strlen(name) > 20 ? 21 : strlen(name)), p.width - p.right);
 		taken[count++] = at;
 		if (fabs(at.y - y) > 7)
 			text_f(t, "<path class=\"grid\" d=\"M%.1f %.1fL%.1f %.1f\"/>", x, y, at.x > x ? at.x - 1 : at.x + at.width + 1, at.y);
 		text_f(t, "<text x=\"%.1f\" y=\"%.1f\" class=\"halo\">", at.x, at.y + 3.5);
-		text_html(t, cut);
-		text_add(t, strlen(name) > 20 ? "…</text>" : "</text>");
+		text_html_cut(t, name, 20);
+		text_add(t, "</text>");
 	}
 	svg_end(&p);
 	text_add(t, "<figcaption>Bars: 95% intervals. What an arm costs is measured within its own runs: step time over that of the step without the "
@@ -354,10 +350,8 @@ void page_calibration(struct text *t, const struct report_analysis *a)
 				p.y.low = 0;
 		text_add(t, "<figure>");
 		svg_begin(&p, a->data->arm[arm].name);
-		char cut[32];
-		snprintf(cut, sizeof(cut), "%.24s", a->data->arm[arm].name);
 		text_add(t, "<text class=\"name\" x=\"30\" y=\"12\">");
-		text_html(t, cut);
+		text_html_cut(t, a->data->arm[arm].name, 21);
 		text_f(t, "</text><text class=\"tick\" x=\"30\" y=\"25\">ECE %s</text>", text_fixed(c->ece, 3).s);
 		svg_axes(&p, "confidence, %", NULL, 4, 4);
 		text_f(t, "<path class=\"zero\" d=\"M%.1f %.1fL%.1f %.1f\"/>", svg_x(&p, 0.5), svg_y(&p, 0.5), svg_x(&p, 1), svg_y(&p, 1));

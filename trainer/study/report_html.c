@@ -86,23 +86,33 @@ static void answer(struct text *t, const struct report_analysis *a)
 		text_add(t, "</div></div>\n");
 	}
 	text_add(t, "</div>\n<p class=\"muted\">Thick: 95% interval of the difference (corrected resampled t). Thin: the same for all arms at once. "
-		    "A verdict needs p ≤ 0.05 after Holm's correction for the number of arms.</p>\n<p>");
+		    "A verdict needs p ≤ 0.05 after Holm's correction for the number of arms. Probably: with 80% probability.</p>\n<p>");
 	words_power(t, a, text_html);
 	text_add(t, "</p>\n");
 }
 
-static void warnings(struct text *t, const struct report_analysis *a)
+/* A paragraph of its own where there is something to say. */
+static void warn(struct text *t, const struct report_analysis *a,
+		 void (*words)(struct text *t, const struct report_analysis *analysis, text_escape escape))
 {
-	struct text missing;
+	struct text more;
 
-	text_begin(&missing, t->err);
-	words_incomplete(&missing, a, text_html);
-	if (missing.out.size > 0) {
+	text_begin(&more, t->err);
+	words(&more, a, text_html);
+	if (more.out.size > 0) {
 		text_add(t, "<p class=\"warn\">");
-		text_bytes(t, missing.out.data, missing.out.size);
+		text_bytes(t, more.out.data, more.out.size);
 		text_add(t, "</p>\n");
 	}
-	text_free(&missing);
+	if (more.code != 0 && t->code == 0)
+		t->code = more.code;
+	text_free(&more);
+}
+
+static void warnings(struct text *t, const struct report_analysis *a)
+{
+	warn(t, a, words_incomplete);
+	warn(t, a, words_plateau);
 	for (int i = 0; i < REPORT_IDENTITIES; i++) {
 		if (a->identity[i].different == 0)
 			continue;

@@ -50,6 +50,7 @@ void report_md(struct text *t, const struct report_analysis *a)
 	words_headline(t, a, text_md);
 	text_add(t, "**\n\n");
 	words_incomplete(t, a, text_md);
+	words_plateau(t, a, text_md);
 	text_add(t, "\n\n");
 	for (int i = 0; i < a->order_count; i++) {
 		text_add(t, "- **");

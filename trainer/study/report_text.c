@@ -142,6 +142,20 @@ void text_html_bytes(struct text *t, const void *s, size_t size)
 	each_char(t, s, size, put_html);
 }
 
+void text_html_cut(struct text *t, const char *s, int characters)
+{
+	size_t size = strlen(s), at = 0;
+
+	for (int i = 0; i < characters && at < size; i++) {
+		size_t bytes = utf8_char_bytes(s + at, size - at);
+
+		at += bytes > 0 ? bytes : utf8_bad_bytes(s + at, size - at);
+	}
+	text_html_bytes(t, s, at);
+	if (at < size)
+		text_add(t, "\xE2\x80\xA6");
+}
+
 void text_html(struct text *t, const char *s)
 {
 	if (s != NULL)

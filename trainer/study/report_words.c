@@ -222,6 +222,25 @@ void words_incomplete(struct text *t, const struct report_analysis *a, text_esca
 		       failed == 1 ? "is" : "are");
 }
 
+void words_plateau(struct text *t, const struct report_analysis *a, text_escape escape)
+{
+	bool any = false;
+
+	for (int i = 0; a->data->match && i < a->data->arms; i++) {
+		const struct stats_mean *m = &a->arm[i].accuracy;
+
+		if (!(m->mean < REPORT_CHANCE_BELOW))
+			continue;
+		text_add(t, any ? ", " : "At chance or near it (50");
+		text_add(t, any ? "" : escape == text_tex ? "\\%): " : "%): ");
+		escape(t, name_of(a, i));
+		any = true;
+	}
+	if (any)
+		text_add(t, ". These models have hardly begun to learn: what is compared is who has left the plateau, which says nothing about "
+			    "regularization. Start all arms from trained encoders (--init), or train longer. ");
+}
+
 void words_power(struct text *t, const struct report_analysis *a, text_escape escape)
 {
 	const struct report_power *p = &a->power;

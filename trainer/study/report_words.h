@@ -23,6 +23,9 @@ const char *words_verdict_name(enum report_verdict verdict);
 void words_second_view(struct text *t, const struct report_analysis *analysis, int arm, text_escape escape);
 /* "31 of 45 runs have finished: ..."; nothing for a complete study. */
 void words_incomplete(struct text *t, const struct report_analysis *analysis, text_escape escape);
+/* Arms that have not left chance; nothing where all have. Matching only, where chance is one half. */
+#define REPORT_CHANCE_BELOW 0.55
+void words_plateau(struct text *t, const struct report_analysis *analysis, text_escape escape);
 /* How the study could have seen a difference. */
 void words_power(struct text *t, const struct report_analysis *analysis, text_escape escape);
 /* The same for one check: "identical in all 25 cells". */
