@@ -178,6 +178,17 @@ def test_formats(study):
     assert (folder / "report.json").read_bytes() == before, "the same study, another report"
 
 
+def test_classify(tmp_path):
+    """With many classes p is the true one's: no reliability diagram, everything else."""
+    make_study(tmp_path / "s", {"none": 0, "a": 0.5}, folds=2, seeds=(0, 1, 2), pictures=80, task="classify")
+    found = as_json(tmp_path / "s")
+    assert arm_of(found, "a")["calibration"]["status"] == "nothing to compare" and arm_of(found, "a")["ece"]["mean"] == 0.05
+    assert arm_of(found, "a")["against_baseline"]["bootstrap"]["status"] == "ok"
+    run_ok("trainer", "report", tmp_path / "s", "--socket", tmp_path / "none.sock")
+    words = check_page(tmp_path / "s")
+    assert "Reliability diagrams need" in words and "class 1; given" in words
+
+
 def test_effects_are_found(tmp_path):
     make_study(tmp_path / "s", {"none": 0, "good": 0.6, "same": 0, "bad": -0.6}, spread=0.02, seeds=(0, 1, 2), pictures=150)
     found = as_json(tmp_path / "s")
@@ -400,6 +411,8 @@ def test_real_study(trained):
         assert arm["calibration"]["status"] == "ok" and 0 <= arm["calibration"]["ece"] <= 1
         assert len(arm["curves"]["val_accuracy"]["mean"]) == 2 and None not in arm["curves"]["train_loss"]["mean"]
     words = check_page(trained / "study")
+    by_hand = re.search(r"One run by hand\s*(trainer .*?--out run)", words).group(1)
+    assert re.search(r"--data small --reg (dropout|adv) --seed 0 --train-split train\+val~rest=1/2 --val-split train\+val~fold=1/2 .*--epochs 2", by_hand)
     assert "Pictures and captions are not shown" not in words
     assert "base64" in (trained / "study" / "report.html").read_text()
 

@@ -46,7 +46,7 @@ def make_study(folder, arms=None, folds=5, seeds=(0, 1, 2), pictures=200, captio
     version = version or digest("data", data)
     write_json(folder / "study.json", {
         "schema": "trainer-study-1", "name": name, "data": data, "data_version": version, "task": task, "folds": folds, "seeds": list(seeds),
-        "baseline": baseline, "design": design, "equal": "epochs",
+        "baseline": baseline, "split": "train+val", "fold_seed": 0, "threads": 1, "design": design, "equal": "epochs",
         "arms": [{"name": arm, "reg": reg_of(arm), "options": (options or {}).get(arm, {})} for arm in arms],
         "common": {"preset": "tiny", "epochs": epochs, "batch-size": 32, "lr": 0.0003, "threads": 1},
         "command": ["trainer", "study", "made.json", "--out", str(folder)],
@@ -120,13 +120,13 @@ def make_robustness(folder, arms=None, seed=2):
     arms = list(ARMS if arms is None else arms)
     rng = np.random.default_rng(seed)
     attacks = []
-    for attack, target, norm, scale in (("fgsm", "pixel", "linf", 0.02), ("pgd", "pixel", "linf", 0.012), ("pgd", "text", "l2", 0.5), ("noise", "text", "l2", 3)):
+    for attack, target, norm, scale in (("fgsm", "pixel", "linf", 2 / 255), ("pgd", "pixel", "linf", 2 / 255), ("pgd", "text", "l2", 0.1), ("noise", "text", "l2", 0.1)):
         for arm in arms:
             strength = 1.0 + (0.9 if "adv" in arm else 0) + rng.normal(0, 0.05)
-            for share in (0, 0.25, 0.5, 1, 2, 4):
+            for share in (0, 0.25, 0.5, 1, 4, 32):
                 for fold in range(2):
                     attacks.append({"arm": arm, "source_arm": arm, "fold": fold, "seed": 0, "attack": attack, "target": target, "norm": norm,
-                                    "eps": share * scale, "steps": 10 if attack == "pgd" else 1, "restarts": 3 if attack == "pgd" else 1,
+                                    "eps": share * scale, "steps": {"pgd": 10, "fgsm": 1, "noise": 0}[attack], "restarts": 3 if attack == "pgd" else 1,
                                     "accuracy": max(0.02, 0.75 * math.exp(-share / strength) + rng.normal(0, 0.004)), "loss": 0.5 + share, "pairs": 200})
         if attack == "pgd" and target == "pixel":
             for source in arms[:4]:

@@ -1,5 +1,6 @@
 /* report.html: the first screen (the answer), the table, and the order of the sections behind. */
 #include <math.h>
+#include <string.h>
 
 #include "trainer/study/report_page.h"
 
@@ -26,6 +27,8 @@ static void meta(struct text *t, const struct report_analysis *a)
 	text_f(t, "%d arm%s, %d fold%s × %d seed%s, task ", data->arms, data->arms == 1 ? "" : "s", data->folds_planned,
 	       data->folds_planned == 1 ? "" : "s", data->seeds, data->seeds == 1 ? "" : "s");
 	text_html(t, data->task != NULL ? data->task : "match");
+	if (data->equal != NULL && strcmp(data->equal, "time") == 0)
+		text_add(t, ", the same time for every arm");
 	text_f(t, ". Baseline <b>");
 	text_html(t, data->arm[data->baseline].name);
 	text_f(t, "</b>: accuracy %s%%", text_percent(a->arm[data->baseline].accuracy.mean, 2).s);

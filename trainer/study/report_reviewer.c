@@ -1,5 +1,6 @@
 /* The last part of report.html: mistakes with pictures, and what a reviewer needs to repeat and to check. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "trainer/study/report_page.h"
@@ -169,6 +170,55 @@ static void command(struct text *t, const struct report_data *data)
 	text_add(t, "</pre>\n");
 }
 
+/* --key VALUE for each member, as the study gives them to a run. */
+static void options_of(struct text *t, const struct tree_node *object)
+{
+	for (const struct tree_node *n = object != NULL ? object->child : NULL; n != NULL; n = n->next) {
+		if (n->kind != JSON_STRING && n->kind != JSON_NUMBER && n->kind != JSON_TRUE)
+			continue;
+		text_add(t, " --");
+		text_html(t, n->key);
+		if (n->kind != JSON_TRUE) {
+			text_add(t, " ");
+			shell_word(t, n->text);
+		}
+	}
+}
+
+/* The first run of the best arm, as somebody would repeat it alone. */
+static void by_hand(struct text *t, const struct report_analysis *a)
+{
+	const struct report_data *data = a->data;
+	const struct tree_node *split = tree_get(data->study.root, "split"), *fold_seed = tree_get(data->study.root, "fold_seed");
+	const int arm = a->order_count > 0 ? a->order[0] : data->baseline;
+	const char *of = split != NULL && split->kind == JSON_STRING ? split->text : NULL;
+	char part[256];
+
+	if (data->data == NULL || of == NULL || strlen(of) > 128 || data->folds == 0)
+		return;
+	text_add(t, "<h3>One run by hand</h3>\n<pre>trainer --data ");
+	shell_word(t, data->data);
+	text_add(t, " --reg ");
+	shell_word(t, data->arm[arm].reg != NULL ? data->arm[arm].reg : data->arm[arm].name);
+	text_f(t, " --seed %lld", (long long)data->seed_name[0]);
+	for (int rest = 1; rest >= 0; rest--) {
+		text_add(t, rest ? " --train-split " : " --val-split ");
+		if (data->folds_planned > 1)
+			snprintf(part, sizeof(part), "%s~%s=%lld/%d%s%s", of, rest ? "rest" : "fold", (long long)data->fold_name[0], data->folds_planned,
+				 fold_seed != NULL && fold_seed->number > 0 ? ",seed=" : "",
+				 fold_seed != NULL && fold_seed->number > 0 ? fold_seed->text : "");
+		else
+			snprintf(part, sizeof(part), "%s", rest ? "train" : "val");
+		shell_word(t, part);
+	}
+	options_of(t, tree_get(data->study.root, "common"));
+	options_of(t, data->arm[arm].options);
+	const struct tree_node *threads = tree_get(data->study.root, "threads");
+	if (threads != NULL && threads->kind == JSON_NUMBER)
+		text_f(t, " --threads %.0f", threads->number);
+	text_add(t, " --out run</pre>\n");
+}
+
 static void arms(struct text *t, const struct report_data *data)
 {
 	text_add(t, "<h3>Arms</h3>\n<div class=\"scroll\"><table><thead><tr><th>arm</th><th class=\"l\">--reg</th><th class=\"l\">own "
@@ -295,13 +345,17 @@ void page_reviewer(struct text *t, const struct report_analysis *a)
 	text_html(t, data->equal != NULL ? data->equal : "epochs");
 	text_f(t, "</dd><dt>runs</dt><dd>%d of %d</dd></dl>\n", data->run_count, data->runs_planned);
 	command(t, data);
+	by_hand(t, a);
 	arms(t, data);
 	list_of(t, "Options of every run", tree_get(data->study.root, "common"));
 	list_of(t, "Start", tree_get(data->study.root, "init"));
 	list_of(t, "Versions", tree_get(data->study.root, "versions"));
 	identities(t, a);
 	diagnostics(t, a);
-	text_add(t, "<h3>Every run</h3>\n<details><summary>Numbers and digests of all runs</summary>\n<div "
+	text_add(t, "<h3>Every run</h3>\n<details");
+	/* So few are printed with the rest. */
+	text_add(t, data->run_count <= 60 ? " open" : "");
+	text_add(t, "><summary>Numbers and digests of all runs</summary>\n<div "
 			"class=\"scroll\"><table><thead><tr><th>arm</th><th>fold</th><th>seed</th>"
 		    "<th>accuracy, %</th><th>loss</th><th>train, %</th><th>best, "
 		"%</th><th>ECE</th><th>cost</th><th>training</th><th>steps</th><th>batches</th><th>weights</th>"

@@ -94,34 +94,46 @@ static void line_class(int arm, char *out, size_t bytes)
 	snprintf(out, bytes, "s%d%s", arm % SVG_COLORS, (const char *[]){ "", " d1", " d2", " d3" }[arm / SVG_COLORS % 4]);
 }
 
+/* Epsilons grow by factors: they stand at equal distances. Those of pixels are said in steps of 1/255. */
+static void eps_axis(const struct svg_plot *p, const struct group *g, bool of_255)
+{
+	for (int e = 0; e < g->count; e++)
+		text_f(p->t, "<text class=\"tick\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%.3g</text>", svg_x(p, e), p->height - p->bottom + 13,
+		       of_255 ? g->eps[e] * 255 : g->eps[e]);
+	text_f(p->t, "<text class=\"label\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">epsilon%s</text>", (p->left + p->width - p->right) / 2,
+	       p->height - 3, of_255 ? " in steps of 1/255" : "");
+}
+
 static void plot_group(struct text *t, const struct report_analysis *a, const struct group *g)
 {
 	const struct report_data *data = a->data;
-	struct svg_plot p = { .t = t, .width = 360, .height = 240, .left = 36, .right = 10, .top = 8, .bottom = 32,
-			      .x = svg_scale(g->eps[0], g->eps[g->count - 1]), .y = { 0, g->high * 1.05 + 0.01, true } };
-	double y[EPSILONS_MAX];
+	const bool of_255 = strncmp(g->first->target, "pixel", 5) == 0 && strcmp(g->first->norm, "l2") != 0;
+	struct svg_plot p = { .t = t, .width = 360, .height = 240, .left = 36, .right = 12, .top = 8, .bottom = 32,
+			      .x = { -0.15, g->count - 0.85, false }, .y = { 0, g->high * 1.05 + 0.01, true } };
+	double x[EPSILONS_MAX], y[EPSILONS_MAX];
 	char classes[16];
 
-	p.x.low = g->eps[0];
 	text_add(t, "<figure><figcaption><b>");
 	group_title(t, g);
 	text_add(t, "</b></figcaption>");
 	svg_begin(&p, "accuracy against epsilon");
-	svg_axes(&p, "epsilon", NULL, 5, 5);
+	svg_axes(&p, NULL, NULL, 0, 5);
+	eps_axis(&p, g, of_255);
 	for (int arm = 0; arm < data->arms; arm++) {
 		bool any = false;
 
 		for (int e = 0; e < g->count; e++) {
+			x[e] = e;
 			y[e] = mean_at(data, g, arm, arm, g->eps[e]);
 			any = any || isfinite(y[e]);
 		}
 		if (!any)
 			continue;
 		line_class(arm, classes, sizeof(classes));
-		svg_line(&p, g->eps, y, g->count, classes);
+		svg_line(&p, x, y, g->count, classes);
 		for (int e = 0; e < g->count; e++)
 			if (isfinite(y[e]))
-				svg_mark(&p, g->eps[e], y[e], arm % 5, 2.6, classes);
+				svg_mark(&p, e, y[e], arm % 5, 2.6, classes);
 	}
 	svg_end(&p);
 	text_add(t, "</figure>\n");
@@ -147,7 +159,7 @@ static void transfer(struct text *t, const struct report_analysis *a, const stru
 		return;
 	text_add(t, "<h3>Transfer: ");
 	group_title(t, g);
-	text_f(t, ", epsilon %g</h3><p class=\"muted\">Accuracy in %%. Rows: the arm that the perturbation was made on; columns: the arm that had to "
+	text_f(t, ", epsilon %.3g</h3><p class=\"muted\">Accuracy in %%. Rows: the arm that the perturbation was made on; columns: the arm that had to "
 			"answer. On the diagonal "
 		  "both are one.</p><div class=\"scroll\"><table><thead><tr><th>made on</th>", eps);
 	for (int arm = 0; arm < data->arms; arm++) {
@@ -226,7 +238,8 @@ void page_robustness(struct text *t, const struct report_analysis *a)
 	}
 	text_add(t, "</ul>\n<div class=\"two\">\n");
 	for (int g = 0; g < count; g++)
-		if (groups[g].count > 0)
+		/* One strength alone is no curve: the checks have what it is for. */
+		if (groups[g].count > 1)
 			plot_group(t, a, &groups[g]);
 	text_add(t, "</div>\n");
 	for (int g = 0; g < count; g++)

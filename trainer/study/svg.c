@@ -84,7 +84,7 @@ void svg_axes(const struct svg_plot *p, const char *x_label, const char *y_label
 		tick_text(p, &p->y, ticks[i], digits);
 		text_add(p->t, "</text>");
 	}
-	count = svg_ticks(&p->x, x_ticks, ticks, &digits);
+	count = x_ticks > 0 ? svg_ticks(&p->x, x_ticks, ticks, &digits) : 0;
 	for (int i = 0; i < count; i++) {
 		double x = svg_x(p, ticks[i]);
 

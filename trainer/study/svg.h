@@ -39,7 +39,7 @@ int svg_ticks(const struct svg_scale *scale, int wanted, double out[SVG_TICKS_MA
 /* Opens <svg> with a title for screen readers. */
 void svg_begin(const struct svg_plot *plot, const char *title);
 void svg_end(const struct svg_plot *plot);
-/* Frame, grid, ticks, labels (NULL: none). */
+/* Frame, grid, ticks (x_ticks 0: none), labels (NULL: none). */
 void svg_axes(const struct svg_plot *plot, const char *x_label, const char *y_label, int x_ticks, int y_ticks);
 double svg_x(const struct svg_plot *plot, double x);
 double svg_y(const struct svg_plot *plot, double y);
