@@ -41,7 +41,8 @@ static void cut_to_three(struct text *t, const char *s)
 static void test_escapes(void **state)
 {
 	(void)state;
-	escapes(text_html, "<a href=\"x\" id='y'>&amp;\x01\n\xC3\xA9\xFF\xE2\x82", "&lt;a href=&quot;x&quot; id=&#39;y&#39;&gt;&amp;amp;  \xC3\xA9\xEF\xBF\xBD\xEF\xBF\xBD");
+	escapes(text_html, "<a href=\"x\" id='y'>&amp;\x01\n\xC3\xA9\xFF\xE2\x82",
+		"&lt;a href=&quot;x&quot; id=&#39;y&#39;&gt;&amp;amp;  \xC3\xA9\xEF\xBF\xBD\xEF\xBF\xBD");
 	escapes(text_html, NULL, "");
 	escapes(cut_to_three, "\xC3\xA9\xE2\x98\x83" "ab", "\xC3\xA9\xE2\x98\x83" "a\xE2\x80\xA6");
 	escapes(cut_to_three, "a&b", "a&amp;b");
@@ -129,7 +130,8 @@ static void test_tree(void **state)
 	int64_t count;
 
 	(void)state;
-	assert_int_equal(read_tree(&tree, "{\"a\": 1, \"b\": null, \"c\": \"x\", \"a\": 2.5, \"d\": [1, {\"e\": true}], \"n\": NaN, \"i\": 7, \"m\": -1}", &err), 0);
+	assert_int_equal(read_tree(&tree, "{\"a\": 1, \"b\": null, \"c\": \"x\", \"a\": 2.5, "
+		"\"d\": [1, {\"e\": true}], \"n\": NaN, \"i\": 7, \"m\": -1}", &err), 0);
 	assert_int_equal(tree_real(&tree, tree.root, "a", &real, &err), 0);
 	assert_true(real == 2.5); /* the last one counts */
 	assert_int_equal(tree_real(&tree, tree.root, "b", &real, &err), 0);
