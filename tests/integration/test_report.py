@@ -423,6 +423,8 @@ def test_plain_runs(trained, tmp_path):
     for line, folder in zip(said[1:], runs):
         result = json.loads((folder / "run.json").read_text())["result"]
         assert line.split()[0] == folder.name and line.split()[1] == "2" and f"{100 * result['val']['accuracy']:.2f}" in line
+    alike = [trained / "study" / "runs" / arm / "f1-s0" for arm in ("none", "adv")]
+    assert [line.split()[0] for line in run_ok("trainer", "report", *alike).stdout.splitlines()[1:3]] == [str(path) for path in alike]
     assert run_ok("trainer", "report", *runs, "--out", tmp_path / "out").stdout.splitlines() == said
     check_page(tmp_path / "out")
     found = json.loads((tmp_path / "out" / "report.json").read_text())

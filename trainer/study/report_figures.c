@@ -257,8 +257,8 @@ void page_cost(struct text *t, const struct report_analysis *a)
 		text_add(t, "</text>");
 	}
 	svg_end(&p);
-	text_add(t, "<figcaption>Bars: 95% intervals. What an arm costs is measured within its own runs: step time over that of the step without the "
-			"regularizer.</figcaption></figure>\n");
+	text_add(t, "<figcaption>Bars: 95% intervals. An adversary measures its cost within its own steps; for other arms it is the mean time of a "
+			"step over the baseline&#39;s, which other work on the machine blurs.</figcaption></figure>\n");
 }
 
 /* ---- factors ---- */

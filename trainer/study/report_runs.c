@@ -90,6 +90,25 @@ out:
 	return code;
 }
 
+/* Where two folders end alike, all are called by their whole paths. */
+static int tell_apart(struct plain_runs *runs, struct err *err)
+{
+	bool alike = false;
+
+	for (int i = 0; i < runs->count; i++)
+		for (int k = 0; k < i; k++)
+			alike = alike || strcmp(runs->run[i].name, runs->run[k].name) == 0;
+	for (int i = 0; alike && i < runs->count; i++) {
+		char *whole = mem_strdup(runs->run[i].dir);
+
+		if (whole == NULL)
+			return err_nomem(err, strlen(runs->run[i].dir));
+		mem_free(runs->run[i].name);
+		runs->run[i].name = whole;
+	}
+	return 0;
+}
+
 static double cost_of(const struct plain_runs *runs, int i)
 {
 	return runs->run[0].seconds > 0 ? runs->run[i].seconds / runs->run[0].seconds : NAN;
@@ -383,6 +402,8 @@ int report_runs_write(const char *const *dirs, int count, const struct report_op
 		code = run_open(&runs.run[runs.count], dirs[runs.count], err);
 		runs.count++;
 	}
+	if (code == 0)
+		code = tell_apart(&runs, err);
 	if (code == 0 && options->out != NULL)
 		code = write_all(&runs, options, err);
 	if (code == 0 && options->answer != NULL)

@@ -47,7 +47,7 @@ static const char style[] =
 	"th,td{padding:.3rem .42rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap;vertical-align:top}"
 	"th{font-weight:600;color:var(--muted);vertical-align:bottom}td:first-child,th:first-child{text-align:left;padding-left:0}td:first-child "
 	"b{display:inline-block;max-width:13rem;white-space:normal;"
-	"overflow-wrap:anywhere}th{max-width:13rem;overflow-wrap:anywhere}"
+	"overflow-wrap:break-word}th{max-width:13rem;overflow-wrap:break-word}"
 	"td.l,th.l{text-align:left}td.wrap{white-space:normal;min-width:14rem;text-align:left;overflow-wrap:anywhere}.sub{color:var(--muted);font-size:.9em;"
 	"display:block}\n"
 	"table.full{width:100%}tbody "
