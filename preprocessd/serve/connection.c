@@ -52,8 +52,7 @@ void connection_close(struct connection *connection)
 	log_debug("client %s (pid %u) gone", connection->name, connection->pid);
 	feed_close(connection->feed);
 	connection->feed = NULL;
-	if (connection->control != NULL && connection->control->add != NULL)
-		add_cancel(connection->control->add);
+	control_cancel(connection->control);
 	uv_close((uv_handle_t *)&connection->pipe, handle_closed);
 	uv_close((uv_handle_t *)&connection->timer, handle_closed);
 }

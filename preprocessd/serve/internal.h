@@ -9,6 +9,7 @@
 #include "preprocessd/pipeline/feed.h"
 #include "preprocessd/pipeline/pipeline.h"
 #include "preprocessd/pipeline/pool.h"
+#include "preprocessd/pipeline/upkeep.h"
 #include "preprocessd/serve/server.h"
 #include "preprocessd/serve/socket.h"
 #include "shared/wire/frame.h"
@@ -56,6 +57,7 @@ struct control {
 	struct buf reply;    /* one frame; empty: then() makes it */
 	struct feed *feed;   /* OpenStream */
 	struct add *add;     /* AddDataset */
+	struct upkeep *upkeep; /* VerifyCache, CollectGarbage */
 	int fd;              /* GetFeatures: after work, the reply's */
 	uint64_t datasets;   /* Status */
 	int code;
@@ -105,9 +107,13 @@ void connection_send_opened(struct connection *connection);
 void connection_settle(struct connection *connection);
 bool connection_busy(const struct connection *connection);
 
+/* task.c */
+MUST_USE int task_start_add(struct connection *connection, struct control *control, struct err *err);
+MUST_USE int task_start_upkeep(struct connection *connection, struct control *control, struct err *err);
+void control_cancel(struct control *control); /* NULL is fine */
+
 /* request.c */
 void request_handle(struct connection *connection, const Wire__Request *request, const uint8_t *bytes, size_t size);
-void request_progress(struct connection *connection); /* timer */
 void control_free(struct control *control);
 
 /* server.c */

@@ -341,89 +341,6 @@ static void then_status(struct control *control)
 	connection_reply(control->connection, &reply);
 }
 
-/* --- adding ------------------------------------------------------------------------------------------- */
-
-static void add_done(struct completion *completion)
-{
-	struct control *control = (struct control *)(void *)((char *)completion - offsetof(struct control, completion));
-	struct connection *connection = control->connection;
-	const struct buf *reply = add_reply(control->add);
-	struct err err;
-
-	uv_timer_stop(&connection->timer);
-	connection->control = NULL;
-	connection->doing[0] = '\0';
-	if (add_result(control->add, &err) != 0)
-		log_warn("adding %s: %s", control->request->add_dataset->name, err.message);
-	else
-		log_info("added data set %s", control->request->add_dataset->name);
-	if (reply != NULL)
-		connection_send_frame(connection, reply);
-	else
-		connection_close(connection);
-	add_free(control->add);
-	control_free(control);
-	connection_settle(connection);
-}
-
-void request_progress(struct connection *connection)
-{
-	Wire__Progress progress = WIRE__PROGRESS__INIT;
-	Wire__Reply reply = WIRE__REPLY__INIT;
-	static const char *const phases[] = { "reading", "pictures", "captions", "committing" };
-
-	if (connection->control == NULL || connection->control->add == NULL)
-		return;
-	add_progress(connection->control->add, &progress);
-	snprintf(connection->doing, sizeof(connection->doing), "add %.*s: %s %llu/%llu", MANIFEST_NAME_BYTES_MAX,
-		 connection->control->request->add_dataset->name, phases[progress.phase],
-		 (unsigned long long)progress.done, (unsigned long long)progress.total);
-	/* A client that does not read gets no more of them. */
-	if (connection->closing || connection->write_active || connection->unsent.size > 0)
-		return;
-	reply.id = connection->control->request->id;
-	reply.body_case = WIRE__REPLY__BODY_PROGRESS;
-	reply.progress = &progress;
-	connection_reply(connection, &reply);
-}
-
-static void progress_timer(uv_timer_t *timer)
-{
-	request_progress(timer->data);
-}
-
-static int check_add(struct server *server, const Wire__AddDataset *request, struct err *err)
-{
-	if (request->n_images + request->n_captions > ADD_PATHS_MAX)
-		return err_set(err, ERR_LIMIT, "%zu folders and caption files; the limit is %d",
-			       request->n_images + request->n_captions, ADD_PATHS_MAX);
-	/* One whose client has gone is on its way out and in nobody's way. */
-	for (struct connection *c = server->connections; c != NULL; c = c->next)
-		if (!c->closing && c->control != NULL && c->control->add != NULL &&
-		    strcmp(c->control->request->add_dataset->name, request->name) == 0)
-			return err_set(err, ERR_BUSY, "%s is being added by %s (pid %u) at this moment; wait for it", request->name,
-				       c->name, c->pid);
-	return 0;
-}
-
-static int start_add(struct connection *connection, struct control *control, struct err *err)
-{
-	struct server *server = connection->server;
-	const Wire__AddDataset *request = control->request->add_dataset;
-	int code = check_add(server, request, err);
-
-	if (code != 0)
-		return code;
-	control->completion.run = add_done;
-	code = add_start(&control->add, server->pipeline, control->request->id, request, &connection->rights, &control->completion, err);
-	if (code == 0) {
-		connection->control = control;
-		request_progress(connection);
-		uv_timer_start(&connection->timer, progress_timer, PROGRESS_MS, PROGRESS_MS);
-	}
-	return code;
-}
-
 /* --- streams ------------------------------------------------------------------------------------------------ */
 
 static int read_options(const Wire__OpenStream *request, struct feed_options *out, struct hash *version, struct err *err)
@@ -611,7 +528,8 @@ static void greet(struct connection *connection, const Wire__Request *request)
 static int check_rights(const struct connection *connection, Wire__Request__VerbCase verb, struct err *err)
 {
 	bool add = verb == WIRE__REQUEST__VERB_ADD_DATASET || verb == WIRE__REQUEST__VERB_PUT_FEATURES;
-	bool owner = verb == WIRE__REQUEST__VERB_REMOVE_DATASET || verb == WIRE__REQUEST__VERB_SHUTDOWN;
+	bool owner = verb == WIRE__REQUEST__VERB_REMOVE_DATASET || verb == WIRE__REQUEST__VERB_SHUTDOWN ||
+		     verb == WIRE__REQUEST__VERB_VERIFY_CACHE || verb == WIRE__REQUEST__VERB_COLLECT_GARBAGE;
 
 	if ((owner && !connection->rights.all) || (add && !connection->may_add))
 		return err_set(err, ERR_UNAVAILABLE, "user %u may not do this here: %s", (unsigned)connection->rights.uid,
@@ -636,7 +554,11 @@ static void start_control(struct connection *connection, const Wire__Request *re
 	control->completion.run = control_done;
 	switch (request->verb_case) {
 	case WIRE__REQUEST__VERB_ADD_DATASET:
-		code = start_add(connection, control, &err);
+		code = task_start_add(connection, control, &err);
+		goto out;
+	case WIRE__REQUEST__VERB_VERIFY_CACHE:
+	case WIRE__REQUEST__VERB_COLLECT_GARBAGE:
+		code = task_start_upkeep(connection, control, &err);
 		goto out;
 	case WIRE__REQUEST__VERB_LIST_DATASETS:
 		control->work = work_list;

@@ -87,8 +87,7 @@ void server_drain(struct server *server, const char *why)
 	socket_stop(server->lock);
 	for (struct connection *c = server->connections; c != NULL; c = next) {
 		next = c->next;
-		if (c->control != NULL && c->control->add != NULL)
-			add_cancel(c->control->add);
+		control_cancel(c->control);
 		connection_settle(c);
 	}
 	uv_timer_start(&server->drain_timer, drain_late, DRAIN_MS, DRAIN_MS);

@@ -451,6 +451,50 @@ int cache_each_of(struct cache_reader *reader, enum cache_kind kind, const struc
 	return each.ended ? 0 : code;
 }
 
+static int list_keys(struct cache_reader *reader, struct walk *walk, struct cache_listed *out, int capacity, int *count,
+		     struct err *err)
+{
+	MDB_cursor *cursor;
+	MDB_val name, value;
+	int code = 0, rc = mdb_cursor_open(reader->txn, reader->cache->dbi, &cursor);
+
+	if (rc != 0)
+		return env_error(reader->cache, rc, err);
+	rc = walk_first(walk, cursor, &name, &value);
+	while (code == 0 && rc == 0 && *count < capacity) {
+		if (name.mv_size > CACHE_KEY_BYTES_MAX || !is_behind(walk, &name)) {
+			code = env_error(reader->cache, MDB_CORRUPTED, err);
+			break;
+		}
+		walk->last.size = (uint8_t)name.mv_size;
+		memcpy(walk->last.bytes, name.mv_data, name.mv_size);
+		out[(*count)++] = (struct cache_listed){ walk->last, value.mv_size };
+		rc = mdb_cursor_get(cursor, &name, &value, MDB_NEXT);
+	}
+	mdb_cursor_close(cursor);
+	return code != 0 || rc == 0 || rc == MDB_NOTFOUND ? code : env_error(reader->cache, rc, err);
+}
+
+int cache_list(struct cache_reader *reader, struct cache_key *last, struct cache_listed *out, int capacity, int *count,
+	       struct err *err)
+{
+	struct walk walk = { .last = *last };
+	struct guard guard;
+	int code = read_begin(reader, err);
+
+	*count = 0;
+	if (code != 0)
+		return code;
+	if (guard_enter(&guard) == 0)
+		code = list_keys(reader, &walk, out, capacity, count, err);
+	else
+		code = env_damaged(reader->cache, err);
+	guard_leave();
+	read_end(reader);
+	*last = walk.last;
+	return code;
+}
+
 /* --- checking everything ------------------------------------------------------------------ */
 
 enum { CHECK_STOPPED = 1 }; /* leaves the transaction to report a damaged record */
@@ -479,8 +523,8 @@ static int visit_check(void *context, const struct cache_key *key, int code, con
 	return CHECK_STOPPED;
 }
 
-int cache_check(struct cache_reader *reader, cache_damaged damaged, void *context, struct cache_check_counts *counts,
-		struct err *err)
+int cache_check(struct cache_reader *reader, cache_damaged damaged, cache_check_on on, void *context,
+		struct cache_check_counts *counts, struct err *err)
 {
 	struct check check = { 0 };
 	struct walk walk = { 0 };
@@ -493,7 +537,7 @@ int cache_check(struct cache_reader *reader, cache_damaged damaged, void *contex
 			damaged(context, &check.damaged_key, &check.reason);
 			code = 0;
 		}
-	} while (code == 0 && !walk.ended);
+	} while (code == 0 && !walk.ended && (on == NULL || on(context, &check.counts)));
 	if (counts != NULL)
 		*counts = check.counts;
 	return code == 0 ? 0 : err_set(err, code, "%s", local.message);

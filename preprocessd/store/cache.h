@@ -119,13 +119,24 @@ MUST_USE int cache_each(struct cache_reader *reader, enum cache_kind kind, cache
 MUST_USE int cache_each_of(struct cache_reader *reader, enum cache_kind kind, const struct hash *first, cache_each_visit visit,
 			   void *context, struct err *err);
 
+/* Up to capacity keys behind *last (size 0: from the beginning), in order, with the bytes of their records, which
+ * are not read; *last becomes the last of them. *count 0: there are no more. */
+struct cache_listed {
+	struct cache_key key;
+	uint64_t bytes;
+};
+MUST_USE int cache_list(struct cache_reader *reader, struct cache_key *last, struct cache_listed *out, int capacity, int *count,
+			struct err *err);
+
 /* Reads every record and checks its checksum; damaged is called for each that
- * fails, outside of any transaction, with the reason. Counts may be NULL. */
+ * fails, outside of any transaction, with the reason. on (may be NULL) is called now and then
+ * and ends the check, without an error, by returning false. Counts may be NULL. */
 typedef void (*cache_damaged)(void *context, const struct cache_key *key, const struct err *reason);
 struct cache_check_counts {
 	uint64_t records, bytes, damaged;
 };
-MUST_USE int cache_check(struct cache_reader *reader, cache_damaged damaged, void *context,
+typedef bool (*cache_check_on)(void *context, const struct cache_check_counts *counts);
+MUST_USE int cache_check(struct cache_reader *reader, cache_damaged damaged, cache_check_on on, void *context,
 			 struct cache_check_counts *counts, struct err *err);
 
 /* used_bytes: pages that hold records; file_bytes less that is free for new ones. */

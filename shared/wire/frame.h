@@ -31,6 +31,7 @@ enum {
 	WIRE_NOTES_SHOWN = 20,          /* of AddReply */
 	WIRE_SAMPLES_PER_REQUEST = 1024, /* of DescribeSamples */
 	WIRE_SAMPLE_CAPTION_BYTES_MAX = 8192, /* of Sample */
+	WIRE_DAMAGED_SHOWN = 50,        /* of UpkeepReply */
 };
 
 struct frame_reader {

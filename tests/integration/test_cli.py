@@ -19,7 +19,7 @@ import pytest
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
 from harness import BIN, ROOT, Daemon, SmallData, run, run_ok, shared_data, write_csv, write_pictures, write_vocab  # noqa: E402
 
-PREPCTL_VERBS = ["add", "datasets", "show", "failures", "samples", "rm", "batch", "digests", "status", "explain", "shutdown"]
+PREPCTL_VERBS = ["add", "datasets", "show", "failures", "samples", "rm", "batch", "digests", "status", "explain", "verify", "gc", "shutdown"]
 TRAINER_VERBS = ["eval", "probe"]
 HELPS = [("preprocessd",), ("prepctl",), ("trainer",), ("prepctl", "inspect", "image"), ("prepctl", "inspect", "text"),
          *[("prepctl", verb) for verb in PREPCTL_VERBS], *[("trainer", verb) for verb in TRAINER_VERBS]]

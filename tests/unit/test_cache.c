@@ -684,7 +684,7 @@ static void test_flipped_byte(void **state)
 	key_of(&key, CACHE_PICTURE, 2); /* without the checksum the visit sees the wrong byte */
 	assert_int_equal(cache_read(reader, &key, false, visit_compare, &expected, &err), 0);
 	assert_false(expected.right);
-	assert_int_equal(cache_check(reader, count_damaged, &damaged, &counts, &err), 0);
+	assert_int_equal(cache_check(reader, count_damaged, NULL, &damaged, &counts, &err), 0);
 	assert_int_equal(damaged, 2);
 	assert_true(counts.damaged == 2 && counts.records == 101);
 	/* writing it again mends it */
@@ -763,7 +763,7 @@ static void test_truncated_file(void **state)
 			if (code != 0 && code != ERR_CORRUPT)
 				fail_msg("%lld bytes, record %llu: %s", (long long)keep, (unsigned long long)i, err_name(code));
 		}
-		assert_int_equal(cache_check(reader, count_damaged, &damaged, &counts, &err), 0);
+		assert_int_equal(cache_check(reader, count_damaged, NULL, &damaged, &counts, &err), 0);
 		cache_reader_close(reader);
 		cache_close(cache);
 	}
@@ -1028,7 +1028,7 @@ static void test_kill(void **state)
 		int damaged = 0;
 		for (uint64_t i = 0; i < acknowledged; i++)
 			expect(reader, CACHE_PICTURE, i, 100 + i % 50 * 150);
-		assert_int_equal(cache_check(reader, count_damaged, &damaged, &counts, &err), 0);
+		assert_int_equal(cache_check(reader, count_damaged, NULL, &damaged, &counts, &err), 0);
 		assert_int_equal(damaged, 0);
 		cache_reader_close(reader);
 		cache_close(cache);

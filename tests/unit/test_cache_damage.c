@@ -132,7 +132,7 @@ static _Noreturn void use_cache(struct cache *cache)
 	if (cache_reader_open(&reader, cache, &err) != 0)
 		_exit(BAD_CODE);
 	int result = read_all(reader, &readable);
-	int code = cache_check(reader, ignore, NULL, &counts, &err);
+	int code = cache_check(reader, ignore, NULL, NULL, &counts, &err);
 	if (result == FINE && code != 0 && code != ERR_CORRUPT && code != ERR_IO)
 		result = bad_code("check", &err);
 	if (result != FINE)

@@ -26,6 +26,8 @@ static const struct verb VERBS[] = {
 	{ "digests", prepctl_digests, "read batches and print the digest of each" },
 	{ "status", prepctl_status, "what the daemon has done, its cache and its clients" },
 	{ "explain", prepctl_explain, "say whether a picture is in the cache, and under which key" },
+	{ "verify", prepctl_verify, "read every record of the cache and check it" },
+	{ "gc", prepctl_gc, "remove what no data set needs any more" },
 	{ "shutdown", prepctl_shutdown, "let the daemon finish and end" },
 };
 

@@ -28,11 +28,13 @@ int prepctl_datasets(int argc, char *const argv[], struct err *err);
 int prepctl_digests(int argc, char *const argv[], struct err *err);
 int prepctl_explain(int argc, char *const argv[], struct err *err);
 int prepctl_failures(int argc, char *const argv[], struct err *err);
+int prepctl_gc(int argc, char *const argv[], struct err *err);
 int prepctl_rm(int argc, char *const argv[], struct err *err);
 int prepctl_show(int argc, char *const argv[], struct err *err);
 int prepctl_samples(int argc, char *const argv[], struct err *err);
 int prepctl_shutdown(int argc, char *const argv[], struct err *err);
 int prepctl_status(int argc, char *const argv[], struct err *err);
+int prepctl_verify(int argc, char *const argv[], struct err *err);
 
 /* Parses; on --help prints it and sets result->help. */
 MUST_USE int prepctl_parse(const struct args_spec *spec, int argc, char *const argv[], struct args_result *result,

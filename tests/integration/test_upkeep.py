@@ -1,0 +1,140 @@
+"""prepctl verify and gc: damage is found and mended, what no data set needs goes, and nothing else."""
+import os
+import re
+import shutil
+import sys
+import time
+
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+from harness import Daemon, SmallData, write_csv, write_pictures  # noqa: E402
+
+READ = ["--split", "train", "--batch-size", "8", "--steps", "4", "--size", "64"]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return SmallData(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture
+def daemon():
+    with Daemon() as running:
+        yield running
+
+
+def digests(daemon, name="small"):
+    return daemon.prepctl_ok("digests", name, *READ).stdout
+
+
+def counts(daemon):
+    """When what was made on the way is committed, too."""
+    before, status = None, daemon.status()
+    while before != status["cache_records"]:
+        time.sleep(0.3)
+        before, status = status["cache_records"], daemon.status()
+    return status["cache_records"], status["decoded"], status["tokenized"]
+
+
+def flip_in_pictures(daemon, small, which):
+    """Turns a bit in the prepared pixels of some pictures, where the file of the stopped daemon holds them."""
+    data = bytearray((daemon.cache / "data.mdb").read_bytes())
+    at, found = 0, 0
+    while found < which and (at := data.find(b"PPRCP", at)) >= 0:
+        data[at + 48 + 1000] ^= 4
+        at += 5
+        found += 1
+    assert found == which
+    (daemon.cache / "data.mdb").write_bytes(data)
+
+
+def test_verify_finds_and_mends(small, daemon):
+    small.add(daemon)
+    expected = digests(daemon)
+    clean = daemon.prepctl_ok("verify").stdout
+    assert re.search(r"^\d+ records, .* 0 damaged$", clean.strip()), clean
+    daemon.stop()
+    flip_in_pictures(daemon, small, 3)
+    daemon.start()
+    found = daemon.prepctl("verify")
+    assert found.returncode == 1 and "3 damaged" in found.stdout and found.stdout.count("picture") >= 3 and "--mend" in found.stderr
+    mended = daemon.prepctl("verify", "--mend")
+    assert mended.returncode == 0 and "3 of them removed" in mended.stdout, mended.stdout + mended.stderr
+    assert "0 damaged" in daemon.prepctl_ok("verify").stdout
+    before = daemon.status()["decoded"]
+    assert digests(daemon) == expected and daemon.status()["decoded"] - before <= 3
+    daemon.prepctl_ok("digests", "small", "--split", "val", "--order", "eval", "--size", "64")
+    assert daemon.status()["decoded"] - before == 3
+
+
+def test_gc_keeps_what_is_needed(small, daemon, tmp_path):
+    small.add(daemon)
+    daemon.prepctl_ok("digests", "small", "--split", "all", "--batch-size", "8", "--size", "48")  # another size is needed, too
+    expected, before = digests(daemon), counts(daemon)
+    assert "0 records of" in daemon.prepctl_ok("gc").stdout
+    assert counts(daemon) == before
+    rows = write_pictures(tmp_path / "more", 5, first=500)
+    table = write_csv(tmp_path / "more.csv", rows)
+    daemon.prepctl_ok("add", "more", "--format", "csv", "--images", tmp_path / "more", "--captions", table, "--vocab", small.vocab, "--size", "64")
+    with_more = counts(daemon)[0]
+    daemon.prepctl_ok("rm", "more")
+    planned = daemon.prepctl_ok("gc", "--dry-run").stdout
+    assert "would go" in planned and counts(daemon)[0] == with_more - 1  # the name is gone, all else is there
+    done = daemon.prepctl_ok("gc").stdout
+    assert done.split()[0] == planned.split()[0] and "removed" in done
+    # pictures, captions, the manifest; captions that both data sets have stay
+    assert counts(daemon)[0] == before[0]
+    decoded = daemon.status()["decoded"]
+    assert digests(daemon) == expected
+    daemon.prepctl_ok("digests", "small", "--split", "all", "--batch-size", "8", "--size", "48")
+    assert daemon.status()["decoded"] == decoded
+    assert "0 damaged" in daemon.prepctl_ok("verify").stdout
+
+
+def test_gc_of_everything_and_adding_again(small, daemon):
+    small.add(daemon)
+    expected = digests(daemon)
+    daemon.prepctl_ok("rm", "small")
+    daemon.prepctl_ok("gc")
+    decoded = daemon.status()["decoded"]
+    small.add(daemon)
+    assert daemon.status()["decoded"] > decoded and digests(daemon) == expected
+
+
+def test_gc_keeps_failures_of_a_data_set(daemon, tmp_path):
+    rows = write_pictures(tmp_path / "p", 4)
+    (tmp_path / "p" / "bad.jpg").write_bytes(b"\xff\xd8\xff nonsense")
+    table = write_csv(tmp_path / "c.csv", [*rows, ("bad.jpg", "a bad one", "red")])
+    small = SmallData(tmp_path / "v", train=3, val=3)
+    daemon.prepctl_ok("add", "some", "--format", "csv", "--images", tmp_path / "p", "--captions", table, "--vocab", small.vocab, "--size", "32",
+                      "--on-bad", "skip")
+    listed = daemon.prepctl_ok("failures", "some").stdout
+    assert "bad.jpg" in listed
+    daemon.prepctl_ok("gc")
+    assert daemon.prepctl_ok("failures", "some").stdout == listed
+
+
+def test_gc_and_add_do_not_meet(daemon, tmp_path):
+    rows = write_pictures(tmp_path / "many", 1)
+    for i in range(1, 1500):
+        shutil.copyfile(tmp_path / "many" / rows[0][0], tmp_path / "many" / f"c{i}.jpg")
+        with open(tmp_path / "many" / f"c{i}.jpg", "ab") as file:
+            file.write(str(i).encode())  # another content
+    table = write_csv(tmp_path / "many.csv", [(path.name, "one", "red") for path in sorted((tmp_path / "many").iterdir())])
+    small = SmallData(tmp_path / "v", train=3, val=3)
+    import subprocess
+    from harness import BIN, environment
+    adding = subprocess.Popen([str(BIN / "prepctl"), "add", "many", "--format", "csv", "--images", str(tmp_path / "many"), "--captions", str(table),
+                               "--vocab", str(small.vocab), "--size", "224", *map(str, daemon.at())], env=environment(), stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL)
+    while adding.poll() is None and not any(client["doing"].startswith("add many") for client in daemon.status()["clients"]):
+        pass  # a gc that came first would refuse the add
+    refused = 0
+    while adding.poll() is None:
+        result = daemon.prepctl("gc")
+        refused += result.returncode == 1 and "being added" in result.stderr
+    assert adding.returncode == 0 and refused > 0
+    decoded = daemon.status()["decoded"]
+    daemon.prepctl_ok("digests", "many", "--split", "train", "--batch-size", "32", "--size", "224")
+    assert daemon.status()["decoded"] == decoded  # gc took nothing of it
