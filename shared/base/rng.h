@@ -27,6 +27,8 @@ enum rng_domain {
 	RNG_SIGN_FLIP = 0x101, /* the signs of a permutation test */
 	RNG_DROPOUT = 0x1000, /* + layer number */
 	RNG_NOISE = 0x2000,   /* + target number: random perturbations */
+	RNG_MIXUP = 0x2100,   /* partners and shares of mixed pairs */
+	RNG_DEPTH = 0x3000,   /* + layer number: branches that are dropped whole */
 };
 
 struct rng_key {

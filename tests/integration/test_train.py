@@ -18,7 +18,7 @@ from runs import TIME_FIELDS, checkpoints, differences, header, record, scalars,
 
 TRAIN_FIELDS = {"step", "epoch", "split", "loss", "accuracy", "pairs_per_s", "data_wait_s", "lr", "grad_norm", "samples", "digest"}
 VAL_FIELDS = {"step", "epoch", "split", "loss", "accuracy", "pairs_per_s", "data_wait_s", "seconds", "pairs", "best", "digest"}
-ADV_FIELDS = {"adv_loss", "delta_over_embedding", "delta_over_feature", "adv_cost"}
+ADV_FIELDS = {"objective", "adv_loss", "delta_over_embedding", "delta_over_feature", "adv_cost"}
 FULL = os.environ.get("FULL") == "1"
 STEPS = 3  # of an epoch: 24 pictures, batches of 8
 
@@ -527,7 +527,7 @@ def test_default_folder(daemon, tmp_path):
     (["--max-len", "1"], ["--max-len"]),
     (["--image-size", "7"], ["--image-size"]),
     (["--log-level", "loud"], ["loud", "debug"]),
-    (["--reg", "adv:method=pgd"], ["pgd", "not available"]),
+    (["--reg", "adv:method=fgm,k=3"], ["no option k", "pgd"]),
     (["stray"], ["stray"]),
 ], ids=lambda value: " ".join(value) if isinstance(value, list) else None)
 def test_usage(daemon, tmp_path, words, needles):

@@ -1,4 +1,4 @@
-/* reg/adv.h: what the stage-factored pass leaves in the gradients is what two
+/* reg/objective.h, reg/adv.h: what the stage-factored pass leaves in the gradients is what two
  * whole passes through the model leave there, with the perturbation worked out
  * here from its definition. */
 #include <math.h>
@@ -14,7 +14,8 @@
 #include "shared/base/mem.h"
 #include "shared/base/rng.h"
 #include "trainer/kernels/kernels.h"
-#include "trainer/reg/adv.h"
+#include "trainer/reg/objective.h"
+#include "trainer/reg/work.h"
 
 enum { PICTURES = 4, CAPTIONS = 5, TOKENS = 24, PAIRS = 9, WORDS = 40, SIDE = 32 };
 
@@ -24,19 +25,25 @@ static const uint32_t pair_caption[PAIRS] = { 0, 1, 2, 3, 4, 4, 0, 1, 2 };
 static const int32_t pair_label[PAIRS] = { 1, 1, 1, 1, 0, 0, 0, 0, 0 };
 static const float pair_weight[PAIRS] = { .125f, .125f, .125f, .125f, .1f, .1f, .1f, .1f, .1f };
 static const struct model_pairs pairs = { PAIRS, pair_picture, pair_caption, pair_label, pair_weight, NULL, NULL };
-static const struct model_limits limits = { PICTURES, CAPTIONS, TOKENS, 8, PAIRS, true };
+static const struct model_limits limits = { PICTURES, CAPTIONS, TOKENS, 8, PAIRS, true, PAIRS };
 static const uint32_t picture_positions[PICTURES] = { 0, 1, 2, 3 }, caption_positions[CAPTIONS] = { 0, 1, 2, 3, 4 };
+
+/* What two whole passes give. */
+struct adv_report {
+	double loss, text_ratio, feat_ratio;
+};
 
 struct rig {
 	struct model *model;
 	struct stages stages;
-	struct adversary *adversary;
+	struct objective *objective;
+	struct reg_spec spec;
 	float *pixels;
 	int32_t *ids; /* (TOKENS) */
 	size_t features, width;
 };
 
-static struct rig rig_open(bool dropout)
+static struct rig rig_open(const char *text, bool dropout)
 {
 	struct rig rig = { NULL };
 	struct model_config config;
@@ -49,10 +56,10 @@ static struct rig rig_open(bool dropout)
 	config.classes = 2;
 	config.text.vocab_size = WORDS;
 	config.text.dropout = dropout ? 0.1 : 0;
-	config.fusion_dropout = dropout ? 0.3 : 0;
+	if (reg_spec_parse(&rig.spec, text, &err) != 0)
+		fail_msg("%s", err.message);
 	if (model_open(&rig.model, &config, &limits, &err) != 0 ||
-	    stages_open(&rig.stages, rig.model, &limits, kernels_fast()->vector, &err) != 0 ||
-	    adversary_open(&rig.adversary, &config, &limits, &err) != 0)
+	    stages_open(&rig.stages, rig.model, &limits, kernels_fast()->vector, &err) != 0)
 		fail_msg("%s", err.message);
 	params_init(model_params(rig.model), 3);
 	rig.features = (size_t)config.features;
@@ -83,7 +90,7 @@ static struct rig rig_open(bool dropout)
 
 static void rig_close(struct rig *rig)
 {
-	adversary_close(rig->adversary);
+	objective_close(rig->objective);
 	stages_close(&rig->stages);
 	model_close(rig->model);
 	model_release(rig->pixels);
@@ -147,33 +154,40 @@ static struct adv_report naive(struct rig *rig, const struct reg_adv *spec)
 	return report;
 }
 
+/* Behind rig_open(), since the objective borrows the specification. */
+static void begin(struct rig *rig)
+{
+	const struct reg_moment moment = { 3, 1, 2 };
+	struct err err = { 0 };
+
+	if (objective_open(&rig->objective, &rig->spec, model_config(rig->model), &limits, &err) != 0)
+		fail_msg("%s", err.message);
+	objective_begin(rig->objective, rig->model, &moment);
+}
+
 static void compare(const char *text, bool dropout)
 {
-	struct rig rig = rig_open(dropout);
+	struct rig rig = rig_open(text, dropout);
 	struct params *params = model_params(rig.model);
 	float *expected = model_alloc(params->trained_elements);
-	struct adv_report by_naive, report;
-	struct model_result result;
-	struct reg_spec spec;
-	struct err err = { 0 };
+	struct adv_report by_naive;
+	struct objective_report report;
 	double changed = 0;
 
 	assert_non_null(expected);
-	if (reg_spec_parse(&spec, text, &err) != 0)
-		fail_msg("%s", err.message);
+	begin(&rig);
 	params_zero_grads(params);
-	by_naive = naive(&rig, &spec.adv);
+	by_naive = naive(&rig, &rig.spec.adv);
 	memcpy(expected, params->grads, params->trained_elements * sizeof(float));
 
 	params_zero_grads(params);
-	stages_clean(&rig.stages, MODEL_TRAIN_KEEP, &result);
-	adversary_run(rig.adversary, &spec.adv, &rig.stages, &report);
-	model_image_backward(rig.model, rig.stages.dv, NULL);
+	objective_run(rig.objective, &rig.stages, MODEL_TRAIN_KEEP, &report);
 
-	assert_true(fabs(report.loss - by_naive.loss) <= 1e-6);
-	assert_true(report.loss > result.loss); /* it is an attack */
-	assert_true(fabs(report.text_ratio - by_naive.text_ratio) <= 1e-5);
-	assert_true(fabs(report.feat_ratio - by_naive.feat_ratio) <= 1e-5);
+	assert_true(fabs(report.adv_loss - by_naive.loss) <= 1e-6);
+	assert_true(report.adv_loss > report.clean.loss); /* it is an attack */
+	assert_true(fabs(report.objective - report.clean.loss - rig.spec.adv.weight * report.adv_loss) <= 1e-9);
+	assert_true(fabs(report.ratio[0] - by_naive.text_ratio) <= 1e-5);
+	assert_true(fabs(report.ratio[1] - by_naive.feat_ratio) <= 1e-5);
 	for (int i = 0; i < params->count; i++) {
 		const struct param *p = &params->all[i];
 		double difference = 0, norm = 0;
@@ -208,51 +222,68 @@ static void test_equals_naive(void **state)
 static void test_equals_naive_with_dropout(void **state)
 {
 	(void)state;
-	compare("adv:target=text,rel=0.3", true);
-	compare("adv:target=text+feat,rel=0.3", true);
+	compare("dropout+adv:target=text,rel=0.3", true);
+	compare("dropout+adv:target=text+feat,rel=0.3", true);
 }
 
-/* [CLS] and [SEP] stay, and so does a caption without words. */
+static double row_norm(const float *row, size_t n)
+{
+	double sum = 0;
+
+	for (size_t i = 0; i < n; i++)
+		sum += (double)row[i] * (double)row[i];
+	return sqrt(sum);
+}
+
+/* [CLS] and [SEP] stay, and so does a caption without words; what is perturbed has the norm that was asked for. */
 static void test_ends_are_never_perturbed(void **state)
 {
-	struct rig rig = rig_open(false);
-	struct reg_spec spec;
-	struct adv_report report;
-	struct model_result result;
-	float *word = rig.stages.word;
+	static const char *const texts[] = {
+		"adv:target=text,eps=0.5", "noise:target=text,eps=0.5", "adv:method=pgd,k=4,init=random,target=text,eps=0.5",
+		"adv:method=freelb,k=3,init=random,target=text,eps=0.5", "adv:method=villa,target=text+feat,eps=0.5",
+		"adv:method=smart,k=4,target=text,eps=0.5,step=2", "noise:target=text,eps=0.5,norm=linf",
+		"adv:method=pgd,init=random,target=text,eps=0.5,norm=linf", "adv:method=free,target=text,eps=0.5",
+	};
 
 	(void)state;
-	assert_int_equal(reg_spec_parse(&spec, "adv:target=text,rel=0.5", NULL), 0);
-	params_zero_grads(model_params(rig.model));
-	stages_clean(&rig.stages, MODEL_TRAIN_KEEP, &result);
-	/* Words are made zero, so a relative perturbation of them is zero: if the ends were touched, the loss would differ. */
-	for (int c = 0; c < CAPTIONS; c++)
-		for (size_t i = (offsets[c] + 1) * rig.width; i < (offsets[c + 1] - 1) * rig.width; i++)
-			word[i] = 0;
-	struct model_call call = stages_text_call(&rig.stages);
-	model_text_forward(rig.model, &call, word, offsets, CAPTIONS, rig.stages.t);
-	model_fusion_forward(rig.model, &call, rig.stages.v, PICTURES, rig.stages.t, CAPTIONS, &pairs, picture_positions,
-			     caption_positions, NULL, &result);
-	model_fusion_backward(rig.model, 1.0f, rig.stages.dv, rig.stages.dt);
-	adversary_run(rig.adversary, &spec.adv, &rig.stages, &report);
-	assert_true(report.loss == result.loss);
-	rig_close(&rig);
+	for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+		struct rig rig = rig_open(texts[i], false);
+		struct objective_report report;
+		const float *delta;
+
+		begin(&rig);
+		params_zero_grads(model_params(rig.model));
+		objective_run(rig.objective, &rig.stages, MODEL_TRAIN_KEEP, &report);
+		delta = rig.objective->of[0].delta;
+		for (int c = 0; c < CAPTIONS; c++) {
+			size_t words = (offsets[c + 1] - offsets[c] - 2) * rig.width;
+			double norm = row_norm(delta + (offsets[c] + 1) * rig.width, words);
+
+			assert_true(row_norm(delta + offsets[c] * rig.width, rig.width) == 0);
+			assert_true(row_norm(delta + (offsets[c + 1] - 1) * rig.width, rig.width) == 0);
+			if (words == 0)
+				continue;
+			if (rig.spec.adv.norm == ADV_LINF)
+				norm /= sqrt((double)words);
+			/* A corner of the linf ball, a point of the l2 sphere. */
+			if (!(norm <= 0.5001 && norm > 0.1 && (strstr(texts[i], "noise") == NULL || norm > 0.4999)))
+				fail_msg("%s: caption %d is perturbed by %g", texts[i], c, norm);
+		}
+		rig_close(&rig);
+	}
 }
 
 static void test_zero_gradient(void **state)
 {
-	struct rig rig = rig_open(false);
-	struct reg_spec spec;
-	struct adv_report report;
-	struct model_result result;
+	struct rig rig = rig_open("adv", false);
+	struct objective_report report;
 
 	(void)state;
-	assert_int_equal(reg_spec_parse(&spec, "adv", NULL), 0);
+	begin(&rig);
 	params_zero_grads(model_params(rig.model));
 	rig.stages.scale = 0.0f;
-	stages_clean(&rig.stages, MODEL_TRAIN_KEEP, &result);
-	adversary_run(rig.adversary, &spec.adv, &rig.stages, &report);
-	assert_true(report.loss == result.loss && report.text_ratio == 0);
+	objective_run(rig.objective, &rig.stages, MODEL_TRAIN_KEEP, &report);
+	assert_true(report.adv_loss == report.clean.loss && report.ratio[0] == 0);
 	assert_true(rig.stages.ops->all_finite(model_params(rig.model)->grads, model_params(rig.model)->trained_elements));
 	rig_close(&rig);
 }

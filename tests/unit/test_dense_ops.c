@@ -182,7 +182,8 @@ static const uint32_t POSITIONS[] = { 5, 0, 900, 7, 1, 63 };
 
 static struct dropout_spec spec(float probability)
 {
-	return (struct dropout_spec){ probability, 3, 12345, ((uint64_t)1 << 32) + 7, POSITIONS };
+	/* Behind a residual, whole branches go too. */
+	return (struct dropout_spec){ probability, 3, 12345, ((uint64_t)1 << 32) + 7, POSITIONS, 0.5f };
 }
 
 static void check_norm(int width, bool first_only, float probability)
@@ -446,7 +447,7 @@ static void test_dropout(void **state)
 	float *y = numbers(ROWS * W, 1), mean[ROWS], rstd[ROWS];
 	struct norm_weights norm = { zero, zero, 1.0f };
 	struct packed_rows rows = { offsets, ROWS, true };
-	struct dropout_spec drop = { 0.3f, 9, 1, 2, NULL };
+	struct dropout_spec drop = { 0.3f, 9, 1, 2, NULL, 0 };
 	int dropped = 0;
 
 	(void)state;
@@ -468,7 +469,7 @@ static void test_dropout(void **state)
 	for (int r = 0; r < ROWS; r++)
 		assert_memory_equal(a + r * W, b + (ROWS - 1 - r) * W, W * sizeof(float));
 	for (int change = 0; change < 3; change++) {
-		struct dropout_spec other = { 0.3f, 9 + (change == 0), 1 + (change == 1), 2 + (change == 2), reversed };
+		struct dropout_spec other = { 0.3f, 9 + (change == 0), 1 + (change == 1), 2 + (change == 2), reversed, 0 };
 
 		memset(b, 0, ROWS * W * sizeof(float));
 		fast->residual_norm(y, b, mean, rstd, ones, NULL, norm, W, rows, &other);

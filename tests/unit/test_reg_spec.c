@@ -24,10 +24,10 @@ static void test_defaults(void **state)
 	struct reg_spec s = parsed("none");
 
 	(void)state;
-	assert_false(s.dropout.on || s.l2.on || s.adv.on);
+	assert_false(s.dropout[0].on || s.l2.on || s.adv.on);
 	s = parsed("dropout");
-	assert_true(s.dropout.on && !s.l2.on && !s.adv.on);
-	assert_true(s.dropout.probability == 0.3 && s.dropout.from_epoch == 0);
+	assert_true(s.dropout[0].on && !s.l2.on && !s.adv.on);
+	assert_true(s.dropout[0].probability == 0.3 && s.dropout[0].when.from_epoch == 0);
 	s = parsed("l2");
 	assert_true(s.l2.on && s.l2.lambda == 0.01 && s.l2.mode == L2_DECOUPLED && !s.l2.all);
 	s = parsed("adv");
@@ -40,28 +40,36 @@ static void test_sums_options_epochs(void **state)
 	struct reg_spec s = parsed("dropout=0.1@3+l2=0.05:mode=coupled,on=all@2+adv:method=fgm,target=text+feat,eps=1.0,norm=linf,weight=0.5@1");
 
 	(void)state;
-	assert_true(s.dropout.on && s.dropout.probability == 0.1 && s.dropout.from_epoch == 3);
-	assert_true(s.l2.on && s.l2.lambda == 0.05 && s.l2.mode == L2_COUPLED && s.l2.all && s.l2.from_epoch == 2);
+	assert_true(s.dropout[0].on && s.dropout[0].probability == 0.1 && s.dropout[0].when.from_epoch == 3);
+	assert_true(s.l2.on && s.l2.lambda == 0.05 && s.l2.mode == L2_COUPLED && s.l2.all && s.l2.when.from_epoch == 2);
 	assert_true(s.adv.on && s.adv.eps == 1.0 && !s.adv.relative && s.adv.norm == ADV_LINF && s.adv.weight == 0.5);
-	assert_true(s.adv.targets == (ADV_TEXT | ADV_FEAT) && s.adv.from_epoch == 1);
+	assert_true(s.adv.targets == (ADV_TEXT | ADV_FEAT) && s.adv.when.from_epoch == 1);
 	/* a '+' behind a target is a target or the next term */
 	s = parsed("adv:target=feat+l2");
 	assert_true(s.adv.targets == ADV_FEAT && s.l2.on);
 	s = parsed("adv:target=text+feat+dropout");
-	assert_true(s.adv.targets == (ADV_TEXT | ADV_FEAT) && s.dropout.on);
+	assert_true(s.adv.targets == (ADV_TEXT | ADV_FEAT) && s.dropout[0].on);
 	s = parsed("adv:target=text+feat,rel=0.25+dropout=0.5");
-	assert_true(s.adv.relative && s.adv.eps == 0.25 && s.dropout.probability == 0.5);
+	assert_true(s.adv.relative && s.adv.eps == 0.25 && s.dropout[0].probability == 0.5);
 	s = parsed("l2:mode=decoupled+dropout@2");
-	assert_true(s.l2.on && s.dropout.from_epoch == 2);
+	assert_true(s.l2.on && s.dropout[0].when.from_epoch == 2);
 	s = parsed("adv=2");
 	assert_true(!s.adv.relative && s.adv.eps == 2.0);
-	assert_true(reg_active(true, 2, 2) && !reg_active(true, 2, 1) && !reg_active(false, 0, 5));
+	assert_true(reg_active(true, (struct reg_window){ 2, 0 }, 2) && !reg_active(true, (struct reg_window){ 2, 0 }, 1));
+	assert_true(!reg_active(false, (struct reg_window){ 0, 0 }, 5));
+	s = parsed("l2@1-3");
+	assert_true(!reg_active(s.l2.on, s.l2.when, 0) && reg_active(s.l2.on, s.l2.when, 1) && reg_active(s.l2.on, s.l2.when, 2) &&
+		    !reg_active(s.l2.on, s.l2.when, 3));
 }
 
 static void test_text_reads_back(void **state)
 {
 	const char *const texts[] = { "none", "dropout", "l2", "adv", "l2+dropout@2", "adv:target=text,eps=1e-3+l2:mode=coupled@7",
-				      "dropout=0.123456789012345+adv:target=feat,rel=3e10,norm=linf", "adv:weight=2,target=feat+text@4" };
+				      "dropout=0.123456789012345+adv:target=feat,rel=3e10,norm=linf", "adv:weight=2,target=feat+text@4",
+				      "dropout=0.1:at=bert.hidden+head@2-5+dropout+smooth=0.2+mixup+depth=0.3:at=text+rdrop=2@1",
+				      "sam:mode=asam+early=7@2", "adv:method=freelb,k=4,target=fused+pixel,norm=linf,eps=0.1,every=3,warmup=1.5",
+				      "adv:method=villa,kl=0.5,through=adv,warmup=200steps,init=random", "noise=0.5:target=text",
+				      "adv:method=smart", "adv:method=free,k=5,step=0.5", "l2@0-4" };
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
@@ -72,13 +80,19 @@ static void test_text_reads_back(void **state)
 		b = parsed(once);
 		reg_spec_text(&b, twice);
 		assert_string_equal(once, twice);
-		assert_true(a.dropout.probability == b.dropout.probability && a.adv.eps == b.adv.eps &&
-			    a.adv.targets == b.adv.targets && a.l2.mode == b.l2.mode && a.adv.from_epoch == b.adv.from_epoch);
+		assert_true(a.dropout[0].probability == b.dropout[0].probability && a.adv.eps == b.adv.eps &&
+			    a.adv.targets == b.adv.targets && a.l2.mode == b.l2.mode && a.adv.when.from_epoch == b.adv.when.from_epoch);
 	}
 	char text[REG_TEXT_BYTES];
 	struct reg_spec s = parsed("l2+dropout@2");
 	reg_spec_text(&s, text);
 	assert_string_equal(text, "dropout=0.3@2+l2=0.01:mode=decoupled,on=weights");
+	s = parsed("noise:target=text+dropout=0.1:at=head+dropout@0-3+early");
+	reg_spec_text(&s, text);
+	assert_string_equal(text, "dropout=0.3@0-3+dropout=0.1:at=head+early=3+adv:method=noise,target=text,rel=0.03,norm=l2,weight=1");
+	s = parsed("adv:method=freelb,k=4,target=text,warmup=20steps");
+	reg_spec_text(&s, text);
+	assert_string_equal(text, "adv:method=freelb,target=text,rel=0.03,norm=l2,k=4,step=0.5,init=0,warmup=20steps");
 }
 
 static void test_errors(void **state)
@@ -97,11 +111,11 @@ static void test_errors(void **state)
 		{ "dropout=nan", "'nan'", "" },
 		{ "dropout=", "a number", "" },
 		{ "dropout=0.3x", "'0.3x'", "" },
-		{ "dropout:q=1", "'q'", "takes p" },
+		{ "dropout:q=1", "'q'", "takes p and at" },
 		{ "dropout:p", "'p'", "p=..." },
-		{ "l2=-1", "not negative", "" },
+		{ "l2=-1", "at least 0", "not -1" },
 		{ "l2:mode=both", "'both'", "decoupled" },
-		{ "l2:on=bias", "'bias'", "on=weights" },
+		{ "l2:on=bias", "'bias'", "weights or all" },
 		{ "l2:mode=", "a value for mode", "" },
 		{ "l2:", "an option", "" },
 		{ "l2@", "epoch", "" },
@@ -110,11 +124,37 @@ static void test_errors(void **state)
 		{ "l2@1.5", "'1.5'", "" },
 		{ "l2@2@3", "'@3'", "" },
 		{ "l2,mode=coupled", "',mode=coupled'", "':'" },
-		{ "adv:method=pgd", "pgd is not available", "fgm" },
-		{ "adv:method=freelb,k=3", "freelb is not available", "fgm" },
-		{ "adv:method=foo", "'foo'", "fgm" },
-		{ "adv:k=3", "k", "not available" },
-		{ "adv:target=pixel", "'pixel'", "feat" },
+		{ "adv:method=fgm,k=3", "no option k", "pgd, freelb" },
+		{ "adv:method=freelb,weight=2", "no option weight", "fgm" },
+		{ "adv:method=freelb,k=1", "from 2 to", "'1'" },
+		{ "adv:method=smart,init=0", "random start", "" },
+		{ "adv:method=pgd,k=2,init=random", "no pass to climb in", "3" },
+		{ "adv:method=free+sam", "choose one", "" },
+		{ "adv:method=free+rdrop", "choose one", "" },
+		{ "rdrop+adv:method=freelb,init=random", "no clean pass", "init=zero" },
+		{ "adv:warmup=-1", "at least 0", "-1" },
+		{ "adv:warmup=xsteps", "a number", "" },
+		{ "adv:every=0", "from 1 to", "" },
+		{ "adv+noise", "stands twice", "noise is adv:method=noise" },
+		{ "noise:method=fgm", "leave the method out", "" },
+		{ "noise:k=3", "no option k", "" },
+		{ "dropout+dropout=0.1", "twice at fusion", "" },
+		{ "dropout:at=fusion+dropout:at=head+fusion", "twice at fusion", "" },
+		{ "dropout:at=nowhere", "'nowhere'", "bert.hidden" },
+		{ "dropout:at=head+head", "head stands twice", "" },
+		{ "smooth=1", "below 1", "" },
+		{ "mixup=0", "above 0", "" },
+		{ "depth:at=fusion", "'fusion'", "image or text" },
+		{ "rdrop=0", "above 0", "" },
+		{ "sam:mode=max", "'max'", "asam" },
+		{ "early=0", "whole number", "" },
+		{ "l2@3-3", "never work", "" },
+		{ "l2@3-", "'3-'", "" },
+		{ "l2:mode=coupled,mode=coupled", "mode of l2 stands twice", "" },
+		{ "l2=1:lambda=2", "lambda of l2 stands twice", "" },
+		{ "adv:method=foo", "'foo'", "fgm, pgd" },
+		{ "adv:k=3", "k", "belongs to" },
+		{ "adv:target=pixels", "'pixels'", "feat" },
 		{ "adv:target=text+text", "text stands twice", "" },
 		{ "adv:target=text+droput", "'droput'", "" },
 		{ "adv:eps=0", "above 0", "" },

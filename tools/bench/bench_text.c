@@ -76,7 +76,7 @@ int main(int argc, char *argv[])
 	threads = kernels_set_threads(argc > 4 ? atoi(argv[4]) : 0);
 	check(model_preset(&config, argv[1], 0, &err), &err);
 	int T = fill_offsets(offsets, C), W = config.text.width, F = config.features, N = C * C;
-	struct model_limits limits = { C, C, T, 19, N, true };
+	struct model_limits limits = { C, C, T, 19, N, true, 0 };
 	struct model_call call = { .mode = MODEL_TRAIN, .dropout = true, .seed = 1 };
 
 	check(params_open(&params, &err), &err);

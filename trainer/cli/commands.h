@@ -10,6 +10,8 @@
 #include "shared/base/err.h"
 
 MUST_USE int train_command(int argc, char *const argv[], struct err *err);
+/* Lists every regularizer, option and default. */
+MUST_USE int reg_command(int argc, char *const argv[], struct err *err);
 MUST_USE int eval_command(int argc, char *const argv[], struct err *err);
 MUST_USE int study_command(int argc, char *const argv[], struct err *err);
 MUST_USE int report_command(int argc, char *const argv[], struct err *err);

@@ -12,8 +12,8 @@ static void print_result(const struct run_result *result)
 	if (result->has_val)
 		printf("; val accuracy %.4f, loss %.4f", result->accuracy, result->loss);
 	if (result->has_best)
-		printf("; best %.4f after step %llu (best.safetensors)", result->best_accuracy,
-		       (unsigned long long)result->best_step);
+		printf("; %s %.4f after step %llu (best.safetensors)", result->stopped_early ? "stopped early at its best," : "best",
+		       result->best_accuracy, (unsigned long long)result->best_step);
 	printf("\n");
 }
 

@@ -62,6 +62,22 @@ struct row_name {
 	uint32_t position, token;
 };
 
+static bool masking(const struct dropout_spec *drop)
+{
+	return dropout_is_on(drop) || branch_is_on(drop);
+}
+
+/* The mask of a row, with the factor of its group's branch. */
+static struct mask_source mask_of_row(const struct mask_source *mask, const struct packed_rows *rows, const struct dropout_spec *drop,
+				      int row)
+{
+	struct mask_source own = *mask;
+
+	if (branch_is_on(drop))
+		own.scale *= dropout_branch(drop, group_of_row(rows, row));
+	return own;
+}
+
 static struct row_name name_of_row(const struct packed_rows *rows, const struct dropout_spec *drop, int row)
 {
 	int group = group_of_row(rows, row);
@@ -102,7 +118,7 @@ void dense_residual_norm(float *y, float *sum, float *mean, float *rstd, const f
 {
 	const struct row_ops *ops = row_ops();
 	struct mask_source mask = dense_mask(drop);
-	bool dropping = dropout_is_on(drop);
+	bool dropping = masking(drop);
 	int count = row_count(&rows);
 
 	#pragma omp parallel for schedule(static) if (worth_threads(count, width))
@@ -110,10 +126,13 @@ void dense_residual_norm(float *y, float *sum, float *mean, float *rstd, const f
 		size_t at = (size_t)r * width;
 		const float *rest = residual == NULL ? NULL : residual + at;
 
-		if (dropping)
-			residual_row(sum + at, bias, rest, width, &mask, name_of_row(&rows, drop, r));
-		else
+		if (dropping) {
+			struct mask_source own = mask_of_row(&mask, &rows, drop, r);
+
+			residual_row(sum + at, bias, rest, width, &own, name_of_row(&rows, drop, r));
+		} else {
 			ops->residual(sum + at, bias, NULL, rest, width);
+		}
 		ops->norm(y + at, &mean[r], &rstd[r], sum + at, norm.gamma, norm.beta, norm.eps, width);
 	}
 }
@@ -123,7 +142,7 @@ static void norm_columns(float *dgamma, float *dbeta, const float *dy, const flo
 			 int rows, int width)
 {
 	struct column_range range = dense_columns_of_thread(width);
-	int n = range.last - range.first;
+	int n = dgamma == NULL ? 0 : range.last - range.first;
 
 	for (int r = 0; r < rows && n > 0; r++) {
 		size_t at = (size_t)r * width + range.first;
@@ -154,7 +173,7 @@ void dense_residual_norm_backward(float *dsum, float *dinner, float *dgamma, flo
 {
 	const struct row_ops *ops = row_ops();
 	struct mask_source mask = dense_mask(drop);
-	bool dropping = dropout_is_on(drop);
+	bool dropping = masking(drop);
 	int count = row_count(&rows);
 
 	/* Columns before rows: dsum may be dy. */
@@ -169,10 +188,13 @@ void dense_residual_norm_backward(float *dsum, float *dinner, float *dgamma, flo
 			ops->norm_backward(dsum + at, dy + at, sum + at, mean[r], rstd[r], norm.gamma, width);
 			if (dinner == NULL)
 				continue;
-			if (dropping)
-				masked_row(dinner + at, dsum + at, width, &mask, name_of_row(&rows, drop, r));
-			else
+			if (dropping) {
+				struct mask_source own = mask_of_row(&mask, &rows, drop, r);
+
+				masked_row(dinner + at, dsum + at, width, &own, name_of_row(&rows, drop, r));
+			} else {
 				memcpy(dinner + at, dsum + at, (size_t)width * sizeof(float));
+			}
 		}
 		if (dbias != NULL)
 			sum_columns(dbias, dinner == NULL ? dsum : dinner, count, width, width);
@@ -225,7 +247,7 @@ void dense_embed_norm_backward(float *dsum, float *dposition, float *dtype, floa
 			ops->norm_backward(dsum + at, dy + at, sum + at, mean[r], rstd[r], norm.gamma, width);
 		}
 		struct column_range range = dense_columns_of_thread(width);
-		int n = range.last - range.first;
+		int n = dposition == NULL ? 0 : range.last - range.first;
 
 		for (int g = 0; g < rows.groups && n > 0; g++) {
 			for (uint32_t r = rows.offsets[g]; r < rows.offsets[g + 1]; r++) {

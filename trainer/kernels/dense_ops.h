@@ -13,6 +13,8 @@
  * never stored: backward draws them again. A kept element is multiplied by
  * 1 / (1 - probability) as in torch.nn.Dropout.
  *
+ * Gradients of parameters are passed as NULL where they are not wanted (dgamma and dbeta together).
+ *
  * Threads: one caller; the OpenMP team works inside.
  * Limits:  widths and leading dimensions fit an int; attention heads are at
  *          most DENSE_HEAD_MAX wide.
@@ -28,12 +30,13 @@
 
 enum { DENSE_HEAD_MAX = 256, DENSE_SCORE_ALIGN = 16 };
 
-/* probability 0: no dropout, nothing else is read. */
+/* probability and branch 0: no dropout, nothing else is read. */
 struct dropout_spec {
 	float probability;
 	uint32_t layer;            /* added to RNG_DROPOUT */
 	uint64_t seed, step;
 	const uint32_t *positions; /* of each group (caption) in the global batch; NULL: 0, 1, 2 ... */
+	float branch;              /* residual_norm: probability that a group's whole branch is dropped (stochastic depth) */
 };
 
 /* y (rows, out) = x (rows, in) w (out, in)^T + bias (out). */

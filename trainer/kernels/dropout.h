@@ -55,9 +55,32 @@ static inline float dropout_scale(const struct dropout_spec *spec)
 	return spec->probability < 1.0f ? 1.0f / (1.0f - spec->probability) : 0.0f;
 }
 
+/* The image tower's blocks are numbered from here on, behind the text tower's sites. */
+enum { DEPTH_SITE_IMAGE = 0xE00 };
+
+/* Stochastic depth: what the branch of the group at `position` is multiplied by. */
+static inline float branch_factor(float probability, uint32_t layer, uint64_t seed, uint64_t step, uint32_t position)
+{
+	struct rng_key key = rng_key(seed, RNG_DEPTH + layer);
+
+	key.k1 ^= (uint32_t)(step >> 32);
+	return rng_unit(rng_philox(key, 0, position, 0, (uint32_t)step).v[0]) < probability ? 0.0f : 1.0f / (1.0f - probability);
+}
+
+static inline bool branch_is_on(const struct dropout_spec *spec)
+{
+	return spec != NULL && spec->branch > 0.0f;
+}
+
 static inline uint32_t dropout_position(const struct dropout_spec *spec, int group)
 {
 	return spec->positions == NULL ? (uint32_t)group : spec->positions[group];
+}
+
+static inline float dropout_branch(const struct dropout_spec *spec, int group)
+{
+	return branch_is_on(spec) ? branch_factor(spec->branch, spec->layer, spec->seed, spec->step, dropout_position(spec, group)) :
+				    1.0f;
 }
 
 #endif

@@ -116,7 +116,7 @@ void conv_begin(struct conv *conv, const float *weights)
 	conv->engine->packed_by[conv->slot] = conv;
 }
 
-enum { BN_FLOATS = 6 };
+enum { BN_FLOATS = 8 };
 
 int bn_open(struct bn **out, struct image_engine *engine, int channels, struct err *err)
 {
@@ -155,6 +155,10 @@ int bn_open(struct bn **out, struct image_engine *engine, int channels, struct e
 	bn->pivot = bn->scale + stride;
 	bn->mean_term = bn->pivot + stride;
 	bn->x_term = bn->mean_term + stride;
+	bn->branch_scale = bn->x_term + stride;
+	bn->branch_bias = bn->branch_scale + stride;
+	bn->plain_scale = bn->scale;
+	bn->factor = 1.0f;
 	*out = bn;
 	return 0;
 }
@@ -215,6 +219,19 @@ void bn_use_running(struct bn *bn, const float *weight, const float *bias, const
 	}
 }
 
+void bn_branch(struct bn *bn, float factor)
+{
+	if (bn->factor == 1.0f)
+		bn->plain_bias = bn->bias;
+	bn->factor = factor;
+	bn->scale = factor == 1.0f ? bn->plain_scale : bn->branch_scale;
+	bn->bias = factor == 1.0f ? bn->plain_bias : bn->branch_bias;
+	for (int c = 0; factor != 1.0f && c < bn->channels; c++) {
+		bn->branch_scale[c] = factor * bn->plain_scale[c];
+		bn->branch_bias[c] = factor * bn->plain_bias[c];
+	}
+}
+
 void bn_sums_begin(struct bn *bn)
 {
 	bn_stats_begin(bn);
@@ -224,12 +241,14 @@ void bn_sums_end(struct bn *bn, float *dweight, float *dbias)
 {
 	double rows = (double)bn->rows;
 
-	CHECK(bn->rows > 0);
+	CHECK(bn->rows > 0 && bn->factor == 1.0f);
 	for (int c = 0; c < bn->channels; c++) {
 		double invstd = bn->invstd[c];
 
-		dweight[c] += (float)(bn->square[c] * invstd);
-		dbias[c] += (float)bn->sum[c];
+		if (dweight != NULL) {
+			dweight[c] += (float)(bn->square[c] * invstd);
+			dbias[c] += (float)bn->sum[c];
+		}
 		if (bn->batch_stats) {
 			bn->mean_term[c] = (float)(bn->scale[c] * bn->sum[c] / rows);
 			bn->x_term[c] = (float)(bn->scale[c] * invstd * invstd * bn->square[c] / rows);

@@ -57,6 +57,9 @@ struct bn {
 	bool batch_stats;       /* else running statistics */
 	const float *weight, *bias;
 	float *mean, *invstd, *scale;
+	float factor;           /* of what the norm puts out; bn_branch() */
+	float *plain_scale, *branch_scale, *branch_bias; /* scale is one of the first two */
+	const float *plain_bias;
 	float *pivot;           /* subtracted before squares are summed: near the mean, else they would cancel */
 	float *mean_term, *x_term; /* second pass: dx = scale * g - mean_term - x_term * (x - mean) */
 	double *sum, *square;   /* forward: of x - pivot and its square; backward: of g and g * (x - mean) */
@@ -95,6 +98,7 @@ void bn_stats_begin(struct bn *bn);
 void bn_stats_end(struct bn *bn, const float *weight, const float *bias, float *running_mean, float *running_var);
 void bn_use_running(struct bn *bn, const float *weight, const float *bias, const float *running_mean,
 		    const float *running_var);
+void bn_branch(struct bn *bn, float factor);
 void bn_sums_begin(struct bn *bn);
 void bn_sums_end(struct bn *bn, float *dweight, float *dbias);
 
@@ -127,7 +131,7 @@ void fast_to_floats(const struct image_engine *engine, const void *x, size_t ele
 #define IMAGE_OPS_FAST_COMMON \
 	.bn_open = bn_open, .bn_close = bn_close, .bn_stats_begin = bn_stats_begin, .bn_stats = fast_bn_stats, \
 	.bn_stats_end = bn_stats_end, .bn_use_running = bn_use_running, .bn_relu = fast_bn_relu, \
-	.bn_add_relu = fast_bn_add_relu, .bn_relu_pool = fast_bn_relu_pool, .bn_sums_begin = bn_sums_begin, \
+	.bn_add_relu = fast_bn_add_relu, .bn_branch = bn_branch, .bn_relu_pool = fast_bn_relu_pool, .bn_sums_begin = bn_sums_begin, \
 	.bn_relu_sums = fast_bn_relu_sums, .bn_add_relu_sums = fast_bn_add_relu_sums, .bn_sums_end = bn_sums_end, \
 	.bn_backward = fast_bn_backward, .pool_backward = fast_pool_backward, .average_pool = fast_average_pool, \
 	.average_pool_backward = fast_average_pool_backward, .to_nhwc = fast_to_nhwc, .to_nchw = fast_to_nchw, \

@@ -52,13 +52,13 @@ static float *thread_work(const struct image_engine *engine, int thread, int cha
 	return (float *)end + (size_t)thread * SUMS * (size_t)channels;
 }
 
-static void add_partials(const struct image_engine *engine, int which, int channels, double *total)
+static void add_partials(const struct image_engine *engine, int which, int channels, double factor, double *total)
 {
 	for (int thread = 0; thread < engine->threads; thread++) {
 		const double *part = thread_sums(engine, thread, channels) + (size_t)which * (size_t)channels;
 
 		for (int c = 0; c < channels; c++)
-			total[c] += part[c];
+			total[c] += factor * part[c];
 	}
 }
 
@@ -80,8 +80,8 @@ void fast_bn_stats(struct bn *bn, const void *x, size_t rows)
 		kernels->moments(at(engine, x, share.first * channels), share.count, channels, bn->pivot,
 				 thread_work(engine, thread, bn->channels), sums, sums + channels);
 	}
-	add_partials(engine, 0, bn->channels, bn->sum);
-	add_partials(engine, 1, bn->channels, bn->square);
+	add_partials(engine, 0, bn->channels, 1.0, bn->sum);
+	add_partials(engine, 1, bn->channels, 1.0, bn->square);
 }
 
 void fast_bn_relu(const struct bn *bn, const void *x, size_t rows, void *y)
@@ -154,8 +154,8 @@ void fast_bn_relu_sums(struct bn *bn, const void *dy, const void *x, size_t rows
 		kernels->relu_sums(&terms, at(engine, dy, start), at(engine, x, start), share.count, channels,
 				   thread_work(engine, thread, bn->channels), sums, sums + channels);
 	}
-	add_partials(engine, 0, bn->channels, bn->sum);
-	add_partials(engine, 1, bn->channels, bn->square);
+	add_partials(engine, 0, bn->channels, 1.0, bn->sum);
+	add_partials(engine, 1, bn->channels, 1.0, bn->square);
 }
 
 void fast_bn_add_relu_sums(struct bn *bn, const void *x, struct bn *shortcut_bn, const void *shortcut, const void *out,
@@ -179,12 +179,12 @@ void fast_bn_add_relu_sums(struct bn *bn, const void *x, struct bn *shortcut_bn,
 				       at(engine, g, start), share.count, channels, thread_work(engine, thread, bn->channels), sums, sums + channels,
 				       sums + 2 * channels);
 	}
-	add_partials(engine, 0, bn->channels, bn->sum);
-	add_partials(engine, 1, bn->channels, bn->square);
+	add_partials(engine, 0, bn->channels, bn->factor, bn->sum);
+	add_partials(engine, 1, bn->channels, bn->factor, bn->square);
 	if (shortcut_bn != NULL) {
 		shortcut_bn->rows += rows;
-		add_partials(engine, 0, bn->channels, shortcut_bn->sum);
-		add_partials(engine, 2, bn->channels, shortcut_bn->square);
+		add_partials(engine, 0, bn->channels, 1.0, shortcut_bn->sum);
+		add_partials(engine, 2, bn->channels, 1.0, shortcut_bn->square);
 	}
 }
 

@@ -102,6 +102,9 @@ struct image_ops {
 	/* Running statistics instead: backward then treats them as constants. */
 	void (*bn_use_running)(struct bn *bn, const float *weight, const float *bias, const float *running_mean,
 			       const float *running_var);
+	/* Multiplies what the norm puts out by factor, in bn_add_relu, bn_add_relu_sums and bn_backward, until the next
+	 * call; it has to be 1 where statistics and sums begin and end. */
+	void (*bn_branch)(struct bn *bn, float factor);
 	/* y = relu(bn(x)) */
 	void (*bn_relu)(const struct bn *bn, const void *x, size_t rows, void *y);
 	/* y = relu(bn(x) + shortcut), where shortcut is put through shortcut_bn unless that is NULL */
@@ -119,7 +122,7 @@ struct image_ops {
 	 * terms; shortcut_bn, shortcut as in bn_add_relu (shortcut is not read without shortcut_bn) */
 	void (*bn_add_relu_sums)(struct bn *bn, const void *x, struct bn *shortcut_bn, const void *shortcut,
 				 const void *out, void *g, size_t rows);
-	/* dweight, dbias (C) += */
+	/* dweight, dbias (C) +=; both NULL: not wanted */
 	void (*bn_sums_end)(struct bn *bn, float *dweight, float *dbias);
 	/* Second pass: gradient of x; dx may be dy (or g). With relu: of y = relu(bn(x)), else of bn(x). */
 	void (*bn_backward)(const struct bn *bn, bool relu, const void *dy, const void *x, size_t rows, void *dx);

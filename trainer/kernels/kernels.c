@@ -12,7 +12,7 @@ const struct kernels *kernels_reference(void)
 	static struct kernels table;
 
 	table = (struct kernels){ "reference", image_ops_reference(), dense_ops_reference(), vector_ops_reference(),
-				  contrast_ops_reference() };
+				  contrast_ops_reference(), reg_ops_reference() };
 	return &table;
 }
 
@@ -59,9 +59,9 @@ const struct kernels *kernels_fast(void)
 	static struct kernels table;
 
 	if (in_bf16)
-		table = (struct kernels){ "bf16", image_ops_bf16(), dense_ops_bf16(), vector_ops_fast(), contrast_ops_fast() };
+		table = (struct kernels){ "bf16", image_ops_bf16(), dense_ops_bf16(), vector_ops_fast(), contrast_ops_fast(), reg_ops_fast() };
 	else
-		table = (struct kernels){ "fast", image_ops_fast(), dense_ops_fast(), vector_ops_fast(), contrast_ops_fast() };
+		table = (struct kernels){ "fast", image_ops_fast(), dense_ops_fast(), vector_ops_fast(), contrast_ops_fast(), reg_ops_fast() };
 	return profile_is_on() ? profile_wrap(&table) : &table;
 }
 

@@ -1,12 +1,13 @@
 /*
  * kernels.h - the one table of functions through which everything reaches tensor memory.
  *
- * Nothing outside kernels/ loops over tensors. Four families, each a struct
+ * Nothing outside kernels/ loops over tensors. Five families, each a struct
  * of function pointers with its own header:
  *   image_ops.h  convolution, batch norm, pooling, residual additions
  *   dense_ops.h  matrix products, linear, LayerNorm, GELU, attention, embeddings, dropout, cross-entropy
  *   vector_ops.h fills, sums, norms, AdamW, SGD, perturbations
  *   contrast_ops.h unit vectors, InfoNCE, ranks
+ *   reg_ops.h    soft targets, divergences, mixing, random perturbations and their bounds
  * kernels_reference() is a plain version of every one, kept as the oracle of
  * the fast ones; kernels_fast() is OpenBLAS, oneDNN (where built with it) and
  * hand-written loops, in bf16 after kernels_set_precision(). With profile_turn_on() (profile.h) it has clocks around it.
@@ -17,6 +18,7 @@
 #include "trainer/kernels/contrast_ops.h"
 #include "trainer/kernels/dense_ops.h"
 #include "trainer/kernels/image_ops.h"
+#include "trainer/kernels/reg_ops.h"
 #include "trainer/kernels/vector_ops.h"
 
 struct kernels {
@@ -25,6 +27,7 @@ struct kernels {
 	const struct dense_ops *dense;
 	const struct vector_ops *vector;
 	const struct contrast_ops *contrast;
+	const struct reg_ops *reg;
 };
 
 const struct kernels *kernels_reference(void);

@@ -560,6 +560,6 @@ const struct kernels *profile_wrap(const struct kernels *inner)
 	wrap_image(&image_timed);
 	wrap_dense(&dense_timed);
 	wrap_vector(&vector_timed);
-	table = (struct kernels){ inner->name, &image_timed, &dense_timed, &vector_timed, inner->contrast };
+	table = (struct kernels){ inner->name, &image_timed, &dense_timed, &vector_timed, inner->contrast, inner->reg };
 	return &table;
 }

@@ -10,9 +10,6 @@
 
 #define INIT_DEVIATION 0.02f
 
-/* Dropout sites: the embeddings, then three of each layer. */
-enum { SITE_EMBEDDINGS, SITE_FIRST, SITE_PROBS = 0, SITE_ATTENTION = 1, SITE_OUTPUT = 2, SITES_PER_LAYER = 3 };
-
 /* A layer's parameters. query, key and value are registered one behind the
  * other, weights first, so that they are one matrix (3W, W) as well. */
 struct encoder_layer {
@@ -59,6 +56,9 @@ struct bert {
 	uint32_t *positions; /* (C) */
 	int C, T, ldprobs;
 	struct model_call call;
+
+	float hidden, attention, depth; /* probabilities; see bert_set_dropout() */
+	bool inputs_only;               /* backward leaves the parameters' gradients alone */
 };
 
 static int add_encoder_layer(struct bert *bert, int number, struct err *err)
@@ -175,6 +175,7 @@ int bert_open(struct bert **out, const struct bert_config *config, int out_featu
 	bert->features = out_features;
 	bert->kernels = kernels;
 	bert->params = params;
+	bert_set_dropout(bert, config->dropout, config->attention_dropout < 0 ? config->dropout : config->attention_dropout, 0);
 	if ((code = add_embeddings(bert, err)) != 0)
 		goto failed;
 	for (int i = 0; i < config->layers; i++) {
@@ -310,10 +311,11 @@ static struct norm_weights norm_of(const struct bert *bert, struct layer layer)
 				      (float)bert->config.norm_eps };
 }
 
-static struct dropout_spec dropout_with(const struct bert *bert, int site, double probability)
+static struct dropout_spec dropout_named(const struct bert *bert, int site, float probability, float branch)
 {
 	return (struct dropout_spec){
-		.probability = bert->call.dropout ? (float)probability : 0.0f,
+		.probability = bert->call.dropout ? probability : 0.0f,
+		.branch = bert->call.dropout ? branch : 0.0f,
 		.layer = (uint32_t)site,
 		.seed = bert->call.seed,
 		.step = bert->call.step,
@@ -321,21 +323,45 @@ static struct dropout_spec dropout_with(const struct bert *bert, int site, doubl
 	};
 }
 
-static struct dropout_spec dropout_at(const struct bert *bert, int site)
-{
-	return dropout_with(bert, site, bert->config.dropout);
-}
-
 static int site_of(int layer, int which)
 {
 	return SITE_FIRST + layer * SITES_PER_LAYER + which;
 }
 
-static struct dropout_spec probs_dropout(const struct bert *bert, int layer)
+/* A site of a layer. Branches are dropped with a probability that grows linearly up to the last layer's. */
+static struct dropout_spec dropout_at(const struct bert *bert, int layer, int which)
 {
-	double own = bert->config.attention_dropout;
+	float branch = bert->depth * (float)(layer + 1) / (float)bert->config.layers;
+	bool probs = which == SITE_PROBS;
 
-	return dropout_with(bert, site_of(layer, SITE_PROBS), own < 0 ? bert->config.dropout : own);
+	return dropout_named(bert, site_of(layer, which), probs ? bert->attention : bert->hidden, probs ? 0.0f : branch);
+}
+
+static float *weight_grad(const struct bert *bert, struct layer layer)
+{
+	return bert->inputs_only ? NULL : layer_weight_grad(bert->params, layer);
+}
+
+static float *bias_grad(const struct bert *bert, struct layer layer)
+{
+	return bert->inputs_only ? NULL : layer_bias_grad(bert->params, layer);
+}
+
+static float *table_grad(const struct bert *bert, int index)
+{
+	return bert->inputs_only ? NULL : params_at(bert->params, index)->grad;
+}
+
+void bert_set_dropout(struct bert *bert, double hidden, double attention, double depth)
+{
+	bert->hidden = (float)hidden;
+	bert->attention = (float)attention;
+	bert->depth = (float)depth;
+}
+
+void bert_inputs_only(struct bert *bert, bool inputs_only)
+{
+	bert->inputs_only = inputs_only;
 }
 
 static struct attention_shape attention_of(const struct bert *bert, bool last)
@@ -367,6 +393,8 @@ void bert_embed_forward(struct bert *bert, const int32_t *ids, int T, float *wor
 
 void bert_embed_backward(struct bert *bert, const int32_t *ids, int T, const float *dword)
 {
+	if (bert->inputs_only)
+		return;
 	bert->kernels->dense->scatter_rows(params_at(bert->params, bert->word)->grad, dword, ids, T, bert->config.width,
 					   bert->config.pad_id);
 }
@@ -377,7 +405,7 @@ static void forward_attention(struct bert *bert, int number)
 	const struct dense_ops *ops = bert->kernels->dense;
 	const struct encoder_layer *layer = &bert->layers[number];
 	struct encoder_state *s = &bert->states[number];
-	struct dropout_spec drop = probs_dropout(bert, number);
+	struct dropout_spec drop = dropout_at(bert, number, SITE_PROBS);
 	bool last = number == bert->config.layers - 1;
 	int W = bert->config.width;
 	const float *weight = layer_weight(bert->params, layer->query), *bias = layer_bias(bert->params, layer->query);
@@ -400,7 +428,7 @@ static void forward_layer(struct bert *bert, int number)
 	bool last = number == bert->config.layers - 1;
 	int W = bert->config.width, I = bert->config.inner, R = last ? bert->C : bert->T;
 	struct packed_rows rows = rows_of(bert, last);
-	struct dropout_spec drop = dropout_at(bert, site_of(number, SITE_ATTENTION));
+	struct dropout_spec drop = dropout_at(bert, number, SITE_ATTENTION);
 
 	forward_attention(bert, number);
 	ops->encoder_linear(s->sum1, s->ctx, layer_weight(bert->params, layer->attention_output), NULL, linear_packed(R, W, W), false);
@@ -409,7 +437,7 @@ static void forward_layer(struct bert *bert, int number)
 	ops->encoder_linear(s->pre, s->y1, layer_weight(bert->params, layer->intermediate), NULL, linear_packed(R, W, I), false);
 	ops->bias_gelu(bert->act, s->pre, layer_bias(bert->params, layer->intermediate), R, I);
 	ops->encoder_linear(s->sum2, bert->act, layer_weight(bert->params, layer->output), NULL, linear_packed(R, I, W), false);
-	drop = dropout_at(bert, site_of(number, SITE_OUTPUT));
+	drop = dropout_at(bert, number, SITE_OUTPUT);
 	ops->residual_norm(s->y2, s->sum2, s->mean2, s->rstd2, layer_bias(bert->params, layer->output), s->y1,
 			   norm_of(bert, layer->output_norm), W, rows, &drop);
 }
@@ -441,7 +469,7 @@ void bert_forward(struct bert *bert, const struct model_call *call, const float 
 	int W = bert->config.width;
 
 	remember(bert, call, offsets, C);
-	struct dropout_spec drop = dropout_at(bert, SITE_EMBEDDINGS);
+	struct dropout_spec drop = dropout_named(bert, SITE_EMBEDDINGS, bert->hidden, 0.0f);
 	ops->embed_norm(bert->states[0].in, bert->embed_sum, bert->embed_mean, bert->embed_rstd, word,
 			params_at(bert->params, bert->position)->value, params_at(bert->params, bert->type)->value,
 			norm_of(bert, bert->embed_norm), W, rows_of(bert, false), &drop);
@@ -457,6 +485,8 @@ static void add_weight_gradients(const struct bert *bert, struct layer layer, co
 {
 	const struct dense_ops *ops = bert->kernels->dense;
 
+	if (bert->inputs_only)
+		return;
 	ops->encoder_linear_weights(layer_weight_grad(bert->params, layer), dy, x, shape);
 	if (bias)
 		ops->sum_rows(layer_bias_grad(bert->params, layer), dy, shape.rows, shape.out, shape.ldy);
@@ -471,13 +501,13 @@ static float *backward_norm(struct bert *bert, int number, int which, float *d, 
 	bool attention = which == SITE_ATTENTION, last = number == bert->config.layers - 1;
 	struct layer norm = attention ? layer->attention_norm : layer->output_norm;
 	struct layer dense = attention ? layer->attention_output : layer->output;
-	struct dropout_spec drop = dropout_at(bert, site_of(number, which));
-	bool dropping = drop.probability > 0.0f;
+	struct dropout_spec drop = dropout_at(bert, number, which);
+	bool dropping = drop.probability > 0.0f || drop.branch > 0.0f;
 
 	bert->kernels->dense->residual_norm_backward(
-		d, dropping ? e : NULL, layer_weight_grad(bert->params, norm), layer_bias_grad(bert->params, norm),
-		layer_bias_grad(bert->params, dense), d, attention ? s->sum1 : s->sum2, attention ? s->mean1 : s->mean2,
-		attention ? s->rstd1 : s->rstd2, norm_of(bert, norm), bert->config.width, rows_of(bert, last), &drop);
+		d, dropping ? e : NULL, weight_grad(bert, norm), bias_grad(bert, norm), bias_grad(bert, dense), d,
+		attention ? s->sum1 : s->sum2, attention ? s->mean1 : s->mean2, attention ? s->rstd1 : s->rstd2,
+		norm_of(bert, norm), bert->config.width, rows_of(bert, last), &drop);
 	return dropping ? e : d;
 }
 
@@ -503,7 +533,7 @@ static void backward_attention(struct bert *bert, int number)
 	const struct dense_ops *ops = bert->kernels->dense;
 	const struct encoder_layer *layer = &bert->layers[number];
 	const struct encoder_state *s = &bert->states[number];
-	struct dropout_spec drop = probs_dropout(bert, number);
+	struct dropout_spec drop = dropout_at(bert, number, SITE_PROBS);
 	int W = bert->config.width, T = bert->T;
 	float *dqkv = bert->wide;
 	const float *dout = backward_norm(bert, number, SITE_ATTENTION, bert->d, bert->e);
@@ -523,7 +553,7 @@ static void backward_last_attention(struct bert *bert)
 	int number = bert->config.layers - 1, W = bert->config.width, T = bert->T, C = bert->C;
 	const struct encoder_layer *layer = &bert->layers[number];
 	const struct encoder_state *s = &bert->states[number];
-	struct dropout_spec drop = probs_dropout(bert, number);
+	struct dropout_spec drop = dropout_at(bert, number, SITE_PROBS);
 	const float *weight = layer_weight(bert->params, layer->query);
 	float *dq = bert->e_first, *dctx = bert->f, *dkv = bert->wide;
 	const float *dout = backward_norm(bert, number, SITE_ATTENTION, bert->d_first, bert->e_first);
@@ -543,11 +573,13 @@ void bert_backward(struct bert *bert, const float *dt, float *dword)
 	const struct dense_ops *ops = bert->kernels->dense;
 	struct params *params = bert->params;
 	int W = bert->config.width, F = bert->features, last = bert->config.layers - 1;
-	struct dropout_spec drop = dropout_at(bert, SITE_EMBEDDINGS);
+	struct dropout_spec drop = dropout_named(bert, SITE_EMBEDDINGS, bert->hidden, 0.0f);
 
 	CHECK(bert->limits.training && bert->C > 0);
-	ops->linear_weights(layer_weight_grad(params, bert->projector), dt, bert->states[last].y2, linear_packed(bert->C, W, F));
-	ops->sum_rows(layer_bias_grad(params, bert->projector), dt, bert->C, F, F);
+	if (!bert->inputs_only) {
+		ops->linear_weights(layer_weight_grad(params, bert->projector), dt, bert->states[last].y2, linear_packed(bert->C, W, F));
+		ops->sum_rows(layer_bias_grad(params, bert->projector), dt, bert->C, F, F);
+	}
 	ops->linear_input(bert->d_first, dt, layer_weight(params, bert->projector), linear_packed(bert->C, W, F), false);
 	backward_feed_forward(bert, last, bert->d_first, bert->e_first);
 	backward_last_attention(bert);
@@ -555,8 +587,7 @@ void bert_backward(struct bert *bert, const float *dt, float *dword)
 		backward_feed_forward(bert, i, bert->d, bert->e);
 		backward_attention(bert, i);
 	}
-	ops->embed_norm_backward(dword == NULL ? bert->e : dword, params_at(params, bert->position)->grad,
-				 params_at(params, bert->type)->grad, layer_weight_grad(params, bert->embed_norm),
-				 layer_bias_grad(params, bert->embed_norm), bert->d, bert->embed_sum, bert->embed_mean,
+	ops->embed_norm_backward(dword == NULL ? bert->e : dword, table_grad(bert, bert->position), table_grad(bert, bert->type),
+				 weight_grad(bert, bert->embed_norm), bias_grad(bert, bert->embed_norm), bert->d, bert->embed_sum, bert->embed_mean,
 				 bert->embed_rstd, norm_of(bert, bert->embed_norm), W, rows_of(bert, false), &drop);
 }

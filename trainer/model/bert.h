@@ -21,6 +21,9 @@
 
 enum { BERT_LAYERS_MAX = 48 };
 
+/* Dropout sites: the embeddings, then three of each layer, layer * SITES_PER_LAYER + SITE_FIRST + which. */
+enum { SITE_EMBEDDINGS, SITE_FIRST, SITE_PROBS = 0, SITE_ATTENTION = 1, SITE_OUTPUT = 2, SITES_PER_LAYER = 3 };
+
 struct kernels;
 struct bert;
 /* ERR_LIMIT or ERR_USAGE when the sizes cannot be had. Registers its
@@ -30,6 +33,12 @@ MUST_USE int bert_open(struct bert **out, const struct bert_config *config, int 
 MUST_USE int bert_plan(struct bert *bert, const struct model_limits *limits, struct err *err);
 void bert_close(struct bert *bert); /* NULL is fine */
 size_t bert_activation_bytes(const struct bert *bert);
+
+/* Probabilities from now on: of hidden states and of attention (until then those of the configuration),
+ * and of the last layer's branches (stochastic depth, 0 until then; layer l of L has l/L of it). */
+void bert_set_dropout(struct bert *bert, double hidden, double attention, double depth);
+/* While true, backward calls leave parameters' gradients alone, and cost less. */
+void bert_inputs_only(struct bert *bert, bool inputs_only);
 
 void bert_embed_forward(struct bert *bert, const int32_t *ids, int T, float *word);
 /* The row of the padding id gets no gradient, as with torch.nn.Embedding(padding_idx). */

@@ -23,6 +23,7 @@ struct contrast {
 	float *scores, *dscores;       /* (N, N) */
 	double *work;                  /* (CONTRAST_WORK * N) */
 
+	bool inputs_only;  /* backward leaves the temperature's gradient alone */
 	/* the last forward call, for backward */
 	int32_t *picture, *caption;    /* (N) rows of v and t */
 	int B, C, N;
@@ -153,7 +154,8 @@ void contrast_backward(struct contrast *contrast, float scale, float *dv, float 
 	float dlog_scale = (float)(scale * contrast->dlog_scale);
 
 	CHECK(contrast->limits.training && n > 0);
-	vector->axpy(params_at(contrast->params, contrast->scale)->grad, &dlog_scale, 1, 1.0f);
+	if (!contrast->inputs_only)
+		vector->axpy(params_at(contrast->params, contrast->scale)->grad, &dlog_scale, 1, 1.0f);
 	vector->scale(contrast->dscores, N * N, scale);
 	dense->linear_input(contrast->dv, contrast->dscores, contrast->t, linear_packed(n, f, n), false);
 	vector->fill(contrast->dt, N * F, 0.0f);
@@ -164,6 +166,11 @@ void contrast_backward(struct contrast *contrast, float scale, float *dv, float 
 	vector->fill(dt, (size_t)contrast->C * F, 0.0f);
 	dense->scatter_rows(dv, contrast->dv, contrast->picture, n, f, -1);
 	dense->scatter_rows(dt, contrast->dt, contrast->caption, n, f, -1);
+}
+
+void contrast_inputs_only(struct contrast *contrast, bool inputs_only)
+{
+	contrast->inputs_only = inputs_only;
 }
 
 void contrast_settle(struct contrast *contrast)

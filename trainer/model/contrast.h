@@ -26,6 +26,8 @@ size_t contrast_activation_bytes(const struct contrast *contrast);
 void contrast_forward(struct contrast *contrast, const float *v, int B, const float *t, int C, const struct model_pairs *pairs,
 		      float *logits, struct model_result *result);
 void contrast_backward(struct contrast *contrast, float scale, float *dv, float *dt);
+/* While true, backward calls leave the parameter's gradient alone. */
+void contrast_inputs_only(struct contrast *contrast, bool inputs_only);
 void contrast_settle(struct contrast *contrast);
 float contrast_log_scale(const struct contrast *contrast);
 

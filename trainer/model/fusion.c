@@ -9,9 +9,6 @@
 
 #define NORM_EPS 1e-5f
 
-/* The dropout site, beyond every layer of the text tower. */
-enum { SITE_FUSION = 0xF00 };
-
 struct fusion {
 	int F, K;
 	const struct kernels *kernels;
@@ -24,7 +21,7 @@ struct fusion {
 	float *v, *t;          /* (B, F), (C, F) copies */
 	float *a, *b;          /* (B, F), (C, F): Wv v, Wt t; their gradients in backward */
 	float *x, *dx;         /* (N, 2F) masked pairs and their gradient, with dropout */
-	float *z, *y, *dz;     /* (N, F) after ReLU, after LayerNorm, gradient */
+	float *z, *y, *dz;     /* (N, F) after ReLU, after LayerNorm (and dropout), gradient */
 	float *mean, *rstd;    /* (N) */
 	float *logits, *dlogits, *dscaled; /* (N, K) */
 
@@ -32,7 +29,11 @@ struct fusion {
 	uint32_t *picture, *caption;                     /* (N) */
 	uint32_t *picture_positions, *caption_positions; /* (B), (C) */
 	int B, C, N;
-	struct dropout_spec drop;
+	struct dropout_spec drop, head_drop;
+	uint32_t *pair_picture, *pair_caption; /* (N) positions, names of the pairs' masks */
+
+	float head_probability; /* dropout behind the LayerNorm */
+	bool inputs_only;       /* backward leaves the parameters' gradients alone */
 };
 
 int fusion_open(struct fusion **out, int features, int classes, const struct kernels *kernels, struct params *params,
@@ -67,6 +68,8 @@ void fusion_close(struct fusion *fusion)
 	mem_free(fusion->caption);
 	mem_free(fusion->picture_positions);
 	mem_free(fusion->caption_positions);
+	mem_free(fusion->pair_picture);
+	mem_free(fusion->pair_caption);
 	mem_free(fusion);
 }
 
@@ -112,8 +115,10 @@ int fusion_plan(struct fusion *fusion, const struct model_limits *limits, bool d
 	fusion->caption = mem_array((size_t)limits->pairs, sizeof(uint32_t));
 	fusion->picture_positions = mem_array((size_t)limits->pictures, sizeof(uint32_t));
 	fusion->caption_positions = mem_array((size_t)limits->captions, sizeof(uint32_t));
+	fusion->pair_picture = mem_array((size_t)limits->pairs, sizeof(uint32_t));
+	fusion->pair_caption = mem_array((size_t)limits->pairs, sizeof(uint32_t));
 	if (fusion->picture == NULL || fusion->caption == NULL || fusion->picture_positions == NULL ||
-	    fusion->caption_positions == NULL)
+	    fusion->caption_positions == NULL || fusion->pair_picture == NULL || fusion->pair_caption == NULL)
 		return err_nomem(err, (size_t)limits->pairs * sizeof(uint32_t));
 	plan(fusion);
 	if ((code = arena_allocate(&fusion->arena, err)) != 0)
@@ -145,6 +150,13 @@ static void remember(struct fusion *fusion, const struct model_call *call, float
 	fusion->drop = (struct dropout_spec){
 		.probability = call->dropout ? dropout : 0.0f, .layer = SITE_FUSION, .seed = call->seed, .step = call->step,
 	};
+	fusion->head_drop = fusion->drop;
+	fusion->head_drop.layer = SITE_HEAD;
+	fusion->head_drop.probability = call->dropout ? fusion->head_probability : 0.0f;
+	for (int i = 0; i < pairs->count; i++) {
+		fusion->pair_picture[i] = fusion->picture_positions[pairs->picture[i]];
+		fusion->pair_caption[i] = fusion->caption_positions[pairs->caption[i]];
+	}
 	CHECK(fusion->drop.probability == 0.0f || fusion->may_drop);
 }
 
@@ -177,6 +189,14 @@ static struct norm_weights norm_of(const struct fusion *fusion)
 				      NORM_EPS };
 }
 
+/* Its own transpose: forward on y, backward on its gradient. */
+static void drop_head(const struct fusion *fusion, float *y)
+{
+	if (fusion->head_drop.probability > 0.0f)
+		fusion->kernels->reg->drop_rows(y, y, fusion->N, fusion->F, fusion->pair_picture, fusion->pair_caption,
+						&fusion->head_drop);
+}
+
 void fusion_forward(struct fusion *fusion, const struct model_call *call, float dropout, const float *v, int B,
 		    const float *t, int C, const struct model_pairs *pairs, const uint32_t *picture_positions,
 		    const uint32_t *caption_positions, float *logits, struct model_result *result)
@@ -188,6 +208,7 @@ void fusion_forward(struct fusion *fusion, const struct model_call *call, float 
 	first_product(fusion, v, t);
 	ops->relu_norm(fusion->y, fusion->z, fusion->mean, fusion->rstd, layer_bias(fusion->params, fusion->linear),
 		       norm_of(fusion), N, F);
+	drop_head(fusion, fusion->y);
 	ops->linear(fusion->logits, fusion->y, layer_weight(fusion->params, fusion->head),
 		    layer_bias(fusion->params, fusion->head), linear_packed(N, F, K), false);
 	result->loss = ops->cross_entropy(fusion->dlogits, fusion->logits, pairs->label, pairs->weight, N, K, &result->correct);
@@ -207,7 +228,8 @@ static void first_product_backward(struct fusion *fusion, float *dv, float *dt)
 	int F = fusion->F, N = fusion->N;
 
 	if (fusion->drop.probability > 0.0f) {
-		ops->linear_weights(dweight, fusion->dz, fusion->x, linear_packed(N, 2 * F, F));
+		if (!fusion->inputs_only)
+			ops->linear_weights(dweight, fusion->dz, fusion->x, linear_packed(N, 2 * F, F));
 		if (dv == NULL)
 			return;
 		ops->linear_input(fusion->dx, fusion->dz, weight, linear_packed(N, 2 * F, F), false);
@@ -216,29 +238,60 @@ static void first_product_backward(struct fusion *fusion, float *dv, float *dt)
 		return;
 	}
 	ops->pair_sum_backward(fusion->a, fusion->b, fusion->dz, fusion->picture, fusion->caption, N, fusion->B, fusion->C, F);
-	ops->linear_weights(dweight, fusion->a, fusion->v, half_of(fusion, fusion->B));
-	ops->linear_weights(dweight + F, fusion->b, fusion->t, half_of(fusion, fusion->C));
+	if (!fusion->inputs_only) {
+		ops->linear_weights(dweight, fusion->a, fusion->v, half_of(fusion, fusion->B));
+		ops->linear_weights(dweight + F, fusion->b, fusion->t, half_of(fusion, fusion->C));
+	}
 	if (dv == NULL)
 		return;
 	ops->linear_input(dv, fusion->a, weight, half_of(fusion, fusion->B), false);
 	ops->linear_input(dt, fusion->b, weight + F, half_of(fusion, fusion->C), false);
 }
 
-void fusion_backward(struct fusion *fusion, float scale, float *dv, float *dt)
+/* From the gradient of the logits in dscaled. */
+static void backward_scores(struct fusion *fusion, float *dv, float *dt)
 {
 	const struct dense_ops *ops = fusion->kernels->dense;
 	struct params *params = fusion->params;
 	int F = fusion->F, K = fusion->K, N = fusion->N;
-	size_t scores = (size_t)N * (size_t)K;
+	bool inputs_only = fusion->inputs_only;
 
-	CHECK(fusion->limits.training && N > 0 && (dv == NULL) == (dt == NULL));
+	if (!inputs_only) {
+		ops->linear_weights(layer_weight_grad(params, fusion->head), fusion->dscaled, fusion->y, linear_packed(N, F, K));
+		ops->sum_rows(layer_bias_grad(params, fusion->head), fusion->dscaled, N, K, K);
+	}
+	ops->linear_input(fusion->dz, fusion->dscaled, layer_weight(params, fusion->head), linear_packed(N, F, K), false);
+	drop_head(fusion, fusion->dz);
+	ops->relu_norm_backward(fusion->dz, inputs_only ? NULL : layer_weight_grad(params, fusion->norm),
+				inputs_only ? NULL : layer_bias_grad(params, fusion->norm),
+				inputs_only ? NULL : layer_bias_grad(params, fusion->linear), fusion->dz, fusion->z, fusion->mean,
+				fusion->rstd, norm_of(fusion), N, F);
+	first_product_backward(fusion, dv, dt);
+}
+
+void fusion_backward(struct fusion *fusion, float scale, float *dv, float *dt)
+{
+	size_t scores = (size_t)fusion->N * (size_t)fusion->K;
+
+	CHECK(fusion->limits.training && fusion->N > 0 && (dv == NULL) == (dt == NULL));
 	fusion->kernels->vector->copy(fusion->dscaled, fusion->dlogits, scores);
 	fusion->kernels->vector->scale(fusion->dscaled, scores, scale);
-	ops->linear_weights(layer_weight_grad(params, fusion->head), fusion->dscaled, fusion->y, linear_packed(N, F, K));
-	ops->sum_rows(layer_bias_grad(params, fusion->head), fusion->dscaled, N, K, K);
-	ops->linear_input(fusion->dz, fusion->dscaled, layer_weight(params, fusion->head), linear_packed(N, F, K), false);
-	ops->relu_norm_backward(fusion->dz, layer_weight_grad(params, fusion->norm), layer_bias_grad(params, fusion->norm),
-				layer_bias_grad(params, fusion->linear), fusion->dz, fusion->z, fusion->mean, fusion->rstd,
-				norm_of(fusion), N, F);
-	first_product_backward(fusion, dv, dt);
+	backward_scores(fusion, dv, dt);
+}
+
+void fusion_backward_from(struct fusion *fusion, const float *dlogits, float *dv, float *dt)
+{
+	CHECK(fusion->limits.training && fusion->N > 0 && (dv == NULL) == (dt == NULL));
+	fusion->kernels->vector->copy(fusion->dscaled, dlogits, (size_t)fusion->N * (size_t)fusion->K);
+	backward_scores(fusion, dv, dt);
+}
+
+void fusion_set_head_dropout(struct fusion *fusion, double probability)
+{
+	fusion->head_probability = (float)probability;
+}
+
+void fusion_inputs_only(struct fusion *fusion, bool inputs_only)
+{
+	fusion->inputs_only = inputs_only;
 }

@@ -19,6 +19,9 @@
 
 #include "trainer/model/model.h"
 
+/* Dropout sites, beyond every layer of the text tower. */
+enum { SITE_FUSION = 0xF00, SITE_HEAD = 0xF01 };
+
 struct kernels;
 struct fusion;
 MUST_USE int fusion_open(struct fusion **out, int features, int classes, const struct kernels *kernels,
@@ -32,5 +35,11 @@ void fusion_forward(struct fusion *fusion, const struct model_call *call, float 
 		    const float *t, int C, const struct model_pairs *pairs, const uint32_t *picture_positions,
 		    const uint32_t *caption_positions, float *logits, struct model_result *result);
 void fusion_backward(struct fusion *fusion, float scale, float *dv, float *dt);
+/* From a gradient of the logits (N, K) that somebody else's loss gave. */
+void fusion_backward_from(struct fusion *fusion, const float *dlogits, float *dv, float *dt);
+/* Between LayerNorm and head, a mask for each pair; 0 until this is called. */
+void fusion_set_head_dropout(struct fusion *fusion, double probability);
+/* While true, backward calls leave parameters' gradients alone. */
+void fusion_inputs_only(struct fusion *fusion, bool inputs_only);
 
 #endif

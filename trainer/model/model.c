@@ -66,6 +66,16 @@ int model_preset(struct model_config *out, const char *name, int image_size, str
 	return err_set(err, ERR_USAGE, "no preset is called '%s'; choose full, small or tiny", name);
 }
 
+/* What the fusion stage takes may be one row for each pair. */
+static struct model_limits fusion_limits(const struct model_limits *limits)
+{
+	struct model_limits out = *limits;
+
+	out.pictures = limits->fused_rows > out.pictures ? limits->fused_rows : out.pictures;
+	out.captions = limits->fused_rows > out.captions ? limits->fused_rows : out.captions;
+	return out;
+}
+
 static int open_last_stage(struct model *model, const struct kernels *kernels, struct err *err)
 {
 	const struct model_config *config = &model->config;
@@ -79,7 +89,9 @@ static int plan_last_stage(struct model *model, const struct model_limits *limit
 {
 	if (model->contrast != NULL)
 		return contrast_plan(model->contrast, limits, err);
-	return fusion_plan(model->fusion, limits, limits->training, err);
+	const struct model_limits fusion = fusion_limits(limits);
+
+	return fusion_plan(model->fusion, &fusion, limits->training, err);
 }
 
 /* A frozen tower is planned for its groups whatever the batch is: the plan decides the order of additions. */
@@ -172,10 +184,32 @@ void model_set_fusion_dropout(struct model *model, double probability)
 	model->config.fusion_dropout = probability;
 }
 
+void model_set_drops(struct model *model, const struct model_drops *drops)
+{
+	double p = model->config.text.dropout, probs = model->config.text.attention_dropout < 0 ? p : model->config.text.attention_dropout;
+
+	if (model->fusion != NULL)
+		fusion_set_head_dropout(model->fusion, drops->head);
+	bert_set_dropout(model->text, drops->bert_hidden < 0 ? p : drops->bert_hidden,
+			 drops->bert_attention < 0 ? probs : drops->bert_attention, drops->text_depth);
+	resnet_set_depth(model->image, drops->image_depth);
+}
+
+void model_inputs_only(struct model *model, bool inputs_only)
+{
+	resnet_inputs_only(model->image, inputs_only);
+	bert_inputs_only(model->text, inputs_only);
+	if (model->fusion != NULL)
+		fusion_inputs_only(model->fusion, inputs_only);
+	else
+		contrast_inputs_only(model->contrast, inputs_only);
+}
+
 void model_image_forward(struct model *model, const struct model_call *call, const float *pixels, bool nhwc, int B, float *v)
 {
 	enum profile_part before = profile_enter(PART_IMAGE_FORWARD);
 
+	resnet_draw(model->image, call, B);
 	resnet_forward(model->image, call->mode, pixels, nhwc, B, v);
 	profile_leave(before);
 }
@@ -256,6 +290,15 @@ float model_contrast_log_scale(const struct model *model)
 {
 	CHECK(model->contrast != NULL);
 	return contrast_log_scale(model->contrast);
+}
+
+void model_fusion_backward_from(struct model *model, const float *dlogits, float *dv, float *dt)
+{
+	enum profile_part before = profile_enter(PART_FUSION);
+
+	CHECK(model->fusion != NULL);
+	fusion_backward_from(model->fusion, dlogits, dv, dt);
+	profile_leave(before);
 }
 
 float *model_alloc(size_t elements)

@@ -75,6 +75,7 @@ struct model_limits {
 	int tokens_per_caption;
 	int pairs;      /* N */
 	bool training;  /* false: forward only, less memory */
+	int fused_rows; /* rows of v, or of t, of one fusion_forward; 0: pictures and captions */
 };
 
 struct model;
@@ -85,6 +86,17 @@ const struct model_config *model_config(const struct model *model);
 struct params *model_params(struct model *model);
 size_t model_activation_bytes(const struct model *model);
 void model_set_fusion_dropout(struct model *model, double probability);
+
+/* Probabilities of whatever is dropped in the towers and behind the fusion layer. */
+struct model_drops {
+	double head;                      /* between LayerNorm and head */
+	double bert_hidden, bert_attention; /* below 0: the configuration's */
+	double image_depth, text_depth;   /* of the last block's or layer's branches; l/L of it in number l of L */
+};
+/* Between steps: a backward call must see what its forward call saw. */
+void model_set_drops(struct model *model, const struct model_drops *drops);
+/* While true, backward calls give gradients of inputs alone and leave those of parameters as they are. */
+void model_inputs_only(struct model *model, bool inputs_only);
 
 enum model_mode {
 	MODEL_TRAIN,       /* batch norm on batch statistics, running statistics updated */
@@ -137,6 +149,8 @@ void model_fusion_forward(struct model *model, const struct model_call *call, co
 			  const uint32_t *caption_positions, float *logits, struct model_result *result);
 /* Gradient of scale * loss: parameter gradients, dv (B,F) and dt (C,F), which are overwritten. Both NULL: nobody wants them. */
 void model_fusion_backward(struct model *model, float scale, float *dv, float *dt);
+/* The same from a gradient of the logits, (N,K), of any loss on them. */
+void model_fusion_backward_from(struct model *model, const float *dlogits, float *dv, float *dt);
 
 /* After each optimizer step: brings parameters back that have bounds (contrast's temperature). */
 void model_settle(struct model *model);

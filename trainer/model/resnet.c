@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include "shared/base/mem.h"
+#include "trainer/kernels/dropout.h"
 
 /* Bytes of a convolution's input and output that a chunk may have: what the
  * last-level cache holds beside its weights. */
@@ -203,6 +204,7 @@ void resnet_close(struct resnet *resnet)
 	resnet->ops->engine_close(resnet->engine);
 	mem_free(resnet->arena);
 	mem_free(resnet->pool_index);
+	mem_free(resnet->branch);
 	mem_free(resnet->blocks);
 	mem_free(resnet);
 }
@@ -408,13 +410,36 @@ int resnet_plan(struct resnet *resnet, int pictures_max, bool training, struct e
 	pooled = (size_t)resnet->kept_max * (size_t)resnet->pool_height * (size_t)resnet->pool_width *
 		 (size_t)resnet->config.width;
 	resnet->pool_index = mem_aligned(pooled);
-	if (resnet->arena == NULL || resnet->pool_index == NULL)
+	if (training)
+		resnet->branch = mem_array((size_t)resnet->block_count * (size_t)pictures_max, sizeof(*resnet->branch));
+	if (resnet->arena == NULL || resnet->pool_index == NULL || (training && resnet->branch == NULL))
 		return err_set(err, ERR_NOMEM,
 			       "out of memory (%zu MB of activations for %d pictures); choose a smaller --batch-size",
 			       (carver.used + pooled) >> 20, pictures_max);
 	carver = (struct carver){ resnet->arena, 0, resnet->ops->element_bytes };
 	carve_all(resnet, &carver);
 	return 0;
+}
+
+void resnet_set_depth(struct resnet *resnet, double probability)
+{
+	CHECK(probability == 0 || resnet->branch != NULL);
+	resnet->depth = (float)probability;
+}
+
+void resnet_inputs_only(struct resnet *resnet, bool inputs_only)
+{
+	resnet->inputs_only = inputs_only;
+}
+
+void resnet_draw(struct resnet *resnet, const struct model_call *call, int B)
+{
+	resnet->drawn = resnet->depth > 0.0f && call->dropout;
+	for (int b = 0; resnet->drawn && b < resnet->block_count; b++)
+		for (int i = 0; i < B; i++)
+			resnet->branch[(size_t)b * (size_t)resnet->pictures_max + (size_t)i] = branch_factor(
+				resnet->depth * (float)(b + 1) / (float)resnet->block_count, DEPTH_SITE_IMAGE + (uint32_t)b, call->seed,
+				call->step, call->positions == NULL ? (uint32_t)i : call->positions[i]);
 }
 
 size_t resnet_activation_bytes(const struct resnet *resnet)

@@ -17,7 +17,7 @@ static int chunk_at(const struct unit *unit, int first, int pictures)
 
 static void sums_end(const struct resnet *resnet, struct unit *unit)
 {
-	resnet->ops->bn_sums_end(unit->bn, resnet_grad(resnet, unit->bn_weight), resnet_grad(resnet, unit->bn_bias));
+	resnet->ops->bn_sums_end(unit->bn, resnet_wanted(resnet, unit->bn_weight), resnet_wanted(resnet, unit->bn_bias));
 }
 
 static void block_sums_begin(const struct resnet *resnet, struct block *block)
@@ -32,7 +32,20 @@ static void block_sums_chunk(const struct resnet *resnet, struct block *block, v
 {
 	struct unit *last = block_last(block);
 	size_t start = (size_t)first * unit_out_elements(last);
+	const float *branch = resnet_branch(resnet, (int)(block - resnet->blocks));
 
+	if (branch != NULL) {
+		for (int i = first; i < first + n; i++) {
+			size_t at = (size_t)i * unit_out_elements(last);
+
+			resnet->ops->bn_branch(last->bn, branch[i]);
+			resnet->ops->bn_add_relu_sums(last->bn, resnet_at(resnet, last->raw, at), block->has_down ? block->down.bn : NULL,
+						      block->has_down ? resnet_at(resnet, block->down.raw, at) : NULL,
+						      resnet_at(resnet, block->out, at), resnet_at(resnet, g, at), unit_pixels(last));
+		}
+		resnet->ops->bn_branch(last->bn, 1.0f);
+		return;
+	}
 	resnet->ops->bn_add_relu_sums(last->bn, resnet_at(resnet, last->raw, start),
 				      block->has_down ? block->down.bn : NULL,
 				      block->has_down ? resnet_at(resnet, block->down.raw, start) : NULL,
@@ -49,8 +62,10 @@ static void head_backward(const struct resnet *resnet, const float *dv, void *g)
 	struct linear_shape shape = { pictures, features, out, features, features, out };
 	float *dfeatures = resnet->features_gradient;
 
-	dense->linear_weights(resnet_grad(resnet, resnet->fc_weight), dv, resnet->features_out, shape);
-	dense->sum_rows(resnet_grad(resnet, resnet->fc_bias), dv, pictures, out, out);
+	if (!resnet->inputs_only) {
+		dense->linear_weights(resnet_grad(resnet, resnet->fc_weight), dv, resnet->features_out, shape);
+		dense->sum_rows(resnet_grad(resnet, resnet->fc_bias), dv, pictures, out, out);
+	}
 	dense->linear_input(dfeatures, dv, resnet_value(resnet, resnet->fc_weight), shape, false);
 	block_sums_begin(resnet, block);
 	for (int first = 0, n; first < pictures; first += n) {
@@ -62,13 +77,40 @@ static void head_backward(const struct resnet *resnet, const float *dv, void *g)
 	}
 }
 
+static void weight_gradient(const struct resnet *resnet, const struct unit *unit, const void *x, const void *dy, int n)
+{
+	if (!resnet->inputs_only)
+		resnet->ops->conv_backward_weights(unit->conv, x, dy, n, resnet_grad(resnet, unit->weight));
+}
+
+/* The second pass of the norm at a branch's end, n pictures from number first on; branch: their factors, or NULL. */
+static void branch_norm_backward(const struct resnet *resnet, struct unit *unit, const float *branch, const void *dy, int first, int n,
+				 void *dx)
+{
+	size_t elements = unit_out_elements(unit), start = (size_t)first * elements;
+
+	if (branch == NULL) {
+		resnet->ops->bn_backward(unit->bn, false, resnet_at(resnet, dy, start), resnet_at(resnet, unit->raw, start),
+					 (size_t)n * unit_pixels(unit), dx);
+		return;
+	}
+	for (int i = 0; i < n; i++) {
+		size_t at = start + (size_t)i * elements;
+
+		resnet->ops->bn_branch(unit->bn, branch[first + i]);
+		resnet->ops->bn_backward(unit->bn, false, resnet_at(resnet, dy, at), resnet_at(resnet, unit->raw, at), unit_pixels(unit),
+					 resnet_at(resnet, dx, (size_t)i * elements));
+	}
+	resnet->ops->bn_branch(unit->bn, 1.0f);
+}
+
 /*
  * One convolution inside a block and the norm before it. dy: gradient behind
  * the unit's own norm (relu: and behind its ReLU); dx: gradient of the ReLU's
  * output in front of the convolution.
  */
-static void inner_backward(const struct resnet *resnet, struct unit *unit, struct unit *before, bool relu, void *dy,
-			   void *dx)
+static void inner_backward(const struct resnet *resnet, struct unit *unit, struct unit *before, bool relu, const float *branch,
+			   void *dy, void *dx)
 {
 	const struct image_ops *ops = resnet->ops;
 	int pictures = resnet->pictures;
@@ -83,10 +125,13 @@ static void inner_backward(const struct resnet *resnet, struct unit *unit, struc
 		const void *before_raw = resnet_at(resnet, before->raw, in);
 
 		n = chunk_at(unit, first, pictures);
-		ops->bn_backward(unit->bn, relu, resnet_at(resnet, dy, out), resnet_at(resnet, unit->raw, out),
-				 (size_t)n * unit_pixels(unit), draw);
+		if (relu)
+			ops->bn_backward(unit->bn, true, resnet_at(resnet, dy, out), resnet_at(resnet, unit->raw, out),
+					 (size_t)n * unit_pixels(unit), draw);
+		else
+			branch_norm_backward(resnet, unit, branch, dy, first, n, draw);
 		ops->bn_relu(before->bn, before_raw, (size_t)n * unit_pixels(before), resnet->active);
-		ops->conv_backward_weights(unit->conv, resnet->active, draw, n, resnet_grad(resnet, unit->weight));
+		weight_gradient(resnet, unit, resnet->active, draw, n);
 		ops->conv_backward_data(unit->conv, draw, n, resnet_at(resnet, dx, in), false);
 		ops->bn_relu_sums(before->bn, resnet_at(resnet, dx, in), before_raw, (size_t)n * unit_pixels(before));
 	}
@@ -120,14 +165,14 @@ static void entry_backward(const struct resnet *resnet, int b, void *dy, const v
 
 		n = chunk_at(unit, first, pictures);
 		ops->bn_backward(unit->bn, true, draw, resnet_at(resnet, unit->raw, out), (size_t)n * unit_pixels(unit), draw);
-		ops->conv_backward_weights(unit->conv, x, draw, n, resnet_grad(resnet, unit->weight));
+		weight_gradient(resnet, unit, x, draw, n);
 		ops->conv_backward_data(unit->conv, draw, n, dx, !block->has_down);
 		if (block->has_down) {
 			size_t start = (size_t)first * unit_out_elements(down);
 
 			ops->bn_backward(down->bn, false, resnet_at(resnet, g, start), resnet_at(resnet, down->raw, start),
 					 (size_t)n * unit_pixels(down), resnet->gradient);
-			ops->conv_backward_weights(down->conv, x, resnet->gradient, n, resnet_grad(resnet, down->weight));
+			weight_gradient(resnet, down, x, resnet->gradient, n);
 			ops->conv_backward_data(down->conv, resnet->gradient, n, dx, true);
 		}
 		if (before != NULL)
@@ -144,7 +189,7 @@ static void *block_backward(const struct resnet *resnet, int b, void *g, void *o
 	for (int i = block->units - 1; i > 0; i--) {
 		void *dx = resnet->unit_gradient[i % 2];
 
-		inner_backward(resnet, &block->unit[i], &block->unit[i - 1], i < block->units - 1, dy, dx);
+		inner_backward(resnet, &block->unit[i], &block->unit[i - 1], i < block->units - 1, resnet_branch(resnet, b), dy, dx);
 		dy = dx;
 	}
 	entry_backward(resnet, b, dy, g, input_gradient);
@@ -191,9 +236,7 @@ static void stem_backward(struct resnet *resnet, const void *g, void *other, flo
 
 		n = chunk_at(stem, first, pictures);
 		ops->bn_backward(stem->bn, true, draw, resnet_at(resnet, stem->raw, start), (size_t)n * unit_pixels(stem), draw);
-		ops->conv_backward_weights(stem->conv,
-					   resnet_at(resnet, resnet->pixels, (size_t)first * unit_in_elements(stem)), draw, n,
-					   resnet_grad(resnet, stem->weight));
+		weight_gradient(resnet, stem, resnet_at(resnet, resnet->pixels, (size_t)first * unit_in_elements(stem)), draw, n);
 		if (dpixels != NULL)
 			pixel_gradient(resnet, draw, first, n, dpixels);
 	}

@@ -88,7 +88,19 @@ static void block_end_chunk(const struct resnet *resnet, int b, int first, int n
 	struct unit *last = block_last(block);
 	size_t start = (size_t)first * unit_out_elements(last);
 	const void *shortcut = block->has_down ? block->down.raw : block_input(resnet, b);
+	const float *branch = resnet_branch(resnet, b);
 
+	if (branch != NULL) {
+		for (int i = first; i < first + n; i++) {
+			size_t at = (size_t)i * unit_out_elements(last);
+
+			resnet->ops->bn_branch(last->bn, branch[i]);
+			resnet->ops->bn_add_relu(last->bn, resnet_at(resnet, last->raw, at), block->has_down ? block->down.bn : NULL,
+						 resnet_at(resnet, shortcut, at), unit_pixels(last), resnet_at(resnet, block->out, at));
+		}
+		resnet->ops->bn_branch(last->bn, 1.0f);
+		return;
+	}
 	resnet->ops->bn_add_relu(last->bn, resnet_at(resnet, last->raw, start), block->has_down ? block->down.bn : NULL,
 				 resnet_at(resnet, shortcut, start), (size_t)n * unit_pixels(last),
 				 resnet_at(resnet, block->out, start));

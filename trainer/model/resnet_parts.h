@@ -71,6 +71,11 @@ struct resnet {
 	void *block_gradient[2]; /* (B, ...) of blocks' outputs and inputs, taking turns */
 	void *unit_gradient[2];   /* (B, ...) of activations inside a block */
 
+	float depth;           /* stochastic depth: probability of the last block's branch */
+	float *branch;         /* (blocks, pictures_max) factors of the last forward call; NULL: it was never drawn */
+	bool drawn;            /* branch is in use */
+	bool inputs_only;      /* backward leaves the parameters' gradients alone */
+
 	int pictures;          /* of the last forward call */
 	enum model_mode mode;
 	bool nhwc;             /* layout of the pixels and of their gradient */
@@ -110,6 +115,18 @@ static inline float *resnet_grad(const struct resnet *resnet, int index)
 static inline void *resnet_at(const struct resnet *resnet, const void *activations, size_t element)
 {
 	return (char *)(uintptr_t)activations + element * resnet->ops->element_bytes;
+}
+
+/* Gradients of parameters, NULL where they are not wanted. */
+static inline float *resnet_wanted(const struct resnet *resnet, int index)
+{
+	return resnet->inputs_only ? NULL : resnet_grad(resnet, index);
+}
+
+/* What the branch of block b is multiplied by for each picture; NULL: by 1. */
+static inline const float *resnet_branch(const struct resnet *resnet, int b)
+{
+	return resnet->drawn ? resnet->branch + (size_t)b * (size_t)resnet->pictures_max : NULL;
 }
 
 /* What the convolutions of block number b read. */

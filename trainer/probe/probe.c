@@ -9,14 +9,15 @@
 #include "trainer/kernels/kernels.h"
 #include "trainer/model/hf_config.h"
 #include "trainer/probe/batch_file.h"
+#include "trainer/probe/reg_step.h"
 
 enum { DIMENSION_MAX = 1 << 24, GRAD_NAME_BYTES = PARAM_NAME_BYTES + 8, EXTRA_TENSORS = 3 };
 
 struct options {
 	const char *preset, *task, *mode, *precision, *weights, *batch, *out;
 	const char *image_encoder, *text_encoder, *text_config;
-	const char *socket, *cache;
-	int64_t image_size, threads, accumulate;
+	const char *socket, *cache, *reg;
+	int64_t image_size, threads, accumulate, seed, step;
 	bool pixel_gradients;
 };
 
@@ -45,16 +46,20 @@ struct probe {
 	float *logits;                /* (N, K) */
 	double loss;
 	struct parts parts;
+	struct reg_step *reg;         /* with --reg */
 };
 
 static const char usage[] =
-	"trainer probe --preset P [--task match|classify|contrast] [--mode train|eval] --weights FILE --batch FILE --out FILE";
+	"trainer probe --preset P [--task match|classify|contrast] [--mode train|eval] [--reg SPEC] --weights FILE --batch FILE --out FILE";
 static const char description[] =
 	"Runs the model forward and backward once, dropout off, and writes logits, loss (mean over the listed pairs) and "
 	"every gradient as NAME.grad, to hold against another implementation. Files are safetensors; weights may be .pth or .bin "
 	"files too.\n"
 	"\n"
-	"    trainer probe --preset small --mode eval --weights w.safetensors --batch b.safetensors --out grads.safetensors";
+	"    trainer probe --preset small --mode eval --weights w.safetensors --batch b.safetensors --out grads.safetensors\n"
+	"\n"
+	"With --reg the gradients are those of one training step's whole objective, and what it drew at random (masks, shares, "
+	"starts) is written too (schemas/probe.md).";
 
 static int parse(struct options *o, struct args_result *args, int argc, char *const argv[], struct err *err)
 {
@@ -83,6 +88,13 @@ static int parse(struct options *o, struct args_result *args, int argc, char *co
 		{ .name = "accumulate", .kind = ARGS_INT, .value = &o->accumulate, .metavar = "K", .min = 1, .max = BATCH_ROWS_MAX,
 		  .help = "Forward and backward for K micro-batches, one after the other, gradients added up: ceil(B / K) pictures each, "
 			  "the last with what is left. Every pair must lie within one. Default: 1." },
+		{ .name = "reg", .kind = ARGS_TEXT, .value = &o->reg, .metavar = "SPEC",
+		  .help = "A step with these regularizers, each of them at work whatever its epochs, every and warmup say. No dropout but "
+			  "what SPEC names." },
+		{ .name = "seed", .kind = ARGS_INT, .value = &o->seed, .metavar = "S", .min = 0, .max = INT64_MAX,
+		  .help = "Of what --reg draws. Default: 0." },
+		{ .name = "step", .kind = ARGS_INT, .value = &o->step, .metavar = "N", .min = 0, .max = INT64_MAX,
+		  .help = "Number of the step, which names what --reg draws. Default: 0." },
 		{ .name = "image-size", .kind = ARGS_INT, .value = &o->image_size, .metavar = "N", .min = 1, .max = 65536,
 		  .help = "Fails when the batch has another size. Default: the batch's." },
 		{ .name = "threads", .kind = ARGS_INT, .value = &o->threads, .metavar = "N", .min = 1, .max = 1024,
@@ -114,6 +126,10 @@ static int check_options(struct options *o, struct err *err)
 
 	if (model_task_parse(&task, o->task, err) != 0)
 		return err->code;
+	if (o->reg != NULL && strcmp(o->task, "contrast") == 0)
+		return err_set(err, ERR_USAGE, "--reg: the probe has it for --task match and classify");
+	if (o->reg != NULL && (o->pixel_gradients || o->accumulate > 1))
+		return err_set(err, ERR_USAGE, "--%s is of the plain loss; leave out --reg", o->pixel_gradients ? "pixel-gradients" : "accumulate");
 	if (strcmp(o->mode, "train") != 0 && strcmp(o->mode, "eval") != 0)
 		return err_set(err, ERR_USAGE, "--mode %s: choose train or eval", o->mode);
 	return kernels_check_precision(o->precision, err);
@@ -160,6 +176,7 @@ static int configure(struct probe *probe, struct err *err)
 		return code;
 	if (config->task == TASK_CONTRAST)
 		config->classes = 1;
+	config->text.dropout = config->text.attention_dropout = 0;
 	if ((code = rows_of(probe->weights, "text_encoder.embeddings.word_embeddings.weight", &config->text.vocab_size, err)) != 0 ||
 	    (code = rows_of(probe->weights, "text_encoder.embeddings.position_embeddings.weight", &config->text.max_positions,
 			    err)) != 0 ||
@@ -182,7 +199,8 @@ static int open_model(struct probe *probe, struct err *err)
 {
 	const struct batch_file *batch = &probe->batch;
 	int pictures = probe->parts.pictures;
-	const struct model_limits limits = { pictures, pictures, batch->tokens, batch->longest, batch->pairs.count, true };
+	const struct model_limits limits = { pictures, pictures, batch->tokens, batch->longest, batch->pairs.count, true,
+					     probe->reg == NULL ? 0 : batch->pairs.count };
 	size_t B = (size_t)batch->B, F = (size_t)probe->config.features, S = (size_t)batch->image_size;
 	size_t words = (size_t)batch->tokens * (size_t)probe->config.text.width;
 	int code = model_open(&probe->model, &probe->config, &limits, err);
@@ -201,6 +219,8 @@ static int open_model(struct probe *probe, struct err *err)
 	if (probe->v == NULL || probe->t == NULL || probe->dv == NULL || probe->dt == NULL || probe->word == NULL ||
 	    probe->dword == NULL || probe->logits == NULL || (probe->options.pixel_gradients && probe->dpixels == NULL))
 		return err_nomem(err, B * 3 * S * S * sizeof(float));
+	if (probe->reg != NULL && (code = reg_step_plan(probe->reg, probe->model, &limits, batch, err)) != 0)
+		return code;
 	params_init(model_params(probe->model), 0); /* for running statistics, which the file may lack */
 	return weights_load_strict(model_params(probe->model), probe->weights, "", err);
 }
@@ -299,6 +319,12 @@ static void run_part(struct probe *probe, int first)
 static void run(struct probe *probe)
 {
 	params_zero_grads(model_params(probe->model));
+	if (probe->reg != NULL) {
+		enum model_mode mode = strcmp(probe->options.mode, "train") == 0 ? MODEL_TRAIN_KEEP : MODEL_EVAL;
+
+		probe->loss = reg_step_run(probe->reg, mode, probe->logits);
+		return;
+	}
 	for (int part = 0; part < probe->parts.count; part++)
 		run_part(probe, part * probe->parts.pictures);
 }
@@ -319,7 +345,8 @@ static int write_results(const struct probe *probe, struct err *err)
 	float loss = (float)probe->loss;
 	const int64_t scores[] = { batch->pairs.count, logit_columns(probe) };
 	const int64_t pixels[] = { batch->B, 3, batch->image_size, batch->image_size };
-	struct tensor_view *views = mem_array((size_t)params->count + EXTRA_TENSORS, sizeof(*views));
+	int more = probe->reg == NULL ? 0 : reg_step_tensors(probe->reg);
+	struct tensor_view *views = mem_array((size_t)params->count + EXTRA_TENSORS + (size_t)more, sizeof(*views));
 	char (*names)[GRAD_NAME_BYTES] = mem_array((size_t)params->count, sizeof(*names));
 	int count = 0, code;
 
@@ -340,6 +367,8 @@ static int write_results(const struct probe *probe, struct err *err)
 		snprintf(names[i], sizeof(names[i]), "%s.grad", param->name);
 		views[count++] = view_of(names[i], param->rank, param->shape, param->grad, param->count);
 	}
+	if (probe->reg != NULL)
+		count += reg_step_views(probe->reg, views + count);
 	code = tensorfile_write(probe->options.out, views, count, NULL, 0, err);
 out:
 	mem_free(views);
@@ -360,6 +389,7 @@ static void probe_free(struct probe *probe)
 	mem_free(probe->parts.place);
 	mem_free(probe->parts.offsets);
 	mem_free(probe->parts.weight);
+	reg_step_close(probe->reg);
 	model_close(probe->model);
 	batch_file_free(&probe->batch);
 	statefile_close(probe->weights);
@@ -387,6 +417,10 @@ int trainer_probe(int argc, char *const argv[], struct err *err)
 		goto out;
 	kernels_set_precision(probe->options.precision);
 	kernels_set_threads((int)probe->options.threads);
+	if (probe->options.reg != NULL &&
+	    (code = reg_step_open(&probe->reg, probe->options.reg, probe->config.task, (uint64_t)probe->options.seed,
+				  (uint64_t)probe->options.step, err)) != 0)
+		goto out;
 	if ((code = open_model(probe, err)) != 0)
 		goto out;
 	run(probe);

@@ -1,173 +1,162 @@
 #include "trainer/reg/adv.h"
 
-#include <math.h>
-#include <string.h>
-
 #include "shared/base/clock.h"
-#include "shared/base/mem.h"
-#include "trainer/kernels/profile.h"
 
-/* Below this a gradient counts as zero: eps / norm would leave the range of a float. */
-static const double norm_min = 1e-30;
-
-struct adversary {
-	int groups_max;
-	uint32_t *offsets;   /* (groups_max + 1) rows of what is perturbed together */
-	float *scale;        /* (groups_max) */
-	double *x2, *d2;     /* (groups_max) sums of squares */
-	float *word;         /* (tokens, W) perturbed */
-	float *v, *dv;       /* (pictures, F) */
-	float *t, *dt;       /* (captions, F) */
+static adv_method *const methods[ADV_METHODS] = {
+	[ADV_FGM] = adv_fgm, [ADV_PGD] = adv_pgd, [ADV_FREELB] = adv_freelb, [ADV_VILLA] = adv_villa, [ADV_SMART] = adv_smart,
+	[ADV_FREE] = adv_free, [ADV_NOISE] = adv_noise,
 };
 
-int adversary_open(struct adversary **out, const struct model_config *config, const struct model_limits *limits, struct err *err)
+void adv_run(struct objective *o, struct objective_report *report)
 {
-	struct adversary *a = mem_zalloc(sizeof(*a));
-	size_t pictures = (size_t)limits->pictures * (size_t)config->features;
-	size_t captions = (size_t)limits->captions * (size_t)config->features;
-	/* A caption is three groups: [CLS], its words, [SEP]. */
-	size_t groups = (size_t)limits->captions * 3;
+	const struct reg_adv *adv = &o->spec->adv;
+	double began = clock_seconds();
 
-	*out = NULL;
-	if (a == NULL)
-		return err_nomem(err, sizeof(*a));
-	if (groups < (size_t)limits->pictures)
-		groups = (size_t)limits->pictures;
-	a->groups_max = (int)groups;
-	a->offsets = mem_array(groups + 1, sizeof(*a->offsets));
-	a->scale = mem_array(groups, sizeof(*a->scale));
-	a->x2 = mem_array(groups, sizeof(*a->x2));
-	a->d2 = mem_array(groups, sizeof(*a->d2));
-	a->word = model_alloc((size_t)limits->tokens * (size_t)config->text.width);
-	a->v = model_alloc(pictures);
-	a->dv = model_alloc(pictures);
-	a->t = model_alloc(captions);
-	a->dt = model_alloc(captions);
-	if (a->offsets == NULL || a->scale == NULL || a->x2 == NULL || a->d2 == NULL || a->word == NULL || a->v == NULL ||
-	    a->dv == NULL || a->t == NULL || a->dt == NULL) {
-		adversary_close(a);
-		return err_nomem(err, 2 * (pictures + captions) * sizeof(float));
-	}
-	*out = a;
-	return 0;
+	adv_begin(o, adv->targets);
+	methods[adv->method](o, report);
+	o->adv_seconds += clock_seconds() - began;
+	report->adv = true;
 }
 
-void adversary_close(struct adversary *a)
+void adv_begin(struct objective *o, unsigned targets)
 {
-	if (a == NULL)
-		return;
-	mem_free(a->offsets);
-	mem_free(a->scale);
-	mem_free(a->x2);
-	mem_free(a->d2);
-	model_release(a->word);
-	model_release(a->v);
-	model_release(a->dv);
-	model_release(a->t);
-	model_release(a->dt);
-	mem_free(a);
+	const struct stages *s = o->s;
+
+	o->active = targets;
+	if (targets & ADV_FUSED)
+		fused_join(o, s->v, s->t);
+	const float *const x[ADV_TARGETS] = { s->word, s->v, o->joined, s->pixels };
+	for (int t = 0; t < ADV_TARGETS; t++)
+		if (targets >> t & 1)
+			perturbation_begin(&o->of[t], &o->spec->adv, o->eps_share, s, x[t], o->pair_picture, o->pair_caption);
 }
 
-/* out = x + r for the groups of a->offsets; groups for which perturbed(g) is
- * false stay as they are. Returns the mean of ||r|| / ||x|| over the others. */
-static double perturb(struct adversary *a, const struct reg_adv *spec, const struct vector_ops *ops, float *out, const float *x,
-		      const float *d, int groups, int width, int every, int first)
+void adv_start(struct objective *o, double share, bool corners)
 {
-	double ratios = 0;
-	int counted = 0;
-
-	CHECK(groups <= a->groups_max);
-	ops->group_sum_squares(x, a->offsets, groups, width, a->x2);
-	ops->group_sum_squares(d, a->offsets, groups, width, a->d2);
-	for (int g = 0; g < groups; g++) {
-		double elements = (double)(a->offsets[g + 1] - a->offsets[g]) * width;
-		double x_norm = sqrt(a->x2[g]), d_norm = sqrt(a->d2[g]), eps = spec->eps, r_norm;
-
-		a->scale[g] = 0.0f;
-		if (g % every != first || elements == 0 || !(d_norm > norm_min))
+	for (int t = 0; t < ADV_TARGETS; t++) {
+		if (!(o->active >> t & 1))
 			continue;
-		if (spec->norm == ADV_L2) {
-			if (spec->relative)
-				eps *= x_norm;
-			a->scale[g] = (float)(eps / d_norm);
-			r_norm = eps;
-		} else {
-			if (spec->relative)
-				eps *= x_norm / sqrt(elements);
-			a->scale[g] = (float)eps;
-			r_norm = eps * sqrt(elements);
-		}
-		if (x_norm > 0) {
-			ratios += r_norm / x_norm;
-			counted++;
-		}
+		if (share > 0)
+			perturbation_random(&o->of[t], share, corners, o->s->seed, o->s->step);
+		else
+			perturbation_zero(&o->of[t]);
 	}
-	if (spec->norm == ADV_L2)
-		ops->group_axpy(out, x, d, a->offsets, groups, width, a->scale);
-	else
-		ops->group_axpy_sign(out, x, d, a->offsets, groups, width, a->scale);
-	return counted > 0 ? ratios / counted : 0.0;
 }
 
-static double perturb_words(struct adversary *a, const struct reg_adv *spec, const struct stages *s)
+/* dt and dv are not changed by the way back, and what follows begins at zero. */
+void adv_clean_gradients(struct objective *o, bool later)
 {
-	int width = model_config(s->model)->text.width;
+	struct stages *s = o->s;
+	double began = clock_seconds();
 
-	for (int c = 0; c < s->captions; c++) {
-		uint32_t from = s->offsets[c], to = s->offsets[c + 1];
-
-		/* A caption holds at least [CLS] and [SEP]. */
-		a->offsets[3 * c] = from;
-		a->offsets[3 * c + 1] = from + 1;
-		a->offsets[3 * c + 2] = to - 1;
+	model_inputs_only(s->model, later);
+	if (o->active & ADV_TEXT) {
+		tower_text_backward(o, s->dt, MASKS_FIRST, o->dword);
+		if (!later && o->other_t) { /* R-Drop's second pass, which says nothing about these words */
+			model_text_backward(s->model, o->dt_other, s->dword);
+			model_embed_backward(s->model, s->ids, s->tokens, s->dword);
+		}
+		o->text_sent = !later;
 	}
-	a->offsets[3 * s->captions] = s->offsets[s->captions];
-	return perturb(a, spec, s->ops, a->word, s->word, s->dword, 3 * s->captions, width, 3, 1);
+	if (o->active & ADV_PIXEL) {
+		tower_image_backward(o, s->dv, MASKS_FIRST, o->dpixels);
+		if (!later && o->other_v)
+			model_image_backward(s->model, o->dv_other, NULL);
+		o->image_sent = !later;
+	}
+	model_inputs_only(s->model, false);
+	if (!later)
+		o->adv_seconds -= clock_seconds() - began; /* the step's own work, done here */
 }
 
-static double perturb_features(struct adversary *a, const struct reg_adv *spec, const struct stages *s)
+/* Gradients at x + delta (or x), as the last backward pass left them. */
+static float *gradient_of(struct objective *o, int t, float *dv)
 {
-	for (int b = 0; b <= s->pictures; b++)
-		a->offsets[b] = (uint32_t)b;
-	return perturb(a, spec, s->ops, a->v, s->v, s->dv, s->pictures, model_config(s->model)->features, 1, 0);
+	float *const all[ADV_TARGETS] = { o->dword, dv, o->dfused, o->dpixels };
+
+	return all[t];
 }
 
-void adversary_run(struct adversary *a, const struct reg_adv *spec, struct stages *s, struct adv_report *report)
+void adv_climb_from(struct objective *o, double step, float *dv)
 {
-	struct model_call call = stages_text_call(s);
+	for (int t = 0; t < ADV_TARGETS; t++)
+		if (o->active >> t & 1)
+			perturbation_climb(&o->of[t], gradient_of(o, t, dv), step);
+}
+
+void adv_forward(struct objective *o, struct model_result *result)
+{
+	struct stages *s = o->s;
+	const float *v = s->v, *t = s->t, *delta = NULL;
+	size_t features = (size_t)s->pictures * o->F;
+
+	if (o->active & ADV_PIXEL) {
+		struct perturbation *p = perturbed(o, ADV_PIXEL);
+
+		perturbation_apply(p, s->pixels);
+		tower_image_forward(o, p->moved, o->again_mode, MASKS_FIRST, o->v2);
+		v = o->v2;
+	}
+	if (o->active & ADV_FEAT) {
+		o->kernels->vector->add(o->v2, v, perturbed(o, ADV_FEAT)->delta, features);
+		v = o->v2;
+	}
+	if (o->active & ADV_TEXT) {
+		struct perturbation *p = perturbed(o, ADV_TEXT);
+
+		perturbation_apply(p, s->word);
+		tower_text_forward(o, p->moved, MASKS_FIRST, o->t2);
+		t = o->t2;
+	}
+	if (o->active & ADV_FUSED)
+		delta = perturbed(o, ADV_FUSED)->delta;
+	fused_forward(o, v, t, delta, MASKS_FIRST, o->own_loss ? NULL : o->z2, result);
+}
+
+void adv_backward(struct objective *o, const float *dlogits, double scale, bool inputs_only)
+{
+	struct stages *s = o->s;
+	const struct vector_ops *ops = o->kernels->vector;
+
+	model_inputs_only(s->model, inputs_only);
+	fused_backward(o, dlogits, scale, o->dv2, o->dt2, o->dfused);
+	if (o->active & ADV_TEXT)
+		tower_text_backward(o, o->dt2, MASKS_FIRST, o->dword);
+	else if (!inputs_only)
+		ops->add(s->dt, s->dt, o->dt2, (size_t)s->captions * o->F);
+	if (o->active & ADV_PIXEL)
+		tower_image_backward(o, o->dv2, MASKS_FIRST, o->dpixels);
+	else if (!inputs_only)
+		ops->add(s->dv, s->dv, o->dv2, (size_t)s->pictures * o->F);
+	model_inputs_only(s->model, false);
+}
+
+double adv_pass(struct objective *o, double weight, bool inputs_only)
+{
 	struct model_result result;
-	const float *v = s->v, *t = s->t;
-	size_t features = (size_t)model_config(s->model)->features;
-	bool text = spec->targets & ADV_TEXT;
-	enum profile_part part;
-	double began;
+	double scale = weight * (double)o->s->scale, loss;
 
-	*report = (struct adv_report){ 0 };
-	/* The clean pass's text backward comes first: its activations are about to be overwritten. */
-	if (text)
-		stages_text_backward(s, s->dt);
-	began = clock_seconds();
-	part = profile_enter(PART_REGULARIZER);
-	if (text) {
-		report->text_ratio = perturb_words(a, spec, s);
-		model_text_forward(s->model, &call, a->word, s->offsets, s->captions, a->t);
-		t = a->t;
-	}
-	if (spec->targets & ADV_FEAT) {
-		report->feat_ratio = perturb_features(a, spec, s);
-		v = a->v;
-	}
-	model_fusion_forward(s->model, &call, v, s->pictures, t, s->captions, s->pairs, s->picture_positions,
-			     s->caption_positions, NULL, &result);
-	model_fusion_backward(s->model, s->scale * (float)spec->weight, a->dv, a->dt);
-	s->ops->add(s->dv, s->dv, a->dv, (size_t)s->pictures * features);
-	if (text)
-		stages_text_backward(s, a->dt);
-	else
-		s->ops->add(s->dt, s->dt, a->dt, (size_t)s->captions * features);
-	profile_leave(part);
-	report->seconds = clock_seconds() - began;
-	if (!text)
-		stages_text_backward(s, s->dt);
-	report->loss = result.loss;
+	adv_forward(o, &result);
+	loss = o->own_loss ? result.loss : base_loss(o, o->z2, scale, o->dz2);
+	adv_backward(o, o->own_loss ? NULL : o->dz2, scale, inputs_only);
+	return loss;
+}
+
+void adv_note(struct objective *o, struct objective_report *report, double loss)
+{
+	report->adv_loss = loss;
+	for (int t = 0; t < ADV_TARGETS; t++)
+		if (o->active >> t & 1)
+			report->ratio[t] = perturbation_ratio(&o->of[t]);
+}
+
+void adv_clean_share(struct objective *o)
+{
+	struct stages *s = o->s;
+	struct model_result result;
+
+	fused_forward(o, s->v, s->t, NULL, MASKS_FIRST, NULL, &result);
+	fused_backward(o, o->dz_kl, 0, o->dv2, o->dt2, NULL);
+	o->kernels->vector->add(s->dv, s->dv, o->dv2, (size_t)s->pictures * o->F);
+	o->kernels->vector->add(s->dt, s->dt, o->dt2, (size_t)s->captions * o->F);
 }

@@ -1,60 +1,40 @@
 /*
- * adv.h - adversarial training on word embeddings and image features.
+ * adv.h - adversarial training: what its methods have in common.
  *
- * FGM: Miyato, Dai and Goodfellow, "Adversarial training methods for
- * semi-supervised text classification", ICLR 2017; the sign form (norm=linf)
- * is Goodfellow et al., "Explaining and harnessing adversarial examples", ICLR
- * 2015. With g the gradient of the task's loss L(x) with respect to x,
- *     r = eps * g / ||g||_2   (norm=l2),   r = eps * sign(g)   (norm=linf)
- *     total = L(x) + weight * L(x + r)
- * where r counts as a constant. x is
- *     text: the word embeddings of one caption, all its tokens together;
- *           [CLS] and [SEP] are never perturbed
- *     feat: the feature vector v of one picture
- * and with text+feat both are perturbed in the same adversarial pass. With
- * rel=R, eps is R times the l2 norm of that x (R times its root mean square
- * per element for linf), so that a perturbation has the same share of small
- * and large embeddings. A zero gradient perturbs nothing.
+ * x is what is perturbed, in groups (perturb.h):
+ *     text   the word embeddings of one caption together, but [CLS] and [SEP]; there is no padding
+ *     feat   the feature vector v of one picture
+ *     fused  the features [v; t] of one pair
+ *     pixel  one picture, in [0, 1]
+ * With a sum of targets all of them are perturbed in the same pass (villa: each alone).
+ * An ascent step is  delta <- P(delta + step * eps * g / ||g||)  (linf: sign(g)), g the gradient of what the
+ * method climbs at x + delta, P the projection on the ball of radius eps (or rel times the norm of x).
+ * Perturbations count as constants for the parameters' gradient. L is the step's base loss: with
+ * label smoothing and mixup where those work; with R-Drop the first ascent climbs R-Drop's objective through its first pass.
  *
- * Only stages behind a perturbation run again (stages.h): text re-runs the text
- * tower and the fusion stage, feat the fusion stage alone; the gradients that
- * both passes send into the image tower are added and sent back once. This
- * is exact, not an approximation: dropout masks are named, so the second pass
- * draws the same ones, and batch norm's statistics are those of the one
- * image pass.
+ *     method   objective                                            file
+ *     fgm      L(x) + weight L(x + delta)                           adv_fgm.h
+ *     pgd      the same, delta by k - 1 ascents                     adv_pgd.h
+ *     freelb   mean of L over k passes                              adv_freelb.h
+ *     villa    L(x) + weight mean(L + kl KL), each target alone     adv_villa.h
+ *     smart    L(x) + weight KL                                     adv_smart.h
+ *     free     L(x + delta), an update in each replay               adv_free.h
+ *     noise    fgm with a random direction: the control             adv_noise.h
  *
- * Defaults: method=fgm, target=text+feat, rel=0.03, norm=l2, weight=1. Relative
- * because word embeddings drawn from N(0, 0.02) have an l2 norm near 1 for a
- * whole caption: the customary eps = 1, made for pre-trained embeddings, would
- * drown them. 0.03 because 0.1 on words keeps a model that starts from random
- * weights on its plateau (docs/training.md has the measurements).
- * Cost: one more pass of the text tower (text), or next to nothing (feat).
+ * k counts all passes through the stages, the clean one included. Stages that
+ * a perturbation does not touch run once, exactly (objective.h): text re-runs the
+ * text tower and the fusion stage, feat and fused the fusion stage, pixel the
+ * image tower and the fusion stage. Passes that only look for a direction leave the parameters' gradients out.
+ * Batch norm: an adversarial pass of the image tower uses its own batch statistics and does not move the running ones.
  *
- * Threads: one caller. Ownership: borrows the stages for one call.
+ * Schedules: @E and @E-F (epochs), every=N (steps), warmup=W (eps grows linearly
+ * from 0 over W epochs or steps from the term's start on).
+ *
+ * Threads: one caller.
  */
 #ifndef TRAINER_REG_ADV_H
 #define TRAINER_REG_ADV_H
 
-#include "trainer/reg/spec.h"
-#include "trainer/reg/stages.h"
-
-struct adversary; /* buffers of the adversarial pass */
-
-/* What a pass did, for metrics. */
-struct adv_report {
-	double loss;             /* L(x + r), without the weight */
-	double text_ratio;       /* mean of ||r|| / ||x|| over captions; 0 where text is no target */
-	double feat_ratio;       /* the same over pictures */
-	double seconds;          /* that the clean pass would not have taken */
-};
-
-MUST_USE int adversary_open(struct adversary **out, const struct model_config *config, const struct model_limits *limits,
-			    struct err *err);
-void adversary_close(struct adversary *adversary); /* NULL is fine */
-
-/* After stages_clean(): adds the parameter gradients of the whole text side and
- * the fusion stage for clean and adversarial pass, and leaves in stages->dv
- * the sum that the image tower is to send back. */
-void adversary_run(struct adversary *adversary, const struct reg_adv *spec, struct stages *stages, struct adv_report *report);
+#include "trainer/reg/work.h"
 
 #endif

@@ -2,5 +2,5 @@
 
 double reg_dropout_probability(const struct reg_spec *spec, uint64_t epoch)
 {
-	return reg_active(spec->dropout.on, spec->dropout.from_epoch, epoch) ? spec->dropout.probability : 0.0;
+	return reg_active(spec->dropout[DROP_FUSION].on, spec->dropout[DROP_FUSION].when, epoch) ? spec->dropout[DROP_FUSION].probability : 0.0;
 }

@@ -44,9 +44,9 @@ void decay_spans_free(struct decay_spans *spans)
 	*spans = (struct decay_spans){ 0 };
 }
 
-static bool active(const struct reg_spec *spec, uint64_t epoch, enum reg_l2_mode mode)
+static bool active(const struct reg_spec *spec, uint64_t epoch, int mode)
 {
-	return reg_active(spec->l2.on, spec->l2.from_epoch, epoch) && spec->l2.mode == mode;
+	return reg_active(spec->l2.on, spec->l2.when, epoch) && spec->l2.mode == mode;
 }
 
 double reg_l2_decoupled(const struct reg_spec *spec, uint64_t epoch)

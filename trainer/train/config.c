@@ -10,6 +10,7 @@
 #include "trainer/kernels/kernels.h"
 #include "trainer/model/encoders.h"
 #include "trainer/model/hf_config.h"
+#include "trainer/reg/objective.h"
 #include "trainer/train/pairs.h"
 
 enum { CONFIG_PATH_BYTES = 4096 };
@@ -195,6 +196,14 @@ static int check_freeze(const struct run_config *c, const struct run_plan *plan,
 	if (plan->freeze_text && plan->reg.adv.on && (plan->reg.adv.targets & ADV_TEXT))
 		return err_set(err, ERR_USAGE, "--reg %s: a frozen text tower is not run in training, so word embeddings (target=text) cannot "
 			       "be perturbed; use adv:target=feat, or freeze the image tower alone", c->reg);
+	if (plan->freeze_image && plan->reg.adv.on && (plan->reg.adv.targets & ADV_PIXEL))
+		return err_set(err, ERR_USAGE, "--reg %s: a frozen image tower is not run in training, so pictures (target=pixel) cannot be "
+			       "perturbed; use adv:target=feat, or freeze the text tower alone", c->reg);
+	if (plan->freeze_text && (plan->reg.dropout[DROP_BERT_HIDDEN].on || plan->reg.dropout[DROP_BERT_ATTENTION].on))
+		return err_set(err, ERR_USAGE, "--reg %s: a frozen text tower runs without dropout; dropout:at=text drops its features", c->reg);
+	if (plan->reg.depth.on && !((plan->reg.depth.places & DEPTH_IMAGE && !plan->freeze_image) ||
+				    (plan->reg.depth.places & DEPTH_TEXT && !plan->freeze_text)))
+		return err_set(err, ERR_USAGE, "--reg %s: frozen towers drop no branches", c->reg);
 	return 0;
 }
 
@@ -213,6 +222,18 @@ static int check_numbers(const struct run_config *c, struct err *err)
 	return 0;
 }
 
+static int check_reg(const struct run_config *c, const struct run_plan *plan, struct err *err)
+{
+	const struct reg_spec *reg = &plan->reg;
+
+	if (reg->adv.on && reg->adv.method == ADV_FREE && c->accumulate > 1)
+		return err_set(err, ERR_USAGE, "--reg %s: method=free updates the weights after every replay of a batch, so it needs "
+			       "--accumulate 1", c->reg);
+	if (reg->early.on && strcmp(c->val_split, "none") == 0)
+		return err_set(err, ERR_USAGE, "--reg %s: early stopping needs a validation; name a split with --val-split", c->reg);
+	return objective_check(reg, plan->task, err);
+}
+
 int run_config_resolve(struct run_config *c, struct run_plan *plan, struct err *err)
 {
 	int code;
@@ -229,10 +250,7 @@ int run_config_resolve(struct run_config *c, struct run_plan *plan, struct err *
 	    (code = optimizer_kind_parse(&plan->optimizer, c->optimizer, err)) != 0 ||
 	    (code = parse_negatives(c, plan->task, &plan->negatives, err)) != 0)
 		return code;
-	if (plan->task == TASK_CONTRAST && plan->reg.dropout.on)
-		return err_set(err, ERR_USAGE, "--reg %s: dropout sits in front of the fusion layer, which --task contrast does not have; "
-			       "--bert-dropout is the text tower's own", c->reg);
-	if ((code = parse_freeze(c, plan, err)) != 0 || (code = check_freeze(c, plan, err)) != 0)
+	if ((code = check_reg(c, plan, err)) != 0 || (code = parse_freeze(c, plan, err)) != 0 || (code = check_freeze(c, plan, err)) != 0)
 		return code;
 	return check_numbers(c, err);
 }

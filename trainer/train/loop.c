@@ -10,6 +10,7 @@
 #include "trainer/kernels/profile.h"
 #include "trainer/reg/dropout.h"
 #include "trainer/train/clip.h"
+#include "trainer/reg/early.h"
 #include "trainer/train/session.h"
 
 /* Beside the checkpoints at the end of epochs: so much work at most is lost to a SIGKILL. */
@@ -18,11 +19,14 @@ static const double checkpoint_seconds = 300;
 static const double quick_checkpoint_seconds = 20;
 static const double daemon_wait_seconds = 600; /* as streams do by default */
 
+enum { BOARD_MAX = 16 };
+
 /* What one optimizer step summed up over its micro-batches. */
 struct step_sums {
 	double loss, accuracy;  /* of batches with something to learn */
 	uint32_t batches, samples;
-	double adv_loss, text_ratio, feat_ratio, adv_seconds;
+	struct objective_report report; /* sums of what the regularizers say */
+	double sam_loss;
 };
 
 static bool cancelled(const struct session *s)
@@ -74,31 +78,6 @@ static double batch_accuracy(struct session *s, const struct model_result *resul
 	return pairs_accuracy(s->pairs, s->correct);
 }
 
-static void learn(struct session *s, uint64_t epoch, struct step_sums *sums)
-{
-	const struct reg_adv *adv = &s->plan.reg.adv;
-	struct stages *stages = &s->stages;
-	struct model_result result;
-
-	stages_clean(stages, MODEL_TRAIN, &result);
-	double accuracy = batch_accuracy(s, &result);
-	if (reg_active(adv->on, adv->from_epoch, epoch)) {
-		struct adv_report report;
-
-		adversary_run(s->adversary, adv, stages, &report);
-		sums->adv_loss += report.loss;
-		sums->text_ratio += report.text_ratio;
-		sums->feat_ratio += report.feat_ratio;
-		sums->adv_seconds += report.seconds;
-	} else {
-		stages_text_backward(stages, stages->dt);
-	}
-	stages_image_backward(stages, stages->dv);
-	sums->loss += result.loss;
-	sums->accuracy += accuracy;
-	sums->batches++;
-}
-
 static int next_batch(struct session *s, const struct batch **out, struct err *err)
 {
 	enum profile_part before = profile_enter(PART_DATA);
@@ -148,9 +127,83 @@ static int take_features(struct session *s, const struct batch *batch, struct er
 	return code;
 }
 
-static int micro_step(struct session *s, uint64_t step, uint64_t epoch, uint64_t micro, uint32_t place, uint32_t places,
+static int diverged(struct session *s, uint64_t step, double lr, struct err *err)
+{
+	s->diverged = true;
+	return err_set(err, ERR_LIMIT,
+		       "step %llu: the loss or its gradient is not finite (lr %g); nothing of this step was kept. Try a lower --lr, "
+		       "a longer --warmup or --clip 1%s",
+		       (unsigned long long)step, lr, s->plan.reg.adv.on ? ", or a smaller eps of adv" : "");
+}
+
+/* Clipping and the optimizer's step on what lies in the gradients; NaN shows in the loss or the norm. */
+static int update_weights(struct session *s, const struct reg_moment *moment, double loss, double *norm, struct err *err)
+{
+	double lr = schedule_lr(&s->schedule, moment->step);
+
+	reg_l2_add_gradient(&s->spans, reg_l2_coupled(&s->plan.reg, moment->epoch), s->params, s->ops);
+	*norm = sqrt(s->ops->sum_squares(s->params->grads, s->params->trained_elements));
+	if (!isfinite(*norm) || !isfinite(loss))
+		return diverged(s, moment->step, lr, err);
+	optimizer_step(s->optimizer, lr, reg_l2_decoupled(&s->plan.reg, moment->epoch), clip_coefficient(*norm, s->config.clip));
+	model_settle(s->model);
+	return 0;
+}
+
+static void add_report(struct step_sums *sums, const struct objective_report *report)
+{
+	struct objective_report *to = &sums->report;
+
+	to->objective += report->objective;
+	to->rdrop_kl += report->rdrop_kl;
+	to->adv_loss += report->adv_loss;
+	to->adv_kl += report->adv_kl;
+	for (int t = 0; t < ADV_TARGETS; t++)
+		to->ratio[t] += report->ratio[t];
+	to->adv_seconds += report->adv_seconds;
+	to->rdrop = report->rdrop;
+	to->adv = report->adv;
+}
+
+/* adv:method=free: the same batch again, after an update of the weights each time. */
+static int replay(struct session *s, const struct reg_moment *moment, struct objective_report *report, struct err *err)
+{
+	double norm;
+	int code;
+
+	for (int i = 1; i < objective_replays(s->objective); i++) {
+		if ((code = update_weights(s, moment, report->adv_loss, &norm, err)) != 0)
+			return code;
+		objective_replay(s->objective, &s->stages, report);
+	}
+	return 0;
+}
+
+static int learn(struct session *s, const struct reg_moment *moment, struct step_sums *sums, struct err *err)
+{
+	struct stages *stages = &s->stages;
+	struct objective_report report;
+	const struct reg_sam *sam = &s->plan.reg.sam;
+	int code;
+
+	if (reg_active(sam->on, sam->when, moment->epoch))
+		sums->sam_loss += sam_run(s->sam, s->objective, stages, MODEL_TRAIN, &report);
+	else
+		objective_run(s->objective, stages, MODEL_TRAIN, &report);
+	double accuracy = batch_accuracy(s, &report.clean);
+	if ((code = replay(s, moment, &report, err)) != 0)
+		return code;
+	add_report(sums, &report);
+	sums->loss += report.clean.loss;
+	sums->accuracy += accuracy;
+	sums->batches++;
+	return 0;
+}
+
+static int micro_step(struct session *s, const struct reg_moment *moment, uint64_t micro, uint32_t place, uint32_t places,
 		      struct step_sums *sums, struct err *err)
 {
+	uint64_t step = moment->step, epoch = moment->epoch;
 	const struct batch *batch;
 	uint32_t first = place * (uint32_t)s->config.batch_size;
 	int code;
@@ -166,12 +219,11 @@ static int micro_step(struct session *s, uint64_t step, uint64_t epoch, uint64_t
 	if (s->pairs->list.count > 0) {
 		set_positions(s, batch, first);
 		fill_stages(s, batch, step, 1.0f / (float)places);
-		if ((code = take_features(s, batch, err)) != 0)
-			return code;
-		learn(s, epoch, sums);
+		if ((code = take_features(s, batch, err)) == 0)
+			code = learn(s, moment, sums, err);
 	}
 	give_back(s);
-	return 0;
+	return code;
 }
 
 /* ---- one optimizer step ---- */
@@ -195,9 +247,9 @@ static void keep_buffers(struct session *s, bool restore)
 	}
 }
 
-static int gradients(struct session *s, uint64_t step, uint64_t epoch, struct step_sums *sums, struct err *err)
+static int gradients(struct session *s, const struct reg_moment *moment, struct step_sums *sums, struct err *err)
 {
-	uint64_t first = step % s->steps_per_epoch * (uint64_t)s->config.accumulate;
+	uint64_t first = moment->step % s->steps_per_epoch * (uint64_t)s->config.accumulate;
 	uint64_t left = s->train.steps - first;
 	uint32_t places = left < (uint64_t)s->config.accumulate ? (uint32_t)left : (uint32_t)s->config.accumulate;
 	struct hash chain = s->progress.chain;
@@ -208,25 +260,34 @@ static int gradients(struct session *s, uint64_t step, uint64_t epoch, struct st
 	if (!s->grads_clear)
 		s->ops->fill(s->params->grads, s->params->trained_elements, 0.0f);
 	s->grads_clear = false;
-	model_set_fusion_dropout(s->model, reg_dropout_probability(&s->plan.reg, epoch));
+	objective_begin(s->objective, s->model, moment);
 	for (uint32_t place = 0; place < places; place++)
-		if ((code = micro_step(s, step, epoch, first + place, place, places, sums, err)) != 0) {
+		if ((code = micro_step(s, moment, first + place, place, places, sums, err)) != 0) {
 			s->progress.chain = chain;
 			if (place > 0)
 				keep_buffers(s, true);
 			return code;
 		}
-	reg_l2_add_gradient(&s->spans, reg_l2_coupled(&s->plan.reg, epoch), s->params, s->ops);
 	return 0;
 }
 
-static int diverged(struct session *s, uint64_t step, double lr, struct err *err)
+static void fill_regularizers(const struct session *s, struct metrics_train *line, const struct objective_report *sums, double batches)
 {
-	s->diverged = true;
-	return err_set(err, ERR_LIMIT,
-		       "step %llu: the loss or its gradient is not finite (lr %g); nothing of this step was kept. Try a lower --lr, "
-		       "a longer --warmup or --clip 1%s",
-		       (unsigned long long)step, lr, s->plan.reg.adv.on ? ", or a smaller eps of adv" : "");
+	const struct reg_spec *reg = &s->plan.reg;
+
+	line->adv = sums->adv;
+	line->adv_kl_on = sums->adv && (reg->adv.method == ADV_VILLA || reg->adv.method == ADV_SMART);
+	line->rdrop = sums->rdrop;
+	line->sam = reg_active(reg->sam.on, reg->sam.when, line->epoch);
+	line->objective_on = sums->adv || sums->rdrop || reg_active(reg->smooth.on, reg->smooth.when, line->epoch) ||
+			     reg_active(reg->mixup.on, reg->mixup.when, line->epoch);
+	line->objective = sums->objective / batches;
+	line->rdrop_kl = sums->rdrop_kl / batches;
+	line->adv_loss = sums->adv_loss / batches;
+	line->adv_kl = sums->adv_kl / batches;
+	line->targets = reg->adv.targets;
+	for (int t = 0; t < ADV_TARGETS; t++)
+		line->ratio[t] = sums->ratio[t] / batches;
 }
 
 static void fill_line(const struct session *s, struct metrics_train *line, const struct step_sums *sums, double seconds,
@@ -240,37 +301,24 @@ static void fill_line(const struct session *s, struct metrics_train *line, const
 	line->pairs_per_s = sums->samples / seconds;
 	line->data_wait_s = waited;
 	line->digest = s->progress.chain;
-	line->adv = reg_active(s->plan.reg.adv.on, s->plan.reg.adv.from_epoch, line->epoch);
-	line->adv_loss = sums->adv_loss / batches;
-	line->delta_over_embedding = sums->text_ratio / batches;
-	line->delta_over_feature = sums->feat_ratio / batches;
+	fill_regularizers(s, line, &sums->report, batches);
+	line->sam_loss = sums->sam_loss / batches;
 	/* What the step took as a multiple of what it would have taken without the adversary. */
-	line->adv_cost = (seconds - waited) / (seconds - waited - sums->adv_seconds);
-}
-
-/* Clips and steps; ERR_LIMIT when loss or gradient is not finite. */
-static int update(struct session *s, struct metrics_train *line, const struct step_sums *sums, struct err *err)
-{
-	line->lr = schedule_lr(&s->schedule, line->step);
-	line->grad_norm = sqrt(s->ops->sum_squares(s->params->grads, s->params->trained_elements));
-	if (!isfinite(line->grad_norm) || !isfinite(sums->loss))
-		return diverged(s, line->step, line->lr, err);
-	optimizer_step(s->optimizer, line->lr, reg_l2_decoupled(&s->plan.reg, line->epoch),
-		       clip_coefficient(line->grad_norm, s->config.clip));
-	model_settle(s->model);
-	s->grads_clear = true;
-	return 0;
+	line->adv_cost = (seconds - waited) / (seconds - waited - sums->report.adv_seconds);
 }
 
 static int compute_step(struct session *s, struct metrics_train *line, struct step_sums *sums, struct err *err)
 {
+	const struct reg_moment moment = { line->step, line->epoch, s->steps_per_epoch };
 	enum profile_part before;
-	int code = gradients(s, line->step, line->epoch, sums, err);
+	int code = gradients(s, &moment, sums, err);
 
 	if (code != 0)
 		return code;
 	before = profile_enter(PART_OPTIMIZER);
-	code = update(s, line, sums, err);
+	line->lr = schedule_lr(&s->schedule, line->step);
+	code = update_weights(s, &moment, sums->loss, &line->grad_norm, err);
+	s->grads_clear = code == 0;
 	profile_leave(before);
 	return code;
 }
@@ -311,6 +359,28 @@ static bool validation_due(const struct session *s)
 	if (done == s->steps_total)
 		return true;
 	return s->config.eval_every > 0 ? done % (uint64_t)s->config.eval_every == 0 : done % s->steps_per_epoch == 0;
+}
+
+bool loop_stopped_early(const struct session *s)
+{
+	const struct checkpoint_progress *p = &s->progress;
+	struct early_place place = {
+		/* A validation that is still due does not count yet. */
+		.done = p->validated || p->step == 0 ? p->step : p->step - 1, .best_step = p->has_best ? p->best_step : 0,
+		.every = s->config.eval_every > 0 ? (uint64_t)s->config.eval_every : s->steps_per_epoch,
+		.steps_per_epoch = s->steps_per_epoch,
+	};
+
+	return p->step < s->steps_total && s->validates && early_stops(&s->plan.reg, &place);
+}
+
+static void announce_stop(const struct session *s)
+{
+	if (loop_stopped_early(s))
+		log_info("early stopping after step %llu of %llu: the last %lld validations were no better than that after step %llu "
+			 "(accuracy %.4f), whose weights are best.safetensors", (unsigned long long)s->progress.step,
+			 (unsigned long long)s->steps_total, (long long)s->plan.reg.early.patience,
+			 (unsigned long long)s->progress.best_step, s->progress.best_accuracy);
 }
 
 /* A daemon that is being started again is waited for, as in the middle of a stream. */
@@ -474,7 +544,7 @@ static void show(struct session *s, const struct metrics_train *line)
 	s->epoch_steps++;
 	if (line->adv) {
 		s->epoch_adv_loss += line->adv_loss;
-		s->epoch_adv_ratio += fmax(line->delta_over_embedding, line->delta_over_feature);
+		s->epoch_adv_ratio += fmax(fmax(line->ratio[0], line->ratio[1]), fmax(line->ratio[2], line->ratio[3]));
 		s->epoch_adv_cost += line->adv_cost;
 	}
 	snprintf(note, sizeof(note), "epoch %llu  loss %.4f  acc %.3f  %.1f pairs/s  wait %.1f%%",
@@ -485,15 +555,27 @@ static void show(struct session *s, const struct metrics_train *line)
 
 static int board_train(struct session *s, const struct metrics_train *m, struct err *err)
 {
-	const struct tensorboard_scalar scalars[] = {
+	struct tensorboard_scalar scalars[BOARD_MAX] = {
 		{ "train/loss", m->loss }, { "train/accuracy", m->accuracy }, { "train/lr", m->lr },
 		{ "train/grad_norm", m->grad_norm }, { "speed/pairs_per_s", m->pairs_per_s }, { "speed/data_wait_s", m->data_wait_s },
-		/* of the adversary, last */
-		{ "adv/loss", m->adv_loss }, { "adv/delta_over_embedding", m->delta_over_embedding },
-		{ "adv/delta_over_feature", m->delta_over_feature }, { "adv/cost", m->adv_cost },
+	};
+	int n = 6;
+	const struct {
+		int on;
+		struct tensorboard_scalar scalar;
+	} more[] = {
+		{ m->objective_on, { "train/objective", m->objective } }, { m->rdrop, { "reg/rdrop_kl", m->rdrop_kl } },
+		{ m->sam, { "reg/sam_loss", m->sam_loss } }, { m->adv, { "adv/loss", m->adv_loss } },
+		{ m->adv_kl_on, { "adv/kl", m->adv_kl } }, { m->adv, { "adv/delta_over_embedding", m->ratio[0] } },
+		{ m->adv, { "adv/delta_over_feature", m->ratio[1] } },
+		{ m->adv && m->targets & ADV_FUSED, { "adv/delta_over_fused", m->ratio[2] } },
+		{ m->adv && m->targets & ADV_PIXEL, { "adv/delta_over_pixel", m->ratio[3] } }, { m->adv, { "adv/cost", m->adv_cost } },
 	};
 
-	return tensorboard_add(s->tensorboard, m->step, scalars, (int)ARRAY_LEN(scalars) - (m->adv ? 0 : 4), err);
+	for (size_t i = 0; i < ARRAY_LEN(more); i++)
+		if (more[i].on)
+			scalars[n++] = more[i].scalar;
+	return tensorboard_add(s->tensorboard, m->step, scalars, n, err);
 }
 
 int loop_run(struct session *s, struct err *err)
@@ -506,10 +588,10 @@ int loop_run(struct session *s, struct err *err)
 	/* A run that was stopped between its last step and the validation that is due. */
 	if (validation_due(s) && (code = after_step(s, err)) != 0)
 		return code;
-	if (s->progress.step < s->steps_total &&
+	if (s->progress.step < s->steps_total && !loop_stopped_early(s) &&
 	    (code = feed_seek(s->feed, s->progress.epoch, in_epoch * (uint64_t)s->config.accumulate, err)) != 0)
 		return code;
-	while (code == 0 && s->progress.step < s->steps_total) {
+	while (code == 0 && s->progress.step < s->steps_total && !loop_stopped_early(s)) {
 		if (cancelled(s))
 			return err_set(err, ERR_CANCELLED, "stopped");
 		if ((code = loop_step(s, &line, err)) != 0 || (code = metrics_add_train(s->metrics, &line, err)) != 0 ||
@@ -518,5 +600,7 @@ int loop_run(struct session *s, struct err *err)
 		show(s, &line);
 		code = after_step(s, err);
 	}
+	if (code == 0)
+		announce_stop(s);
 	return code;
 }

@@ -179,6 +179,32 @@ static int write_line(struct metrics *metrics, struct err *err)
 	return 0;
 }
 
+static int add_regularizers(struct buf *line, const struct metrics_train *m, struct err *err)
+{
+	const struct {
+		int on;
+		const char *name;
+		double value;
+	} fields[] = {
+		{ m->objective_on, "objective", m->objective },
+		{ m->rdrop, "rdrop_kl", m->rdrop_kl },
+		{ m->sam, "sam_loss", m->sam_loss },
+		{ m->adv, "adv_loss", m->adv_loss },
+		{ m->adv_kl_on, "adv_kl", m->adv_kl },
+		{ m->adv, "delta_over_embedding", m->ratio[0] },
+		{ m->adv, "delta_over_feature", m->ratio[1] },
+		{ m->adv && m->targets & 4, "delta_over_fused", m->ratio[2] },
+		{ m->adv && m->targets & 8, "delta_over_pixel", m->ratio[3] },
+		{ m->adv, "adv_cost", m->adv_cost },
+	};
+	int code = 0;
+
+	for (size_t i = 0; code == 0 && i < ARRAY_LEN(fields); i++)
+		if (fields[i].on)
+			code = add_real(line, fields[i].name, fields[i].value, err);
+	return code;
+}
+
 int metrics_add_train(struct metrics *metrics, const struct metrics_train *m, struct err *err)
 {
 	struct buf *line = &metrics->line;
@@ -193,10 +219,7 @@ int metrics_add_train(struct metrics *metrics, const struct metrics_train *m, st
 	    (code = add_real(line, "grad_norm", m->grad_norm, err)) != 0 ||
 	    (code = buf_printf(line, err, ", \"samples\": %u", m->samples)) != 0)
 		return code;
-	if (m->adv && ((code = add_real(line, "adv_loss", m->adv_loss, err)) != 0 ||
-		       (code = add_real(line, "delta_over_embedding", m->delta_over_embedding, err)) != 0 ||
-		       (code = add_real(line, "delta_over_feature", m->delta_over_feature, err)) != 0 ||
-		       (code = add_real(line, "adv_cost", m->adv_cost, err)) != 0))
+	if ((code = add_regularizers(line, m, err)) != 0)
 		return code;
 	code = add_digest(line, &m->digest, err);
 	return code != 0 ? code : write_line(metrics, err);

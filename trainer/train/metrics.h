@@ -21,9 +21,13 @@ struct metrics_train {
 	double loss, accuracy, pairs_per_s, data_wait_s;
 	double lr, grad_norm;
 	uint32_t samples;
-	/* adversary; written when adv is set */
-	int adv;
-	double adv_loss, delta_over_embedding, delta_over_feature, adv_cost;
+	/* regularizers; each group is written where its flag is set */
+	int objective_on, rdrop, sam, adv, adv_kl_on;
+	unsigned targets;   /* of adv */
+	double objective;   /* what is minimized, without l2 */
+	double rdrop_kl, sam_loss;
+	double adv_loss, adv_kl, adv_cost;
+	double ratio[4];    /* ||delta|| / ||x||: text, feat, fused, pixel; the last two only where they are targets */
 	struct hash digest; /* of the chain up to and including this step */
 };
 

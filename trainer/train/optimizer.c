@@ -24,6 +24,12 @@ struct optimizer {
 	float *moments[MOMENTS_MAX]; /* (trained_elements) each */
 	char *moment_text;           /* names for files: (moment_count * params->count) of MOMENT_NAME_BYTES */
 	uint64_t steps;              /* taken */
+	struct extra {
+		const char *name;
+		float *data;
+		int64_t shape[2];
+	} extras[OPTIMIZER_EXTRAS_MAX];
+	int extra_count;
 };
 
 int optimizer_kind_parse(enum optimizer_kind *out, const char *name, struct err *err)
@@ -144,6 +150,17 @@ uint64_t optimizer_steps(const struct optimizer *optimizer)
 	return optimizer->steps;
 }
 
+void optimizer_attach(struct optimizer *optimizer, const char *name, float *data, int64_t rows, int64_t width)
+{
+	CHECK(optimizer->extra_count < OPTIMIZER_EXTRAS_MAX);
+	optimizer->extras[optimizer->extra_count++] = (struct extra){ name, data, { rows, width } };
+}
+
+void optimizer_set_steps(struct optimizer *optimizer, uint64_t steps)
+{
+	optimizer->steps = steps;
+}
+
 static bool has_moments(const struct param *param)
 {
 	return param->grad != NULL && param->count > 0;
@@ -153,7 +170,7 @@ int optimizer_views(const struct optimizer *optimizer, struct tensor_view **out,
 {
 	const struct params *params = optimizer->params;
 	size_t most = (size_t)optimizer->moment_count * (size_t)params->count;
-	struct tensor_view *views = mem_array(most + 1, sizeof(*views));
+	struct tensor_view *views = mem_array(most + OPTIMIZER_EXTRAS_MAX, sizeof(*views));
 	int n = 0;
 
 	*out = NULL;
@@ -175,6 +192,13 @@ int optimizer_views(const struct optimizer *optimizer, struct tensor_view **out,
 			view->bytes = param->count * sizeof(float);
 			n++;
 		}
+	for (int i = 0; i < optimizer->extra_count; i++) {
+		const struct extra *extra = &optimizer->extras[i];
+
+		views[n++] = (struct tensor_view){ .name = extra->name, .dtype = TENSOR_F32, .rank = 2,
+						   .shape = { extra->shape[0], extra->shape[1] }, .data = extra->data,
+						   .bytes = (size_t)extra->shape[0] * (size_t)extra->shape[1] * sizeof(float) };
+	}
 	*out = views;
 	*count = n;
 	return 0;
@@ -194,13 +218,33 @@ static int check_moment(const struct tensorfile *file, const char *name, const s
 	return 0;
 }
 
+static int restore_extras(struct optimizer *optimizer, const struct tensorfile *file, bool apply, struct err *err)
+{
+	int code = 0;
+
+	for (int i = 0; i < optimizer->extra_count && code == 0; i++) {
+		const struct extra *extra = &optimizer->extras[i];
+		const struct tensor_view *view = tensorfile_find(file, extra->name);
+
+		if (view == NULL || view->dtype != TENSOR_F32 || view->rank != 2 || view->shape[0] != extra->shape[0] ||
+		    view->shape[1] != extra->shape[1])
+			return err_set(err, ERR_MISMATCH, "%s: lacks the tensor %s, or has it in another shape", tensorfile_path(file),
+				       extra->name);
+		if (apply)
+			code = tensor_to_f32(view, extra->data, err);
+	}
+	return code;
+}
+
 int optimizer_restore(struct optimizer *optimizer, const struct tensorfile *file, uint64_t steps, struct err *err)
 {
 	const struct params *params = optimizer->params;
 	int code;
 
 	/* All is checked before anything is overwritten. */
-	for (int apply = 0; apply < 2; apply++)
+	for (int apply = 0; apply < 2; apply++) {
+		if ((code = restore_extras(optimizer, file, apply, err)) != 0)
+			return code;
 		for (int k = 0; k < optimizer->moment_count; k++)
 			for (int i = 0; i < params->count; i++) {
 				const struct param *param = &params->all[i];
@@ -214,6 +258,7 @@ int optimizer_restore(struct optimizer *optimizer, const struct tensorfile *file
 								   optimizer->moments[k] + param->at, err)) != 0)
 					return code;
 			}
+	}
 	optimizer->steps = steps;
 	return 0;
 }

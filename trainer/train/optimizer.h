@@ -37,6 +37,11 @@ MUST_USE int optimizer_open(struct optimizer **out, const struct optimizer_confi
 void optimizer_close(struct optimizer *optimizer); /* NULL is fine */
 /* One step with the gradients in params, each multiplied by grad_scale first; they are zero afterwards. */
 void optimizer_step(struct optimizer *optimizer, double lr, double decay, float grad_scale);
+/* More float32 state of the run, (rows, width), that belongs into checkpoints beside the moments. name and data are borrowed. */
+enum { OPTIMIZER_EXTRAS_MAX = 8 };
+void optimizer_attach(struct optimizer *optimizer, const char *name, float *data, int64_t rows, int64_t width);
+/* Updates taken, where a run's step is more than one. */
+void optimizer_set_steps(struct optimizer *optimizer, uint64_t steps);
 size_t optimizer_state_bytes(const struct optimizer *optimizer);
 
 /* Moments of every trained parameter for writing: *out has *count views that

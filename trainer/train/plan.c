@@ -70,7 +70,23 @@ static double token_madds(const struct bert_config *config, double caption_token
 	return config->layers * (4 * width * width + 2 * width * config->inner + 2 * caption_tokens * width);
 }
 
-/* Forward once, backward twice as much; the adversary's text pass counts as another of both. */
+/* Passes of a stage behind the clean one, each counted as forward and backward. */
+static double more_passes(const struct reg_spec *reg, unsigned through)
+{
+	const struct reg_adv *adv = &reg->adv;
+	bool single = adv->method == ADV_FGM || adv->method == ADV_NOISE;
+	double passes = 0;
+
+	if (adv->on && adv->method == ADV_FREE)
+		passes = (double)adv->k - 1;
+	else if (adv->on && (through == 0 || adv->targets & through))
+		passes = single ? 1 : (double)adv->k - 1;
+	if (reg->rdrop.on && through != ADV_PIXEL)
+		passes += 1;
+	return passes;
+}
+
+/* Forward once, backward twice as much. */
 static double step_flops(const struct session *s, double tokens)
 {
 	const struct model_config *config = &s->model_config;
@@ -78,9 +94,11 @@ static double step_flops(const struct session *s, double tokens)
 	double pairs = (double)pairs_most(s->plan.task, (int)s->config.batch_size, s->plan.negatives);
 	double text = tokens * token_madds(&config->text, tokens / batch) + batch * config->text.width * features;
 	double fusion = pairs * (2 * features * features + features * config->classes);
-	double adv = s->plan.reg.adv.on ? fusion + (s->plan.reg.adv.targets & ADV_TEXT ? text : 0) : 0;
+	double image = batch * picture_madds(&config->image), sum;
+	const struct reg_spec *reg = &s->plan.reg;
 
-	return 2 * 3 * (batch * picture_madds(&config->image) + text + fusion + adv) * (double)s->config.accumulate;
+	sum = image * (1 + more_passes(reg, ADV_PIXEL)) + text * (1 + more_passes(reg, ADV_TEXT)) + fusion * (1 + more_passes(reg, 0));
+	return 2 * 3 * sum * (reg->sam.on ? 2 : 1) * (double)s->config.accumulate;
 }
 
 static double mebibytes(size_t bytes)

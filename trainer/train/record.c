@@ -106,6 +106,8 @@ static int add_result(const struct session *s, struct buf *out, struct err *err)
 	if (p->has_best && ((code = add_score(out, "best", p->best_accuracy, p->best_loss, err)) != 0 ||
 			    (code = buf_printf(out, err, ", \"steps\": %" PRIu64 "}", p->best_step)) != 0))
 		return code;
+	if (s->plan.reg.early.on && (code = buf_printf(out, err, ", \"stopped_early\": %s", loop_stopped_early(s) ? "true" : "false")) != 0)
+		return code;
 	if (s->outcome.measured && (code = add_final(s, out, err)) != 0)
 		return code;
 	return buf_add_text(out, "}", err);

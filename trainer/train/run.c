@@ -239,6 +239,9 @@ static int open_val(struct session *s, struct err *err)
 	if (code == 0 && feed_info(feed)->caption_count == 0)
 		code = err_set(err, ERR_NOTFOUND, "the split %s of %s is empty", s->config.val_split, s->config.data);
 	if (code == ERR_NOTFOUND && s->plan.validate_default) {
+		if (s->plan.reg.early.on)
+			return err_set(err, ERR_USAGE, "data set %s has no val split, and early stopping needs a validation; name one with "
+				       "--val-split", s->config.data);
 		log_warn("data set %s has no val split: training without validation (--val-split names another)", s->config.data);
 		s->config.val_split = "none";
 		code = 0;
@@ -394,6 +397,16 @@ static int open_buffers(struct session *s, struct err *err)
 	return 0;
 }
 
+/* What regularizers carry from step to step lies in checkpoints beside the optimizer's moments. */
+static void attach_states(struct session *s)
+{
+	struct objective_state states[ADV_TARGETS];
+	int count = objective_states(s->objective, states);
+
+	for (int i = 0; i < count; i++)
+		optimizer_attach(s->optimizer, states[i].name, states[i].data, states[i].rows, states[i].width);
+}
+
 static int open_model(struct session *s, struct err *err)
 {
 	struct optimizer_config optimizer = { .kind = s->plan.optimizer, .momentum = s->config.momentum };
@@ -413,6 +426,7 @@ static int open_model(struct session *s, struct err *err)
 	s->limits = (struct model_limits){ .pictures = batch, .captions = batch, .tokens = batch * (int)s->config.max_len,
 					   .tokens_per_caption = (int)s->config.max_len, .pairs = (int)pairs, .training = true };
 	validator_limits(&s->limits, (uint32_t)batch, (uint32_t)s->config.max_len);
+	s->limits.fused_rows = objective_fused_rows(&s->plan.reg, &s->limits);
 	s->ops = kernels_fast()->vector;
 	if ((code = model_open(&s->model, &s->model_config, &s->limits, err)) != 0)
 		return code;
@@ -422,10 +436,12 @@ static int open_model(struct session *s, struct err *err)
 	    (code = pairs_open(&s->pairs, s->plan.task, batch, s->plan.negatives, err)) != 0 ||
 	    (code = decay_spans_init(&s->spans, s->params, s->plan.reg.l2.all, err)) != 0 ||
 	    (code = optimizer_open(&s->optimizer, &optimizer, s->params, &s->spans, s->ops, err)) != 0 ||
-	    (s->plan.reg.adv.on && (code = adversary_open(&s->adversary, &s->model_config, &s->limits, err)) != 0) ||
+	    (code = objective_open(&s->objective, &s->plan.reg, &s->model_config, &s->limits, err)) != 0 ||
+	    (s->plan.reg.sam.on && (code = sam_open(&s->sam, &s->plan.reg.sam, s->params, s->config.accumulate > 1, err)) != 0) ||
 	    (s->validates && (code = validator_open(&s->validator, s->model, &s->limits, s->ops, s->val.pictures, s->val.captions,
 						    (uint32_t)batch, err)) != 0))
 		return code;
+	attach_states(s);
 	return open_buffers(s, err);
 }
 
@@ -505,7 +521,7 @@ static int check_same_data(const struct session *s, struct err *err)
 
 static bool is_complete(const struct session *s)
 {
-	return s->progress.step >= s->steps_total && (s->progress.validated || !s->validates);
+	return (s->progress.step >= s->steps_total || loop_stopped_early(s)) && (s->progress.validated || !s->validates);
 }
 
 static int restore(struct session *s, struct err *err)
@@ -519,6 +535,7 @@ static int restore(struct session *s, struct err *err)
 		return code;
 	if (!found)
 		return 0;
+	optimizer_set_steps(s->optimizer, objective_updates(&s->plan.reg, s->progress.step, s->steps_per_epoch));
 	if (!s->progress.has_init) {
 		s->progress.has_init = fresh.has_init;
 		s->progress.init = fresh.init;
@@ -527,8 +544,8 @@ static int restore(struct session *s, struct err *err)
 	s->written_step = s->progress.step;
 	s->written_validated = s->progress.validated;
 	if (is_complete(s))
-		log_info("the run in %s is complete: all of its %llu steps are done, nothing is left to do", s->dir,
-			 (unsigned long long)s->steps_total);
+		log_info("the run in %s is complete: %s %llu steps are done, nothing is left to do", s->dir,
+			 loop_stopped_early(s) ? "it stopped early," : "all of its", (unsigned long long)s->progress.step);
 	else
 		log_info("going on at step %llu of %llu (epoch %llu)", (unsigned long long)s->progress.step,
 			 (unsigned long long)s->steps_total, (unsigned long long)s->progress.epoch);
@@ -603,6 +620,7 @@ static void fill_result(const struct session *s, struct run_result *result)
 		.steps = p->step, .epochs = p->step / s->steps_per_epoch, .train_seconds = p->train_seconds,
 		.has_val = p->has_val, .accuracy = p->val_accuracy, .loss = p->val_loss, .has_best = p->has_best,
 		.best_accuracy = p->best_accuracy, .best_loss = p->best_loss, .best_step = p->best_step,
+		.early = s->plan.reg.early.on, .stopped_early = loop_stopped_early(s),
 	};
 	snprintf(result->dir, sizeof(result->dir), "%s", s->dir);
 }
@@ -613,6 +631,21 @@ static int profile_write(const struct session *s, struct err *err)
 
 	snprintf(path, sizeof(path), "%s/profile.json", s->dir);
 	return profile_report(s, path, err);
+}
+
+/* The result of a run with early stopping is the best validation's. */
+static int use_best(struct session *s, struct err *err)
+{
+	char path[SESSION_PATH_BYTES + 32];
+	struct weights_report report = { 0 };
+	int code;
+
+	if (!s->plan.reg.early.on || !s->progress.has_best || s->progress.best_step == s->progress.step)
+		return 0;
+	snprintf(path, sizeof(path), "%s/best.safetensors", s->dir);
+	code = weights_load(s->params, path, WEIGHTS_STATE, &report, err);
+	weights_report_free(&report);
+	return code;
 }
 
 static int train(struct session *s, struct run_result *result, struct err *err)
@@ -633,7 +666,7 @@ static int train(struct session *s, struct run_result *result, struct err *err)
 	progress_end(&s->bar, s->progress.step, NULL);
 	if (code == 0)
 		code = loop_checkpoint(s, err);
-	if (code == 0 && s->options->predictions)
+	if (code == 0 && s->options->predictions && (code = use_best(s, err)) == 0)
 		code = outcome_measure(s, err);
 	if (s->options->profile && profile_write(s, &second) != 0)
 		log_warn("%s", second.message);
@@ -654,7 +687,8 @@ static void session_close(struct session *s)
 	source_close(s->train_source);
 	source_close(s->val_source);
 	encoder_close(s->encoder);
-	adversary_close(s->adversary);
+	objective_close(s->objective);
+	sam_close(s->sam);
 	optimizer_close(s->optimizer);
 	decay_spans_free(&s->spans);
 	pairs_close(s->pairs);

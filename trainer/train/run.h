@@ -38,6 +38,7 @@ struct run_result {
 	double accuracy, loss;            /* of the last validation */
 	double best_accuracy, best_loss;
 	uint64_t best_step;
+	bool early, stopped_early;        /* early stopping: the result is the best; the run ended before its last step */
 };
 
 /* Trains to the end. ERR_CANCELLED: stopped on request after writing a checkpoint. */

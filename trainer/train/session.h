@@ -10,7 +10,8 @@
 #include "shared/base/progress.h"
 #include "trainer/client/feed.h"
 #include "trainer/io/tensorboard.h"
-#include "trainer/reg/adv.h"
+#include "trainer/reg/objective.h"
+#include "trainer/reg/sam.h"
 #include "trainer/train/best.h"
 #include "trainer/train/checkpoint.h"
 #include "trainer/train/metrics.h"
@@ -61,7 +62,8 @@ struct session {
 	struct params *params; /* the model's */
 	const struct vector_ops *ops;
 	struct stages stages;
-	struct adversary *adversary; /* NULL without adv */
+	struct objective *objective;
+	struct sam *sam;       /* NULL without sam */
 	struct pairs *pairs;
 	struct decay_spans spans;
 	struct optimizer *optimizer;
@@ -101,6 +103,8 @@ struct session {
 
 /* loop.c: from progress.step to the end. */
 MUST_USE int loop_run(struct session *s, struct err *err);
+/* Whether early stopping ends the run here. */
+bool loop_stopped_early(const struct session *s);
 /* One optimizer step on the batches that come next; feed_seek() first. Fills
  * the line for metrics.jsonl and moves progress on. */
 MUST_USE int loop_step(struct session *s, struct metrics_train *line, struct err *err);

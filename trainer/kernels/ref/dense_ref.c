@@ -138,6 +138,8 @@ static void norm_row_backward(float *dx, float *dgamma, float *dbeta, const floa
 
 		mean_g += g / width;
 		mean_gx += g * unit / width;
+		if (dgamma == NULL)
+			continue;
 		dgamma[i] += (float)(dy[i] * unit);
 		dbeta[i] += dy[i];
 	}
@@ -159,7 +161,7 @@ static void residual_norm(float *y, float *sum, float *mean, float *rstd, const 
 			for (int i = 0; i < width; i++) {
 				float inner = bias == NULL ? s[i] : s[i] + bias[i];
 
-				inner *= group_factor(drop, g, (uint32_t)k, (uint32_t)i);
+				inner *= group_factor(drop, g, (uint32_t)k, (uint32_t)i) * dropout_branch(drop, g);
 				s[i] = residual == NULL ? inner : inner + residual[(size_t)row * width + i];
 			}
 			norm_row(y + (size_t)row * width, &mean[row], &rstd[row], s, &norm, width);
@@ -178,7 +180,7 @@ static void residual_norm_backward(float *dsum, float *dinner, float *dgamma, fl
 
 			norm_row_backward(dsum + at, dgamma, dbeta, dy + at, sum + at, mean[row], rstd[row], &norm, width);
 			for (int i = 0; i < width; i++) {
-				float inner = dsum[at + i] * group_factor(drop, g, (uint32_t)k, (uint32_t)i);
+				float inner = dsum[at + i] * (group_factor(drop, g, (uint32_t)k, (uint32_t)i) * dropout_branch(drop, g));
 
 				if (dinner != NULL)
 					dinner[at + i] = inner;
@@ -217,7 +219,7 @@ static void embed_norm_backward(float *dsum, float *dposition, float *dtype, flo
 			for (int i = 0; i < width; i++)
 				dy[at + i] *= group_factor(drop, g, k, (uint32_t)i);
 			norm_row_backward(dsum + at, dgamma, dbeta, dy + at, sum + at, mean[row], rstd[row], &norm, width);
-			for (int i = 0; i < width; i++) {
+			for (int i = 0; dposition != NULL && i < width; i++) {
 				dposition[(size_t)k * width + i] += dsum[at + i];
 				dtype[i] += dsum[at + i];
 			}

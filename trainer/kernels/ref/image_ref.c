@@ -263,7 +263,7 @@ static void ref_bn_add_relu_sums(struct bn *bn, const void *x_at, struct bn *sho
 
 			if (out[place] <= 0)
 				g[place] = 0;
-			add_to_sums(bn, g[place], x[place], c);
+			add_to_sums(bn, bn->factor * g[place], x[place], c);
 			if (shortcut_bn != NULL)
 				add_to_sums(shortcut_bn, g[place], shortcut[place], c);
 		}
@@ -395,6 +395,7 @@ const struct image_ops *image_ops_reference(void)
 		.bn_stats = ref_bn_stats,
 		.bn_stats_end = bn_stats_end,
 		.bn_use_running = bn_use_running,
+		.bn_branch = bn_branch,
 		.bn_relu = ref_bn_relu,
 		.bn_add_relu = ref_bn_add_relu,
 		.bn_relu_pool = ref_bn_relu_pool,
