@@ -142,14 +142,14 @@ static int read_numbers(struct report_run *run, struct err *err)
 	} reals[] = {
 		{ "accuracy", &run->accuracy }, { "loss", &run->loss }, { "ece", &run->ece }, { "train_accuracy", &run->train_accuracy },
 		{ "train_loss", &run->train_loss }, { "best_accuracy", &run->best_accuracy }, { "train_seconds", &run->train_seconds },
-		{ "cost", &run->cost }, { "step_seconds", &run->step_seconds }, { "train_pictures", &run->train_pictures }, { "delta_over_embedding",
+		{ "cost", &run->cost }, { "epochs", &run->epochs }, { "step_seconds", &run->step_seconds }, { "train_pictures", &run->train_pictures }, { "delta_over_embedding",
 				&run->delta_over_embedding },
 		{ "delta_over_feature", &run->delta_over_feature }, { "adv_loss", &run->adv_loss },
 	};
 	const struct {
 		const char *key;
 		int64_t *to;
-	} counts[] = { { "steps", &run->steps }, { "epochs", &run->epochs }, { "best_epoch", &run->best_epoch }, { "pairs", &run->pair_count },
+	} counts[] = { { "steps", &run->steps }, { "best_epoch", &run->best_epoch }, { "pairs", &run->pair_count },
 		       { "pictures", &run->pictures } };
 	const struct {
 		const char *key;

@@ -50,7 +50,8 @@ struct report_run {
 	struct tree result;
 	double accuracy, loss, ece, train_accuracy, train_loss, best_accuracy, train_seconds, cost;
 	double step_seconds, train_pictures, delta_over_embedding, delta_over_feature, adv_loss;
-	int64_t steps, epochs, best_epoch, pair_count, pictures;
+	double epochs; /* not a whole number where runs have equal time */
+	int64_t steps, best_epoch, pair_count, pictures;
 	const char *digest, *val_digest, *init_digest, *pairs_digest;
 	bool finite;                 /* accuracy is a number from 0 to 1: the run takes part in comparisons */
 	struct report_pairs *pairs;  /* NULL: no predictions.csv, or of other pairs than the first arm's */

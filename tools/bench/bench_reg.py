@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""What an adversary costs, as a multiple of a clean step.
+
+    tools/bench/bench_reg.py [--out FILE.md] [--preset full|small] [--steps N] [--only NAME ...] [--threads N]
+
+One run for each method, in which every other step is adversarial (`every=2`): the multiple is the median time of those
+steps over that of the clean steps between them, waiting for data left out. So both are measured in the same run, on the
+same machine in the same minute, on captions as they are (tiny_coco for full, rsicd for small). In brackets the run's own
+figure, adv_cost, which subtracts what the adversary took from each step. k counts all passes, the clean one included.
+"""
+import argparse
+import json
+import pathlib
+import statistics
+import tempfile
+
+from bench_step import SHAPES, add_data
+from common import Table
+from harness import Daemon, run_ok
+
+SKIPPED_STEPS = 2
+LIMITS = {"freelb, text, k=3": 1.5, "freelb, fused, k=3": 1.1, "freelb, feat, k=3": 1.1}
+SPECS = {
+    "freelb, text, k=3": "adv:method=freelb,target=text,k=3",
+    "freelb, fused, k=3": "adv:method=freelb,target=fused,k=3",
+    "freelb, feat, k=3": "adv:method=freelb,target=feat,k=3",
+    "fgm, text": "adv:method=fgm,target=text",
+    "fgm, text+feat": "adv:method=fgm,target=text+feat",
+    "noise, text+feat": "noise:target=text+feat",
+    "pgd, text, k=3": "adv:method=pgd,target=text,k=3",
+    "smart, text, k=3": "adv:method=smart,target=text,k=3",
+    "villa, text+feat, k=3": "adv:method=villa,target=text+feat,k=3",
+    "fgm, pixel": "adv:method=fgm,target=pixel",
+    "pgd, pixel, k=3": "adv:method=pgd,target=pixel,k=3",
+    "free, text, k=3": "adv:method=free,target=text,k=3",
+}
+
+
+def measure(daemon, preset, spec, steps, folder, threads):
+    """(multiple, the run's own figure)"""
+    run_ok("trainer", "--data", "bench", "--reg", spec + ",every=2", "--preset", preset, "--batch-size", SHAPES[preset][0], "--steps", steps,
+           "--val-split", "none", "--out", folder, *(["--threads", threads] if threads else []), *daemon.at(), timeout=1800)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()][SKIPPED_STEPS:]
+    seconds = [(line["samples"] / line["pairs_per_s"] - line["data_wait_s"], line.get("adv_cost")) for line in lines]
+    clean = statistics.median(time for time, own in seconds if own is None)
+    adversarial = statistics.median(time for time, own in seconds if own is not None)
+    return adversarial / clean, statistics.median(own for _, own in seconds if own is not None)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--preset", choices=["full", "small"], default="full")
+    parser.add_argument("--steps", type=int, default=10, help="of each run")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--only", action="append", choices=list(SPECS), help="some of them")
+    options = parser.parse_args()
+    table = Table(f"An adversarial step as a multiple of a clean one, {options.preset}, fp32")
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = pathlib.Path(name)
+        with Daemon() as daemon:
+            data = add_data(daemon, options.preset, folder)
+            batch, size, _ = SHAPES[options.preset]
+            for i, what in enumerate(options.only or SPECS):
+                multiple, own = measure(daemon, options.preset, SPECS[what], max(options.steps, SKIPPED_STEPS + 4), folder / f"run-{i}",
+                                        options.threads)
+                limit = f", at most {LIMITS[what]} allowed" if what in LIMITS and options.preset == "full" else ""
+                print(f"{what}: {multiple:.2f} (adv_cost {own:.2f}{limit})", flush=True)
+                table.add(f"{what}; {data} at {size} px, batch {batch}", multiple, "x a clean step", f"adv_cost {own:.2f}")
+    if options.out:
+        options.out.write_text(table.markdown())
+
+
+if __name__ == "__main__":
+    main()
