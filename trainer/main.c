@@ -16,6 +16,8 @@ static int run_verb(int argc, char *argv[], struct err *err)
 		return eval_command(argc - 2, argv + 2, err);
 	if (strcmp(verb, "study") == 0)
 		return study_command(argc - 2, argv + 2, err);
+	if (strcmp(verb, "robust") == 0)
+		return robust_command(argc - 2, argv + 2, err);
 	if (strcmp(verb, "report") == 0)
 		return report_command(argc - 2, argv + 2, err);
 	if (strcmp(verb, "probe") == 0)
@@ -23,9 +25,9 @@ static int run_verb(int argc, char *argv[], struct err *err)
 	if (strcmp(verb, "reg") == 0)
 		return reg_command(argc - 2, argv + 2, err);
 	if (argc < 2)
-		return err_set(err, ERR_USAGE, "nothing to do; trainer --help says how to train, study, report, eval and probe");
+		return err_set(err, ERR_USAGE, "nothing to do; trainer --help says how to train, study, robust, report, eval, probe and reg");
 	if (verb[0] != '-' && verb[0] != '\0')
-		return err_set(err, ERR_USAGE, "'%s' is no verb; trainer --data NAME trains, the verbs are study, report, eval, probe and reg", verb);
+		return err_set(err, ERR_USAGE, "'%s' is no verb; trainer --data NAME trains, the verbs are study, robust, report, eval, probe and reg", verb);
 	return train_command(argc - 1, argv + 1, err);
 }
 

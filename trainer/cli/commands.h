@@ -13,6 +13,7 @@ MUST_USE int train_command(int argc, char *const argv[], struct err *err);
 /* Lists every regularizer, option and default. */
 MUST_USE int reg_command(int argc, char *const argv[], struct err *err);
 MUST_USE int eval_command(int argc, char *const argv[], struct err *err);
+MUST_USE int robust_command(int argc, char *const argv[], struct err *err);
 MUST_USE int study_command(int argc, char *const argv[], struct err *err);
 MUST_USE int report_command(int argc, char *const argv[], struct err *err);
 

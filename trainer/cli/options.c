@@ -20,7 +20,8 @@ static const char description[] =
 	"PyTorch loads with strict=True), checkpoints/ and tensorboard/. Ctrl-C writes a checkpoint and ends; --resume goes on "
 	"as if nothing had happened.\n"
 	"\n"
-	"Other verbs: trainer study --help (compare regularizers), trainer report --help (what a study found), trainer eval --help, trainer probe --help.";
+	"Other verbs: trainer study --help (compare regularizers), trainer robust --help (attack them), trainer report --help (what a "
+	"study found), trainer eval --help, trainer probe --help.";
 
 /* The order and headings of --help; names are those of run_fields. */
 struct entry {

@@ -26,7 +26,7 @@ static const char description[] =
 
 struct study_options_given {
 	const char *data, *arms, *design, *baseline, *equal, *split, *seeds, *name, *keep, *out, *socket, *cache, *log_level;
-	int64_t folds, fold_seed, jobs, threads, robust_pairs;
+	int64_t folds, fold_seed, jobs, threads;
 	bool robustness, example, quiet, dry_run;
 	const char *common[RUN_FIELDS_MAX];
 };
@@ -66,6 +66,8 @@ static int fill_table(struct study_options_given *o, struct args_option *table)
 		  .help = "Of a run. Default: the cores shared out among the jobs." },
 		{ .name = "keep", .kind = ARGS_TEXT, .value = &o->keep, .metavar = "WHAT",
 		  .help = "Weights of finished runs: none, last, best, or all (checkpoints too). Default: none." },
+		{ .name = "robustness", .kind = ARGS_FLAG, .value = &o->robustness,
+		  .help = "At the end attack the arms, on fold 1 and the first seed (trainer robust --help)." },
 		{ .name = "example", .kind = ARGS_FLAG, .value = &o->example, .help = "Print a FILE to start from and end." },
 		{ .name = "dry-run", .kind = ARGS_FLAG, .value = &o->dry_run, .help = "Print the arms and what would run where, and end." },
 		{ .name = "socket", .kind = ARGS_TEXT, .value = &o->socket, .metavar = "PATH", .help = "Of preprocessd." },
@@ -111,6 +113,7 @@ static int fill_spec(struct study_spec *spec, const struct study_options_given *
 		if ((code = study_spec_add_arms(spec, o->arms, err)) != 0)
 			return code;
 	}
+	spec->robust.on |= o->robustness;
 	if (o->folds > 0)
 		spec->folds = (int)o->folds;
 	if (o->fold_seed >= 0)

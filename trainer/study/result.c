@@ -160,15 +160,16 @@ static int add_fields(struct buf *out, const struct flat *run, const char *path,
 
 static int add_epochs(struct buf *out, const struct flat *run, struct err *err)
 {
-	double steps = 0, best = 0, each = 0;
+	int64_t steps, best, each;
 	int code = 0;
 
-	if (!flat_real(run, "steps_per_epoch", &each) || !(each > 0))
+	if (!flat_int(run, "steps_per_epoch", &each) || each < 1)
 		return 0;
-	if (flat_real(run, "result.steps", &steps) && (code = buf_add_text(out, ",\n  \"epochs\": ", err)) == 0)
-		code = json_add_real(out, steps / each, err);
-	if (code == 0 && flat_real(run, "result.best.steps", &best) && (code = buf_add_text(out, ",\n  \"best_epoch\": ", err)) == 0)
-		code = json_add_real(out, best / each, err);
+	/* Epochs that were begun: a run may end within one. */
+	if (flat_int(run, "result.steps", &steps))
+		code = buf_printf(out, err, ",\n  \"epochs\": %" PRId64, (steps + each - 1) / each);
+	if (code == 0 && flat_int(run, "result.best.steps", &best))
+		code = buf_printf(out, err, ",\n  \"best_epoch\": %" PRId64, (best + each - 1) / each);
 	return code;
 }
 

@@ -19,6 +19,7 @@
 #include "shared/base/progress.h"
 #include "shared/base/version.h"
 #include "trainer/client/feed.h"
+#include "trainer/study/robust.h"
 #include "trainer/study/work.h"
 
 enum { CPU_BYTES = 128, STUDY_FILE_BYTES = STUDY_DIR_BYTES + 32 };
@@ -66,6 +67,14 @@ static int take_folder(struct study *s, struct err *err)
 	if (flock(s->lock, LOCK_EX | LOCK_NB) != 0)
 		return err_set(err, ERR_BUSY, "--out %s: another study is at work there", s->options->dir);
 	return 0;
+}
+
+static bool has_file(const struct study *s, const char *name)
+{
+	char path[STUDY_FILE_BYTES];
+
+	snprintf(path, sizeof(path), "%s/%s", s->options->dir, name);
+	return fs_exists(path);
 }
 
 /* A study that is there must be the same one; what it found out is taken over. */
@@ -356,12 +365,40 @@ static void print_table(const struct study *s)
 	}
 }
 
+/* Weights that were kept for the attacks alone. */
+static void drop_weights(struct study *s)
+{
+	for (int i = 0; i < s->work.run_count; i++)
+		if (s->work.runs[i].state == RUN_DONE)
+			work_prune(&s->work, &s->work.runs[i]);
+}
+
+static int attack(struct study *s, struct err *err)
+{
+	const struct study_robust *robust = &s->spec->robust;
+	const struct robust_options options = {
+		.spec = s->spec, .dir = s->options->dir, .socket = s->options->socket, .fold = 1, .seed = 0, .pairs = (int)robust->pairs,
+		.steps = (int)robust->steps, .restarts = (int)robust->restarts, .quiet = s->options->quiet, .cancelled = s->options->cancelled,
+		.cancel_context = s->options->cancel_context, .threads = s->work.threads * s->work.job_count,
+	};
+	int code = 0;
+
+	if (!has_file(s, "robustness.json"))
+		code = robust_run(&options, err);
+	s->work.attacked = code == 0;
+	if (code == 0)
+		drop_weights(s);
+	return code == 0 ? 0 : err_prefix(err, "robustness");
+}
+
 static int finish(struct study *s, struct err *err)
 {
 	const struct work *work = &s->work;
 	int code = check_same(s, err);
 
 	if (code != 0)
+		return code;
+	if (s->spec->robust.on && (code = attack(s, err)) != 0)
 		return code;
 	if (!s->options->quiet)
 		print_table(s);
@@ -408,6 +445,7 @@ static int run(struct study *s, struct err *err)
 	if ((code = take_folder(s, err)) != 0 || (code = meet_existing(s, err)) != 0 || (code = check_data(s, err)) != 0)
 		return code;
 	share_cores(s);
+	s->work.attacked = has_file(s, "robustness.json");
 	if ((code = work_open(&s->work, o, err)) != 0)
 		return code;
 	announce(s);

@@ -99,13 +99,13 @@ static void remove_file(const struct work *work, const struct run_entry *run, co
 void work_prune(const struct work *work, const struct run_entry *run)
 {
 	const struct study_spec *spec = work->spec;
-	bool attacked = spec->robust.on && run->cell.seed == 0 && run->cell.fold == 1;
+	bool needed = spec->robust.on && !work->attacked && run->cell.seed == 0 && run->cell.fold == 1;
 	char path[RESULT_PATH_BYTES];
 
 	study_run_path(spec, work->dir, &run->cell, "checkpoints", path);
 	if (spec->keep != STUDY_KEEP_ALL)
 		work_remove_tree(path);
-	if (spec->keep != STUDY_KEEP_ALL && spec->keep != STUDY_KEEP_LAST && !attacked)
+	if (spec->keep != STUDY_KEEP_ALL && spec->keep != STUDY_KEEP_LAST && !needed)
 		remove_file(work, run, "last.safetensors");
 	if (spec->keep != STUDY_KEEP_ALL && spec->keep != STUDY_KEEP_BEST)
 		remove_file(work, run, "best.safetensors");

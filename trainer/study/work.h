@@ -43,6 +43,7 @@ struct work {
 	int threads, job_count;
 	struct job jobs[WORK_JOBS_MAX];
 	bool stopping;
+	bool attacked;        /* robustness.json is there */
 	char message[WORK_MESSAGE_BYTES]; /* of the last run that broke */
 	struct view {
 		bool terminal, quiet;
