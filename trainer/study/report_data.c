@@ -142,7 +142,8 @@ static int read_numbers(struct report_run *run, struct err *err)
 	} reals[] = {
 		{ "accuracy", &run->accuracy }, { "loss", &run->loss }, { "ece", &run->ece }, { "train_accuracy", &run->train_accuracy },
 		{ "train_loss", &run->train_loss }, { "best_accuracy", &run->best_accuracy }, { "train_seconds", &run->train_seconds },
-		{ "cost", &run->cost }, { "epochs", &run->epochs }, { "step_seconds", &run->step_seconds }, { "train_pictures", &run->train_pictures }, { "delta_over_embedding",
+		{ "cost", &run->cost },
+		{ "epochs", &run->epochs }, { "step_seconds", &run->step_seconds }, { "train_pictures", &run->train_pictures }, { "delta_over_embedding",
 				&run->delta_over_embedding },
 		{ "delta_over_feature", &run->delta_over_feature }, { "adv_loss", &run->adv_loss },
 	};
