@@ -40,7 +40,7 @@ static double arm_seconds(const struct work *work, int arm)
 
 	for (int i = 0; i < work->run_count; i++)
 		if (work->runs[i].state == RUN_DONE && (arm < 0 || work->runs[i].cell.arm == arm)) {
-			sum += work->runs[i].result.train_seconds;
+			sum += work->runs[i].seconds > 0 ? work->runs[i].seconds : work->runs[i].result.train_seconds;
 			count++;
 		}
 	return count > 0 ? sum / count : 0;

@@ -323,6 +323,8 @@ static int reap(struct work *work, struct err *err)
 		if (!job->active || !child_ended(job->pid, &status))
 			continue;
 		job->active = false;
+		/* A run that was gone on with took longer in all. */
+		run->seconds = job->first_steps > 0 ? 0 : clock_seconds() - job->began;
 		if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 			code = ended_well(work, run, err);
 		else if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_STOPPED)

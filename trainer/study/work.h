@@ -20,6 +20,7 @@ struct run_entry {
 	struct study_cell cell;
 	enum run_state state;
 	bool before;          /* it was there when this session began */
+	double seconds;       /* from start to end, where this session saw both; 0: it did not */
 	struct study_result result;
 };
 
