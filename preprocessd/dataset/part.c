@@ -85,13 +85,13 @@ static int list_captions(const struct manifest *manifest, struct manifest_part *
 int manifest_part_open(struct manifest_part **out, const struct manifest *manifest, const char *split, struct err *err)
 {
 	struct manifest_part *part = NULL;
-	struct fold_spec fold;
+	struct fold_chain folds;
 	size_t base_bytes;
 	uint64_t splits;
 	int code;
 
 	*out = NULL;
-	if ((code = fold_parse(split, &fold, &base_bytes, err)) != 0 ||
+	if ((code = fold_parse(split, &folds, &base_bytes, err)) != 0 ||
 	    (code = parse_splits(manifest, split, base_bytes, &splits, err)) != 0)
 		return code;
 	if ((part = mem_zalloc(sizeof(*part))) == NULL)
@@ -108,8 +108,9 @@ int manifest_part_open(struct manifest_part **out, const struct manifest *manife
 		code = err_set(err, ERR_MISMATCH, "the split \"%.80s\" has no pictures", split);
 		goto out;
 	}
-	if (fold.count > 0 && (code = keep_fold(manifest, part, &fold, err)) != 0)
-		goto out;
+	for (int i = 0; i < folds.count; i++)
+		if ((code = keep_fold(manifest, part, &folds.cut[i], err)) != 0)
+			goto out;
 	code = list_captions(manifest, part, err);
 out:
 	if (code != 0) {

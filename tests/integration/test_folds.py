@@ -38,9 +38,8 @@ class Data:
         daemon.prepctl_ok("add", "folds", "--format", "csv", "--images", self.images, "--captions", f"train={self.train}",
                           "--captions", f"val={self.val}", "--vocab", self.vocab, "--size", "64")
 
-    def folds(self, count, seed, first=0, last=TRAIN + VAL):
-        """The fold of each picture in [first, last), from the text of the schema; no limit on what hangs together is reached."""
-        pictures = list(range(first, last))
+    def folds(self, count, seed, pictures):
+        """The fold of each of the pictures, from the text of the schema; no limit on what hangs together is reached."""
         most = max(2, len(pictures) // (4 * count))
         unit = {p: p for p in pictures}
 
@@ -107,7 +106,7 @@ def pictures_of(daemon, split, tmp_path):
 @pytest.mark.parametrize("base, first, last, count, seed", [("all", 0, TRAIN + VAL, 5, 0), ("train+val", 0, TRAIN + VAL, 2, 9),
                                                             ("train", 0, TRAIN, 3, 0)])
 def test_folds_are_those_of_the_schema(daemon, data, tmp_path, base, first, last, count, seed):
-    expected = data.folds(count, seed, first, last)
+    expected = data.folds(count, seed, range(first, last))
     more = f",seed={seed}" if seed else ""
     for k in range(1, count + 1):
         assert pictures_of(daemon, f"{base}~fold={k}/{count}{more}", tmp_path) == {p for p, fold in expected.items() if fold == k}
@@ -116,8 +115,19 @@ def test_folds_are_those_of_the_schema(daemon, data, tmp_path, base, first, last
         assert expected[11] == expected[12] == expected[45] and expected[7] == expected[50] == expected[3]
 
 
+def test_a_fold_is_cut_again(daemon, data, tmp_path):
+    outer = data.folds(5, 0, range(TRAIN + VAL))
+    rest = sorted(p for p, fold in outer.items() if fold != 2)
+    inner = data.folds(3, 8, rest)
+    for k in (1, 2, 3):
+        for kind in ("fold", "rest"):
+            split = f"all~rest=2/5~{kind}={k}/3,seed=8"
+            assert pictures_of(daemon, split, tmp_path) == {p for p in rest if (inner[p] == k) == (kind == "fold")}
+
+
 def test_a_fold_that_is_none_is_refused(daemon, tmp_path):
     for split, word in (("all~fold=6/5", "count from 1"), ("all~fold=1/64", "fewer folds"), ("all~part=1/5", "fold= or rest="),
+                        ("all~fold=1/5~fold=1/40", "fewer folds"), ("all~fold=1/2~fold=1/2~fold=1/2~fold=1/2", "three deep"),
                         ("dev~fold=1/5", 'no split "dev"')):
         result = daemon.prepctl("batch", "folds", "--split", split, "--batch-size", "4", "--out", tmp_path / "x.safetensors")
         assert result.returncode in (1, 2) and word in result.stderr, result.stderr

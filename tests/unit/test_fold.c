@@ -20,10 +20,11 @@ static void test_names(void **state)
 	static const char *const wrong[] = {
 		"all~", "all~fold", "all~fold=", "all~fold=1", "all~fold=1/", "all~fold=/5", "all~fold=0/5", "all~fold=6/5",
 		"all~fold=1/1", "all~fold=1/1001", "all~fold=-1/5", "all~fold=1/5,", "all~fold=1/5,seed", "all~fold=1/5,seed=",
-		"all~fold=1/5,seed=-1", "all~fold=1/5,seed=9223372036854775808", "all~fold=1/5 ", "all~FOLD=1/5", "all~fold=1/5~rest=1/5",
+		"all~fold=1/5,seed=-1", "all~fold=1/5,seed=9223372036854775808", "all~fold=1/5 ", "all~FOLD=1/5", "all~fold=1/5~", "all~fold=1/5~~rest=1/5",
+		"all~fold=1/5~rest=6/5", "all~fold=1/5~rest=1/5~fold=1/2~fold=1/2",
 		"all~rest=99999999999999999999/5", "all~fold= 1/5",
 	};
-	struct fold_spec spec;
+	struct fold_chain spec;
 	struct err err;
 	size_t base;
 
@@ -37,9 +38,40 @@ static void test_names(void **state)
 	assert_int_equal(spec.count, 0);
 	assert_int_equal(base, 9);
 	assert_int_equal(fold_parse("train+val~rest=2/5,seed=77", &spec, &base, &err), 0);
-	assert_true(base == 9 && spec.index == 2 && spec.count == 5 && spec.rest && spec.seed == 77);
+	assert_true(base == 9 && spec.count == 1 && spec.cut[0].index == 2 && spec.cut[0].count == 5 && spec.cut[0].rest && spec.cut[0].seed == 77);
 	assert_int_equal(fold_parse("all~fold=1000/1000", &spec, &base, &err), 0);
-	assert_true(base == 3 && spec.index == 1000 && spec.count == 1000 && !spec.rest && spec.seed == 0);
+	assert_true(base == 3 && spec.cut[0].index == 1000 && spec.cut[0].count == 1000 && !spec.cut[0].rest && spec.cut[0].seed == 0);
+	assert_int_equal(fold_parse("a~rest=1/5,seed=3~fold=2/4~rest=1/2", &spec, &base, &err), 0);
+	assert_true(base == 1 && spec.count == 3 && spec.cut[0].seed == 3 && spec.cut[1].index == 2 && !spec.cut[1].rest && spec.cut[2].rest);
+}
+
+static bool overlap(const char *a, const char *b)
+{
+	struct fold_chain x, y;
+	size_t bytes;
+
+	assert_int_equal(fold_parse(a, &x, &bytes, NULL), 0);
+	assert_int_equal(fold_parse(b, &y, &bytes, NULL), 0);
+	assert_int_equal(fold_overlap(&x, &y), fold_overlap(&y, &x));
+	return fold_overlap(&x, &y);
+}
+
+static void test_overlap(void **state)
+{
+	(void)state;
+	assert_true(overlap("a", "a~fold=1/2"));
+	assert_true(overlap("a~fold=1/2", "a~fold=1/2"));
+	assert_true(overlap("a~fold=1/2", "a~fold=2/3"));
+	assert_true(overlap("a~fold=1/2,seed=1", "a~fold=2/2"));
+	assert_true(overlap("a~rest=1/3", "a~rest=2/3"));
+	assert_true(overlap("a~rest=1/3", "a~fold=2/3"));
+	assert_true(overlap("a~rest=1/3", "a~rest=1/3~fold=1/2"));
+	assert_true(overlap("a~rest=1/3~rest=1/4", "a~rest=1/3~fold=2/4"));
+	assert_false(overlap("a~fold=1/2", "a~fold=2/2"));
+	assert_false(overlap("a~fold=1/3", "a~rest=1/3"));
+	assert_false(overlap("a~rest=1/3~rest=1/4", "a~rest=1/3~fold=1/4"));
+	assert_false(overlap("a~rest=1/3~rest=1/4", "a~fold=1/3~fold=1/4"));
+	assert_false(overlap("a~rest=1/3~rest=1/4", "a~fold=1/3"));
 }
 
 /* Two captions each; picture p has label p % LABELS; with groups, GROUP neighbours of the first half are one. Pictures 100 and 200 share a
@@ -171,6 +203,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_overlap),
 		cmocka_unit_test(test_equal_shares),
 		cmocka_unit_test(test_groups_stay_together),
 		cmocka_unit_test(test_too_many_folds),

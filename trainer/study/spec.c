@@ -6,6 +6,7 @@
 
 #include "shared/base/args.h"
 #include "shared/base/fs.h"
+#include "shared/order/fold.h"
 
 #define FILE_BYTES_MAX ((size_t)4 << 20)
 
@@ -442,6 +443,19 @@ static int check_options(const struct study_options *options, const char *whose,
 	return 0;
 }
 
+/* A fold can be cut into folds again: to choose something on the training part of another study. */
+static int check_split(const struct study_spec *spec, struct err *err)
+{
+	struct fold_chain folds;
+	size_t base_bytes;
+	int code = fold_parse(spec->split, &folds, &base_bytes, err);
+
+	if (code == 0 && spec->folds > 1 && folds.count == FOLD_DEPTH_MAX)
+		return err_set(err, ERR_USAGE, "the split %s is cut %d times already, and a study cuts it once more; name what it is a part "
+			       "of, or take --folds 1", spec->split, FOLD_DEPTH_MAX);
+	return code;
+}
+
 static int check_baseline(struct study_spec *spec, struct err *err)
 {
 	int found = -1;
@@ -495,8 +509,8 @@ int study_spec_resolve(struct study_spec *spec, struct err *err)
 		for (int k = 0; k < i; k++)
 			if (spec->seeds[i] == spec->seeds[k])
 				return err_set(err, ERR_USAGE, "the seed %" PRId64 " is named twice", spec->seeds[i]);
-	if (spec->folds > 1 && strchr(spec->split, '~') != NULL)
-		return err_set(err, ERR_USAGE, "the split %s is a fold itself; name splits, and folds will be made of them", spec->split);
+	if ((code = check_split(spec, err)) != 0)
+		return code;
 	return check_baseline(spec, err);
 }
 

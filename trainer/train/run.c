@@ -213,7 +213,7 @@ static bool lists_overlap(const char *a, const char *b)
 static bool splits_overlap(const char *a, const char *b)
 {
 	char base_a[SESSION_NAME_BYTES], base_b[SESSION_NAME_BYTES];
-	struct fold_spec fold_a, fold_b;
+	struct fold_chain fold_a, fold_b;
 	size_t bytes_a, bytes_b;
 
 	if (fold_parse(a, &fold_a, &bytes_a, NULL) != 0 || fold_parse(b, &fold_b, &bytes_b, NULL) != 0)
@@ -222,10 +222,7 @@ static bool splits_overlap(const char *a, const char *b)
 	snprintf(base_b, sizeof(base_b), "%.*s", (int)bytes_b, b);
 	if (!lists_overlap(base_a, base_b))
 		return false;
-	if (strcmp(base_a, base_b) != 0 || fold_a.count == 0 || fold_a.count != fold_b.count || fold_a.seed != fold_b.seed)
-		return true;
-	/* Two cuts of one kind: a fold and what is left of it have nothing in common, nor have two folds. */
-	return fold_a.rest == fold_b.rest ? fold_a.rest || fold_a.index == fold_b.index : fold_a.index != fold_b.index;
+	return strcmp(base_a, base_b) != 0 || fold_overlap(&fold_a, &fold_b);
 }
 
 static int open_val(struct session *s, struct err *err)
