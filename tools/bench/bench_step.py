@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Pairs a second of a whole optimizer step, beside PyTorch on the same batches.
+"""Pairs a second of a whole optimizer step, in fp32 and bf16, beside PyTorch in fp32 on the same batches.
 
     tools/bench/bench_step.py [--out FILE.md] [--preset full|small|tiny ...] [--steps N]
 
@@ -21,7 +21,7 @@ import tempfile
 import time
 
 from common import BUILD, ROOT, SHARED_DATA, Table, note
-from harness import Daemon, run_ok
+from harness import Daemon, run, run_ok
 
 sys.path.insert(0, str(ROOT / "tests" / "parity"))
 
@@ -53,11 +53,17 @@ def add_data(daemon, preset, folder):
     return name
 
 
-def trainer_rate(daemon, preset, batch, steps, out):
+def has_bf16():
+    """Whether this build and processor train in bf16; asked of a run that then finds no daemon."""
+    asked = run("trainer", "--data", "none", "--precision", "bf16", "--socket", "/nonexistent/socket", "--out", "/nonexistent/out")
+    return "--precision bf16" not in asked.stderr
+
+
+def trainer_rate(daemon, preset, precision, batch, steps, out):
     """Pairs a second, the peak of resident memory in GB, and (epoch, step of it) of each step."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    run_ok("trainer", "--data", "bench", "--reg", "none", "--preset", preset, "--batch-size", batch, "--steps", steps, "--val-split", "none",
-           "--out", out, *daemon.at(), timeout=1200)
+    run_ok("trainer", "--data", "bench", "--reg", "none", "--preset", preset, "--precision", precision, "--batch-size", batch, "--steps", steps,
+           "--val-split", "none", "--out", out, *daemon.at(), timeout=1200)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().split("\n") if line]
     train = [line for line in lines if line["split"] == "train"]
@@ -131,7 +137,8 @@ def main():
     except ImportError:
         with_peer = False
         note("PyTorch is not installed: no peer")
-    table = Table("Training step, fp32, all cores")
+    with_bf16 = has_bf16()
+    table = Table("Training step, all cores")
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         folder = pathlib.Path(name)
         for preset in options.preset or list(SHAPES):
@@ -139,10 +146,14 @@ def main():
             steps = max(options.steps or steps, SKIPPED_STEPS + 1)
             with Daemon() as daemon:
                 data_name = add_data(daemon, preset, folder)
-                rate, peak, places = trainer_rate(daemon, preset, batch, steps, folder / f"run-{preset}")
+                rate, peak, places = trainer_rate(daemon, preset, "fp32", batch, steps, folder / f"run-{preset}")
+                short = trainer_rate(daemon, preset, "bf16", batch, steps, folder / f"run-{preset}-bf16")[0] if with_bf16 else None
                 data = list(batches(daemon, preset, batch, places[:12], folder)) if with_peer else None
             peer = torch_rate(preset, batch, data) if with_peer else None
-            table.add(f"{preset}, {data_name} at {size} px, batch {batch}", rate, "pairs/s", "PyTorch, padded to the batch's longest", peer)
+            what = f"{preset}, {data_name} at {size} px, batch {batch}"
+            table.add(f"{what}, fp32", rate, "pairs/s", "PyTorch fp32, padded to the batch's longest", peer)
+            if short:
+                table.add(f"{what}, bf16", short, "pairs/s", "PyTorch fp32, padded to the batch's longest", peer)
             if peak:
                 table.add(f"{preset}, peak memory of trainer", peak, "GB")
     if options.out:

@@ -163,6 +163,16 @@ static void execute_blocked(const struct conv *conv, struct plan *plan, const vo
 	run_reorder(plan->unblock, library, plan->blocked_to, plan->to);
 }
 
+static void execute_product(struct plan *plan, const struct onednn *library, const void *x, const void *dy, float *grad)
+{
+	dnnl_exec_arg_t args[] = { { DNNL_ARG_SRC, plan->to }, { DNNL_ARG_WEIGHTS, plan->from }, { DNNL_ARG_DST, plan->weights } };
+
+	set_handle(plan->from, x, library);
+	set_handle(plan->to, dy, library);
+	set_handle(plan->weights, grad, library);
+	CHECK(dnnl_primitive_execute(plan->primitive, library->stream, 3, args) == dnnl_success);
+}
+
 static void onednn_conv_forward(struct conv *conv, const void *x, int n, void *y)
 {
 	struct plan *plan = plan_for(conv, n, PASS_FORWARD);
@@ -214,6 +224,10 @@ static void onednn_conv_backward_weights(struct conv *conv, const void *x, const
 
 	if (plan == NULL) {
 		blas_conv_backward_weights(conv, x, dy, n, grad);
+		return;
+	}
+	if (plan->product) {
+		execute_product(plan, library, x, dy, grad);
 		return;
 	}
 	set_handle(plan->weights, conv->engine->weight_gradient.data, library);

@@ -45,59 +45,35 @@ struct matrices {
 	dnnl_memory_desc_t left, right, result;
 };
 
-static dnnl_status_t describe(dnnl_memory_desc_t *out, dnnl_data_type_t type, int64_t rows, int64_t columns, int64_t row_step,
-			      int64_t column_step)
-{
-	return dnnl_memory_desc_init_by_strides(out, 2, (dnnl_dims_t){ rows, columns }, type,
-						(dnnl_dims_t){ row_step, column_step });
-}
-
 static dnnl_status_t matrices_of(struct matrices *m, const struct product *p, int64_t rows)
 {
 	dnnl_status_t status;
 
 	switch (p->kind) {
 	case FORWARD:
-		if ((status = describe(&m->left, dnnl_bf16, rows, p->in, p->in, 1)) != dnnl_success ||
-		    (status = describe(&m->right, dnnl_bf16, p->in, p->out, 1, p->in)) != dnnl_success)
+		if ((status = onednn_matrix(&m->left, dnnl_bf16, rows, p->in, p->in, 1)) != dnnl_success ||
+		    (status = onednn_matrix(&m->right, dnnl_bf16, p->in, p->out, 1, p->in)) != dnnl_success)
 			return status;
-		return describe(&m->result, dnnl_f32, rows, p->out, p->ld, 1);
+		return onednn_matrix(&m->result, dnnl_f32, rows, p->out, p->ld, 1);
 	case INPUT:
-		if ((status = describe(&m->left, dnnl_bf16, rows, p->out, p->out, 1)) != dnnl_success ||
-		    (status = describe(&m->right, dnnl_bf16, p->out, p->in, p->in, 1)) != dnnl_success)
+		if ((status = onednn_matrix(&m->left, dnnl_bf16, rows, p->out, p->out, 1)) != dnnl_success ||
+		    (status = onednn_matrix(&m->right, dnnl_bf16, p->out, p->in, p->in, 1)) != dnnl_success)
 			return status;
-		return describe(&m->result, dnnl_f32, rows, p->in, p->ld, 1);
+		return onednn_matrix(&m->result, dnnl_f32, rows, p->in, p->ld, 1);
 	default:
-		if ((status = describe(&m->left, dnnl_bf16, p->out, rows, 1, p->out)) != dnnl_success ||
-		    (status = describe(&m->right, dnnl_bf16, rows, p->in, p->in, 1)) != dnnl_success)
+		if ((status = onednn_matrix(&m->left, dnnl_bf16, p->out, rows, 1, p->out)) != dnnl_success ||
+		    (status = onednn_matrix(&m->right, dnnl_bf16, rows, p->in, p->in, 1)) != dnnl_success)
 			return status;
-		return describe(&m->result, dnnl_f32, p->out, p->in, p->ld, 1);
+		return onednn_matrix(&m->result, dnnl_f32, p->out, p->in, p->ld, 1);
 	}
 }
 
 static dnnl_status_t make_primitive(struct product *p)
 {
 	struct matrices m;
-	dnnl_matmul_desc_t desc;
-	dnnl_primitive_desc_t plan;
-	dnnl_primitive_attr_t attributes = NULL;
 	dnnl_status_t status = matrices_of(&m, p, DNNL_RUNTIME_DIM_VAL);
 
-	if (status == dnnl_success)
-		status = onednn_attributes(&attributes, p->adds);
-	if (status == dnnl_success)
-		status = dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_library);
-	if (status == dnnl_success)
-		status = dnnl_matmul_desc_init(&desc, &m.left, &m.right, NULL, &m.result);
-	if (status == dnnl_success)
-		status = dnnl_primitive_desc_create(&plan, &desc, attributes, own.engine, NULL);
-	if (attributes != NULL)
-		dnnl_primitive_attr_destroy(attributes);
-	if (status != dnnl_success)
-		return status;
-	status = dnnl_primitive_create(&p->primitive, plan);
-	dnnl_primitive_desc_destroy(plan);
-	return status;
+	return status == dnnl_success ? onednn_product(&p->primitive, own.engine, &m.left, &m.right, &m.result, p->adds) : status;
 }
 
 static const struct product *find(struct product wanted)

@@ -31,6 +31,7 @@ struct onednn {
 
 struct plan {
 	bool tried, usable;
+	bool product;                           /* a matrix product that adds to the gradient in place */
 	dnnl_primitive_t primitive, reorder;    /* reorder: OIHW to what the primitive wants, or back, adding */
 	dnnl_memory_t from, to, weights, oihw;  /* from: x, or dy for data passes; to: y, dx, or dy */
 	dnnl_memory_t library;
@@ -45,6 +46,13 @@ struct plan {
 /* Fills *plan for n pictures. dnnl_unimplemented where the library has only its reference code and OpenBLAS can do it. */
 dnnl_status_t plan_open(struct plan *plan, const struct conv *conv, int n, enum pass pass);
 void plan_destroy(struct plan *plan);
+
+/* Rows and columns, elements from one to the next. */
+dnnl_status_t onednn_matrix(dnnl_memory_desc_t *out, dnnl_data_type_t type, int64_t rows, int64_t columns, int64_t row_step,
+			    int64_t column_step);
+/* The primitive of result = left right, or +=; sizes of left and right may be left open (DNNL_RUNTIME_DIM_VAL). */
+dnnl_status_t onednn_product(dnnl_primitive_t *out, dnnl_engine_t engine, const dnnl_memory_desc_t *left,
+			     const dnnl_memory_desc_t *right, const dnnl_memory_desc_t *result, bool adds);
 
 /* Scratch memory is the caller's; with adds, the result is added to what is there. */
 dnnl_status_t onednn_attributes(dnnl_primitive_attr_t *out, bool adds);

@@ -265,10 +265,75 @@ static dnnl_status_t plan_create(struct plan *plan, const struct onednn *library
 	return status == dnnl_success ? plan_reorder(plan, library, &oihw, pass) : status;
 }
 
+dnnl_status_t onednn_matrix(dnnl_memory_desc_t *out, dnnl_data_type_t type, int64_t rows, int64_t columns, int64_t row_step,
+			    int64_t column_step)
+{
+	return dnnl_memory_desc_init_by_strides(out, 2, (dnnl_dims_t){ rows, columns }, type,
+						(dnnl_dims_t){ row_step, column_step });
+}
+
+dnnl_status_t onednn_product(dnnl_primitive_t *out, dnnl_engine_t engine, const dnnl_memory_desc_t *left,
+			     const dnnl_memory_desc_t *right, const dnnl_memory_desc_t *result, bool adds)
+{
+	dnnl_matmul_desc_t desc;
+	dnnl_primitive_desc_t plan;
+	dnnl_primitive_attr_t attributes = NULL;
+	dnnl_status_t status = onednn_attributes(&attributes, adds);
+
+	if (status == dnnl_success) /* how much it needs depends on the open sizes */
+		status = dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_library);
+	if (status == dnnl_success)
+		status = dnnl_matmul_desc_init(&desc, left, right, NULL, result);
+	if (status == dnnl_success)
+		status = dnnl_primitive_desc_create(&plan, &desc, attributes, engine, NULL);
+	if (attributes != NULL)
+		dnnl_primitive_attr_destroy(attributes);
+	if (status != dnnl_success)
+		return status;
+	status = dnnl_primitive_create(out, plan);
+	dnnl_primitive_desc_destroy(plan);
+	return status;
+}
+
+/*
+ * The weight gradient of a 1x1 convolution in bf16, (O, pixels) times (pixels, I), straight into OIHW: a tenth faster
+ * than the library's convolution with ResNet-50's shapes, and nothing is left to be reordered. Its product for an
+ * open number of pixels is the faster one.
+ */
+static bool wants_product(const struct conv *conv, enum pass pass)
+{
+	const struct conv_shape *s = &conv->shape;
+
+	return pass == PASS_WEIGHTS && conv->engine->onednn->type == dnnl_bf16 && s->kernel == 1 && s->stride == 1 && s->pad == 0;
+}
+
+static dnnl_status_t plan_product(struct plan *plan, const struct conv *conv, int n)
+{
+	const struct onednn *library = conv->engine->onednn;
+	int64_t pixels = (int64_t)n * conv->out_height * conv->out_width, in = conv->shape.in_channels, out = conv->shape.out_channels;
+	dnnl_memory_desc_t dy, x, grad;
+	dnnl_status_t status;
+
+	if ((status = onednn_matrix(&dy, library->type, out, DNNL_RUNTIME_DIM_VAL, 1, out)) != dnnl_success ||
+	    (status = onednn_matrix(&x, library->type, DNNL_RUNTIME_DIM_VAL, in, in, 1)) != dnnl_success ||
+	    (status = onednn_matrix(&grad, dnnl_f32, out, in, in, 1)) != dnnl_success ||
+	    (status = onednn_product(&plan->primitive, library->engine, &dy, &x, &grad, true)) != dnnl_success ||
+	    (status = onednn_matrix(&dy, library->type, out, pixels, 1, out)) != dnnl_success ||
+	    (status = onednn_matrix(&x, library->type, pixels, in, in, 1)) != dnnl_success ||
+	    (status = dnnl_memory_create(&plan->to, &dy, library->engine, DNNL_MEMORY_NONE)) != dnnl_success ||
+	    (status = dnnl_memory_create(&plan->from, &x, library->engine, DNNL_MEMORY_NONE)) != dnnl_success)
+		return status;
+	plan->product = true;
+	return dnnl_memory_create(&plan->weights, &grad, library->engine, DNNL_MEMORY_NONE);
+}
+
 dnnl_status_t plan_open(struct plan *plan, const struct conv *conv, int n, enum pass pass)
 {
-	struct geometry g = geometry_of(conv, n, pass);
+	struct geometry g;
 
+	if (wants_product(conv, pass))
+		return plan_product(plan, conv, n);
+	g = geometry_of(conv, n, pass);
 	return plan_create(plan, conv->engine->onednn, &g, pass);
 }
 
