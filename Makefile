@@ -84,7 +84,7 @@ LIB_trainer := $(B)/libtrainer.a
 
 PROGRAMS := $(if $(wildcard preprocessd/main.c),$(B)/bin/preprocessd) \
 	$(if $(wildcard tools/prepctl/main.c),$(B)/bin/prepctl) $(if $(wildcard trainer/main.c),$(B)/bin/trainer)
-UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c))
+UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c)) $(B)/tests/test_differences
 # libgomp is not instrumented for races: what uses the trainer's kernels stays out of MODE=tsan.
 UNIT_TESTS_TSAN := $(patsubst tests/unit/%.c,$(B)/tests/%,$(if $(filter tsan,$(MODE)),$(shell grep -L '"trainer/' tests/unit/test_*.c 2>/dev/null)))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/bin/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -267,6 +267,21 @@ $(B)/tests/%: $(B)/obj/tests/unit/%.o $(LIB_test) $(LIB_preprocessd) $(LIB_train
 	@mkdir -p $(@D)
 	$(call say,LINK $@)
 	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_DAEMON) $(LIBS_TRAINER) $(LIBS_SHARED) -lcmocka -o $@
+
+# The model and the reference kernels once more, computing in double.
+SRC_double := tests/double/test_differences.c $(filter-out %_bf16_ref.c,$(wildcard trainer/nn/*.c trainer/model/*.c trainer/kernels/ref/*.c)) \
+	trainer/kernels/random_fill.c trainer/kernels/image_engine.c
+OBJ_double := $(SRC_double:%.c=$(B)/obj/double/%.o)
+
+$(B)/obj/double/%.o: %.c tests/double/as_double.h $(STAMP) | $(GEN_H) $(DEPS_OK)
+	@mkdir -p $(@D)
+	$(call say,CC $< in double)
+	$(Q)$(CC) $(CFLAGS_ALL) $(OPENMP) -include tests/double/as_double.h -MMD -MP -c $< -o $@
+
+$(B)/tests/test_differences: $(OBJ_double) $(LIB_shared)
+	@mkdir -p $(@D)
+	$(call say,LINK $@)
+	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(OPENMP) $(LIBS_SHARED) -lcmocka -o $@
 
 $(B)/tests/layers: $(B)/obj/tests/parity/layers.o $(LIB_trainer) $(LIB_shared)
 	@mkdir -p $(@D)
