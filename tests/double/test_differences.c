@@ -26,7 +26,7 @@ const struct kernels *kernels_fast(void)
 	static struct kernels table;
 
 	table = (struct kernels){ "reference", image_ops_reference(), dense_ops_reference(), vector_ops_reference(),
-				  contrast_ops_reference() };
+				  contrast_ops_reference(), reg_ops_reference() };
 	return &table;
 }
 
@@ -104,7 +104,8 @@ static void fill_batch(struct rig *rig)
 
 static struct rig rig_open(bool classify, bool train, bool dropout)
 {
-	struct model_limits limits = { B, B, TOKENS, LENGTH_MAX, PAIRS_MAX, true };
+	struct model_limits limits = { .pictures = B, .captions = B, .tokens = TOKENS, .tokens_per_caption = LENGTH_MAX, .pairs = PAIRS_MAX,
+				       .training = true };
 	struct rig rig = { .classify = classify };
 	struct model_config config;
 	struct err err;

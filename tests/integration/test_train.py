@@ -172,6 +172,28 @@ def test_repeats_bit_for_bit(daemon, uninterrupted, tmp_path):
     assert lines(other, "train")[0]["loss"] != lines(uninterrupted, "train")[0]["loss"]
 
 
+REGULARIZERS = ["dropout=0.2+depth+smooth", "mixup+l2:mode=coupled", "rdrop", "sam", "adv:method=freelb,target=text+feat"]
+if FULL:
+    REGULARIZERS += ["none", "noise", "dropout", "l2", "smooth", "mixup", "depth", "adv:target=text+feat,norm=linf", "adv:method=pgd,target=text+fused",
+                     "adv:method=villa", "adv:method=smart", "adv:target=pixel"]
+
+
+@pytest.mark.parametrize("reg", REGULARIZERS)
+def test_same_bits_with_any_regularizer(daemon, tmp_path, reg):
+    """Twice the same, with one thread and with two, and once more killed in between."""
+    more = ["--reg", reg, "--steps", "3", "--val-split", "none", "--checkpoint-every", "1"]
+    for threads in (1, 2):
+        whole, again = (train_ok(daemon, tmp_path / f"{name}-{threads}", *more, "--threads", threads) for name in ("whole", "again"))
+        same_outcome(again, whole)
+        if threads == 1:
+            out = tmp_path / "killed"
+            process = start(daemon, out, *more, "--threads", 1)
+            wait_for_lines(process, out, 2)
+            process.kill()
+            process.wait()
+            same_outcome(train_ok(daemon, out, "--resume", *more, "--threads", 1), whole)
+
+
 def test_resume_after_sigkill(daemon, uninterrupted, tmp_path):
     """Killed again and again, at other places each time, also before the first checkpoint."""
     out = tmp_path / "run"
