@@ -95,7 +95,7 @@ RESULTS ?= build/results/test.jsonl
 RUN_TESTS = $(PYTHON) tests/support/run_tests.py --results $(RESULTS)
 SUBMAKE = $(MAKE) --no-print-directory -j$(JOBS)
 
-.PHONY: all programs help clean deps demo test test-unit test-python lint objects fuzz fuzz-programs fuzz-run \
+.PHONY: all programs openblas help clean deps demo test test-unit test-python lint objects fuzz fuzz-programs fuzz-run \
 	check-asan check-tsan tsan-run unit unit-programs benches bench install uninstall
 .DEFAULT_GOAL := all
 .SECONDARY:
@@ -104,6 +104,8 @@ SUBMAKE = $(MAKE) --no-print-directory -j$(JOBS)
 all: programs ## build preprocessd, prepctl and trainer into build/release/bin/
 
 programs: $(PROGRAMS)
+
+openblas: $(B)/openblas/trainer ## the trainer as ONEDNN=0 builds it, in build/release/openblas/, beside the usual one
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -123,14 +125,14 @@ test: ## set up everything, build, run every test; the last line counts them
 	@tools/install-deps.sh --test
 	@rm -f $(RESULTS)
 	@echo "building ..."
-	@$(SUBMAKE) -s all unit-programs build/$(MODE)/demo/make_demo_data build/$(MODE)/tools/train_vocab
+	@$(SUBMAKE) -s all openblas unit-programs build/$(MODE)/demo/make_demo_data build/$(MODE)/tools/train_vocab
 	@$(MAKE) --no-print-directory test-unit test-python
 	@$(RUN_TESTS) total
 
 test-unit: $(UNIT_TESTS)
 	@$(RUN_TESTS) unit $(UNIT_TESTS)
 
-test-python: programs $(DEMO_DATA) $(B)/tools/train_vocab
+test-python: programs openblas $(DEMO_DATA) $(B)/tools/train_vocab
 	@$(RUN_TESTS) pytest tests/parity tests/integration tests/fault
 
 unit: unit-programs ## build and run the C unit tests alone
@@ -183,7 +185,7 @@ fuzz-run: $(FUZZERS)
 benches: $(BENCHES)
 
 bench: ## measure pipeline and training step beside their peers; writes build/bench.md
-	@$(SUBMAKE) -s MODE=release all benches build/release/demo/make_demo_data build/release/tools/train_vocab
+	@$(SUBMAKE) -s MODE=release all openblas benches build/release/demo/make_demo_data build/release/tools/train_vocab
 	@$(PYTHON) tools/bench/run.py --out build/bench.md
 
 install: all ## copy the programs and documents below PREFIX (/usr/local)
@@ -262,6 +264,20 @@ $(B)/bin/trainer: $(B)/obj/trainer/main.o $(LIB_trainer) $(LIB_shared)
 	@mkdir -p $(@D)
 	$(call say,LINK $@)
 	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_TRAINER) $(LIBS_SHARED) -o $@
+
+# ONEDNN=0 changes these objects and what is linked, nothing else.
+SRC_onednn := $(wildcard trainer/kernels/onednn_*.c)
+OBJ_openblas := $(filter-out $(call obj,$(SRC_onednn)),$(OBJ_trainer)) $(SRC_onednn:%.c=$(B)/obj/openblas/%.o)
+
+$(B)/obj/openblas/%.o: %.c $(STAMP) | $(GEN_H) $(DEPS_OK)
+	@mkdir -p $(@D)
+	$(call say,CC $< (OpenBLAS alone))
+	$(Q)$(CC) $(CFLAGS_ALL) $(filter-out -DHAVE_ONEDNN=1,$(CFLAGS_TRAINER)) -MMD -MP -c $< -o $@
+
+$(B)/openblas/trainer: $(B)/obj/trainer/main.o $(OBJ_openblas) $(LIB_shared)
+	@mkdir -p $(@D)
+	$(call say,LINK $@)
+	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(filter-out -ldnnl,$(LIBS_TRAINER)) $(LIBS_SHARED) -o $@
 
 $(B)/tests/%: $(B)/obj/tests/unit/%.o $(LIB_test) $(LIB_preprocessd) $(LIB_trainer) $(LIB_shared)
 	@mkdir -p $(@D)

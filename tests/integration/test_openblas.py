@@ -1,0 +1,69 @@
+"""The trainer without oneDNN (`make openblas`, the same as ONEDNN=0): trains, repeats bit for bit, and its losses are those of
+the usual build but for rounding."""
+import os
+import subprocess
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+from harness import BUILD, Daemon, SmallData, run  # noqa: E402
+from runs import differences, metrics  # noqa: E402
+
+ALONE = BUILD / "openblas" / "trainer"
+# Training amplifies rounding from step to step: so far apart at the first step, and at the last of twelve.
+FIRST_LIMIT, LAST_LIMIT = 1e-5, 1e-3
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory):
+    data = SmallData(tmp_path_factory.mktemp("small"))
+    with Daemon() as running:
+        data.add(running)
+        yield running
+
+
+def train(daemon, program, out, *more):
+    return run(program, "--data", "small", "--preset", "tiny", "--batch-size", "8", "--epochs", "4", "--warmup", "4", "--threads", "1",
+               "--reg", "adv:target=text+feat", "--out", out, *more, *daemon.at())
+
+
+def train_ok(daemon, program, out, *more):
+    result = train(daemon, program, out, *more)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def alone(daemon, tmp_path_factory):
+    return train_ok(daemon, ALONE, tmp_path_factory.mktemp("alone") / "run")
+
+
+
+def has_onednn():
+    """Whether the usual build is linked with it."""
+    return "libdnnl" in subprocess.run(["ldd", BUILD / "bin" / "trainer"], stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def test_agrees_with_the_usual_build(daemon, alone, tmp_path):
+    usual = train_ok(daemon, "trainer", tmp_path / "run")
+    pairs = list(zip(metrics(alone, "train"), metrics(usual, "train"), strict=True))
+    assert len(pairs) == 12
+    for step, (a, b) in enumerate(pairs):
+        limit = FIRST_LIMIT + (LAST_LIMIT - FIRST_LIMIT) * step / (len(pairs) - 1)
+        assert a["digest"] == b["digest"] and a["lr"] == b["lr"]
+        assert abs(a["loss"] - b["loss"]) < limit * b["loss"], (step, a["loss"], b["loss"])
+    if has_onednn():
+        assert any(a["loss"] != b["loss"] for a, b in pairs), "oneDNN is in both, or in neither"
+
+
+def test_same_bits_again(daemon, alone, tmp_path):
+    assert not differences(train_ok(daemon, ALONE, tmp_path / "run"), alone)
+
+
+def test_bf16_is_refused(daemon, tmp_path):
+    """Before anything is done, with the reason and the remedy."""
+    refused = train(daemon, ALONE, tmp_path / "run", "--precision", "bf16")
+    assert refused.returncode != 0, refused.stderr
+    assert "oneDNN" in refused.stderr and "fp32" in refused.stderr, refused.stderr
+    assert not (tmp_path / "run").exists()
