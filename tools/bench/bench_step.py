@@ -1,14 +1,20 @@
 #!/usr/bin/env python3
-"""Pairs a second of a whole optimizer step, in fp32 and bf16, beside PyTorch in fp32 on the same batches.
+"""Pairs a second of a whole optimizer step, in fp32 and bf16, beside PyTorch in fp32 on the same batches, and beside the
+processor's peak; and the share of it that the trainer has without oneDNN.
 
-    tools/bench/bench_step.py [--out FILE.md] [--preset full|small|tiny ...] [--steps N]
+    tools/bench/bench_step.py [--out FILE.md] [--preset full|small|tiny ...] [--steps N] [--no-openblas] [--no-torch]
 
 `trainer` runs a few steps on a real data set (tiny_coco for full, rsicd for small; the
 demo's pictures where those are absent) and its own metrics are read: the median
 over the steps after the first two. The peer is the script's model in PyTorch,
-channels-last, with batches that `prepctl batch` wrote for the same steps (captions padded to the
-batch's longest, as a script's collate function does), AdamW, the same pairs: every
-picture with its own caption and with all other captions of the batch.
+channels-last, with batches that `prepctl batch` wrote for the same steps, AdamW, the same pairs: every
+picture with its own caption and with all other captions of the batch. It runs twice: with captions padded to the
+batch's longest, as a script's collate function does, and padded to 64 tokens, as scripts do that call their
+tokenizer with padding="max_length". The trainer packs captions and has one figure for both.
+
+The share of the peak: the operations that a step needs (2 a multiply-add, in convolutions, matrix products and attention
+alone; border pixels count, padding tokens do not exist, nothing is counted that is computed twice) times steps a
+second, over multiply-adds a second of register arithmetic on the same cores in the same run, as --profile measures both.
 """
 import argparse
 import json
@@ -27,6 +33,11 @@ sys.path.insert(0, str(ROOT / "tests" / "parity"))
 
 SHAPES = {"full": (16, 224, 6), "small": (32, 112, 20), "tiny": (32, 64, 60)}
 SKIPPED_STEPS = 2
+PADDED_LENGTH = 64
+# Without oneDNN; built by `make openblas`.
+OPENBLAS_TRAINER = BUILD / "openblas" / "trainer"
+# What the peak counts: multiply-adds.
+NEEDED = ("convolution ", "matrix product ", "attention ")
 
 
 def add_data(daemon, preset, folder):
@@ -59,18 +70,29 @@ def has_bf16():
     return "--precision bf16" not in asked.stderr
 
 
-def trainer_rate(daemon, preset, precision, batch, steps, out):
-    """Pairs a second, the peak of resident memory in GB, and (epoch, step of it) of each step."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    run_ok("trainer", "--data", "bench", "--reg", "none", "--preset", preset, "--precision", precision, "--batch-size", batch, "--steps", steps,
-           "--val-split", "none", "--out", out, *daemon.at(), timeout=1200)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().split("\n") if line]
-    train = [line for line in lines if line["split"] == "train"]
-    first = {}
-    places = [(line["epoch"], line["step"] - first.setdefault(line["epoch"], line["step"])) for line in train]
-    rates = [line["pairs_per_s"] for line in train][SKIPPED_STEPS:]
-    return statistics.median(rates), (peak / 1e6 if peak > before else None), places
+def needed_flops(profile):
+    """Multiply-adds of a step, 2 operations each."""
+    return sum(cell["flops"] for cell in profile["cells"] if cell["kind"].startswith(NEEDED)) / profile["steps"]
+
+
+class Run:
+    """A run of the trainer: pairs a second, share of the peak, peak of resident memory in GB, and (epoch, step of it) of each step."""
+
+    def __init__(self, daemon, preset, precision, steps, out, program="trainer"):
+        batch = SHAPES[preset][0]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        run_ok(program, "--data", "bench", "--reg", "none", "--preset", preset, "--precision", precision, "--batch-size", batch, "--steps", steps,
+               "--val-split", "none", "--profile", "--out", out, *daemon.at(), timeout=1200)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        self.gigabytes = peak / 1e6 if peak > before else None
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().split("\n") if line]
+        train = [line for line in lines if line["split"] == "train"]
+        first = {}
+        self.places = [(line["epoch"], line["step"] - first.setdefault(line["epoch"], line["step"])) for line in train]
+        self.rate = statistics.median([line["pairs_per_s"] for line in train][SKIPPED_STEPS:])
+        profile = json.loads((out / "profile.json").read_text())
+        self.flops = needed_flops(profile) * self.rate / batch
+        self.peak_flops = profile["peak_flops_per_s"]
 
 
 def read_safetensors(path):
@@ -96,7 +118,13 @@ def batches(daemon, preset, batch, places, folder):
         yield read_safetensors(path)
 
 
-def torch_rate(preset, batch, data):
+def padded(tensor, length):
+    import torch
+    return torch.nn.functional.pad(tensor, (0, length - tensor.shape[1]))
+
+
+def torch_rate(preset, batch, data, length=0):
+    """With captions as they are in the batches, or all padded to this many tokens."""
     import torch
     from torch_model import PRESETS, FusionModel
     torch.manual_seed(0)
@@ -109,12 +137,13 @@ def torch_rate(preset, batch, data):
     for tensors in data:
         image = tensors["image"].to(memory_format=torch.channels_last)
         count = image.shape[0]
+        ids, mask = (padded(tensors[name], max(length, tensors[name].shape[1])) for name in ("input_ids", "attention_mask"))
         pair_image = torch.arange(count).repeat_interleave(count)
         pair_text = torch.arange(count).repeat(count)
         label = (pair_image == pair_text).long()
         weight = torch.where(label == 1, 0.5 / count, 0.5 / (count * (count - 1)))
         started = time.monotonic()
-        logits = model(image, tensors["input_ids"], tensors["attention_mask"], pair_image, pair_text)
+        logits = model(image, ids, mask, pair_image, pair_text)
         loss = (torch.nn.functional.cross_entropy(logits, label, reduction="none") * weight).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -124,38 +153,63 @@ def torch_rate(preset, batch, data):
     return statistics.median(rates[SKIPPED_STEPS:])
 
 
+def add_rows(table, what, fp32, bf16, alone, peers):
+    for precision, mine in (("fp32", fp32), ("bf16", bf16)):
+        if mine is None:
+            continue
+        table.add(f"{what}, {precision}", mine.rate, "pairs/s", "PyTorch fp32, padded to the batch's longest", peers.get(0))
+        if peers:
+            table.add(f"{what}, {precision}", mine.rate, "pairs/s", f"PyTorch fp32, padded to {PADDED_LENGTH} tokens", peers[PADDED_LENGTH])
+        table.add(f"{what}, {precision}, needed operations", mine.flops / 1e9, "GFLOP/s", "the peak of fp32 multiply-adds", mine.peak_flops / 1e9)
+    if alone is not None:
+        table.add(f"{what}, fp32, OpenBLAS alone", alone.rate, "pairs/s", "the usual build", fp32.rate)
+    if fp32.gigabytes:
+        table.add(f"{what}, peak memory of trainer, fp32", fp32.gigabytes, "GB")
+
+
+def bench(table, preset, options, with_peer, folder):
+    batch, size, steps = SHAPES[preset]
+    steps = max(options.steps or steps, SKIPPED_STEPS + 1)
+    bf16 = alone = None
+    peers = {}
+    with Daemon() as daemon:
+        data_name = add_data(daemon, preset, folder)
+        fp32 = Run(daemon, preset, "fp32", steps, folder / f"run-{preset}")
+        if has_bf16():
+            bf16 = Run(daemon, preset, "bf16", steps, folder / f"run-{preset}-bf16")
+        if not options.no_openblas:
+            alone = Run(daemon, preset, "fp32", steps, folder / f"run-{preset}-openblas", OPENBLAS_TRAINER)
+        data = list(batches(daemon, preset, batch, fp32.places[:12], folder)) if with_peer else None
+    if with_peer:
+        peers = {length: torch_rate(preset, batch, data, length) for length in (0, PADDED_LENGTH)}
+    add_rows(table, f"{preset}, {data_name} at {size} px, batch {batch}", fp32, bf16, alone, peers)
+
+
+def has_torch():
+    try:
+        import torch  # noqa: F401
+        import torchvision  # noqa: F401
+    except ImportError:
+        note("PyTorch is not installed: no peer")
+        return False
+    return True
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--preset", action="append", choices=list(SHAPES))
     parser.add_argument("--steps", type=int, help="steps of each run")
+    parser.add_argument("--no-openblas", action="store_true", help="leave out the build without oneDNN")
+    parser.add_argument("--no-torch", action="store_true", help="leave out PyTorch")
     options = parser.parse_args()
-    try:
-        import torch  # noqa: F401
-        import torchvision  # noqa: F401
-        with_peer = True
-    except ImportError:
-        with_peer = False
-        note("PyTorch is not installed: no peer")
-    with_bf16 = has_bf16()
+    with_peer = not options.no_torch and has_torch()
+    build = ["build/release/demo/make_demo_data", "build/release/tools/train_vocab", *([] if options.no_openblas else ["openblas"])]
+    subprocess.run(["make", "-s", "MODE=release", "all", *build], cwd=ROOT, check=True)
     table = Table("Training step, all cores")
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
-        folder = pathlib.Path(name)
         for preset in options.preset or list(SHAPES):
-            batch, size, steps = SHAPES[preset]
-            steps = max(options.steps or steps, SKIPPED_STEPS + 1)
-            with Daemon() as daemon:
-                data_name = add_data(daemon, preset, folder)
-                rate, peak, places = trainer_rate(daemon, preset, "fp32", batch, steps, folder / f"run-{preset}")
-                short = trainer_rate(daemon, preset, "bf16", batch, steps, folder / f"run-{preset}-bf16")[0] if with_bf16 else None
-                data = list(batches(daemon, preset, batch, places[:12], folder)) if with_peer else None
-            peer = torch_rate(preset, batch, data) if with_peer else None
-            what = f"{preset}, {data_name} at {size} px, batch {batch}"
-            table.add(f"{what}, fp32", rate, "pairs/s", "PyTorch fp32, padded to the batch's longest", peer)
-            if short:
-                table.add(f"{what}, bf16", short, "pairs/s", "PyTorch fp32, padded to the batch's longest", peer)
-            if peak:
-                table.add(f"{preset}, peak memory of trainer", peak, "GB")
+            bench(table, preset, options, with_peer, pathlib.Path(name))
     if options.out:
         options.out.write_text(table.markdown())
     else:
