@@ -15,7 +15,6 @@ import statistics
 import tempfile
 
 from bench_step import SHAPES, add_data
-from common import Table
 from harness import Daemon, run_ok
 
 SKIPPED_STEPS = 2
@@ -55,7 +54,8 @@ def main():
     parser.add_argument("--threads", type=int)
     parser.add_argument("--only", action="append", choices=list(SPECS), help="some of them")
     options = parser.parse_args()
-    table = Table(f"An adversarial step as a multiple of a clean one, {options.preset}, fp32")
+    rows = [f"### An adversarial step as a multiple of a clean one, {options.preset}, fp32", "", "| method | data | multiple | adv_cost | allowed |",
+            "|---|---|---:|---:|---:|"]
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         folder = pathlib.Path(name)
         with Daemon() as daemon:
@@ -64,11 +64,11 @@ def main():
             for i, what in enumerate(options.only or SPECS):
                 multiple, own = measure(daemon, options.preset, SPECS[what], max(options.steps, SKIPPED_STEPS + 4), folder / f"run-{i}",
                                         options.threads)
-                limit = f", at most {LIMITS[what]} allowed" if what in LIMITS and options.preset == "full" else ""
-                print(f"{what}: {multiple:.2f} (adv_cost {own:.2f}{limit})", flush=True)
-                table.add(f"{what}; {data} at {size} px, batch {batch}", multiple, "x a clean step", f"adv_cost {own:.2f}")
+                allowed = LIMITS.get(what, "") if options.preset == "full" else ""
+                print(f"{what}: {multiple:.2f} times a clean step (adv_cost {own:.2f}{f', {allowed} allowed' if allowed else ''})", flush=True)
+                rows.append(f"| {what} | {data} at {size} px, batch {batch} | {multiple:.2f} | {own:.2f} | {allowed} |")
     if options.out:
-        options.out.write_text(table.markdown())
+        options.out.write_text("\n".join(rows) + "\n")
 
 
 if __name__ == "__main__":

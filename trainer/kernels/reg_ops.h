@@ -74,8 +74,8 @@ struct reg_ops {
 
 	/* out = x * by[channel] + add[channel] */
 	void (*channel_affine)(float *out, const float *x, struct pixel_rows layout, const float by[3], const float add[3]);
-	/* delta, in picture space, is cut so that x + delta / by stays within [low, high] of its channel, x being normalized by
-	 * (p - mean) * by; out = x + delta * by */
+	/* x normalized, delta in picture space, by = 1 / std: out = x + delta * by, and delta is cut so that no element leaves
+	 * [low, high] of its channel; one that lies outside already is not moved further out. */
 	void (*move_pixels)(float *out, float *delta, const float *x, struct pixel_rows layout, const float by[3],
 			    const float low[3], const float high[3]);
 
