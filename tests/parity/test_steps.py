@@ -338,13 +338,15 @@ def test_running_statistics_come_from_the_clean_pass(data, daemon, batches, tmp_
     model = make_model(data)
     tensors.write(tmp_path / "start.safetensors", {key: value.numpy().astype(np.float32) if value.is_floating_point() else value.numpy()
                                                    for key, value in model.state_dict().items()})
-    for arm in ("none", "adv:target=text"):
-        out = tmp_path / arm[:3]
+    arms = ("none", "adv:target=text", "adv:target=pixel,rel=0.3", "adv:method=smart,target=pixel,rel=0.3", "sam=0.5", "noise:target=pixel,rel=0.3",
+            "adv:method=free,target=pixel,rel=0.3", "adv:method=pgd,k=4,target=pixel,rel=0.3")
+    for arm in arms:
+        out = tmp_path / arm.replace(":", "_")
         run_ok("trainer", "--data", "small", "--preset", "tiny", "--batch-size", BATCH, "--steps", 1, "--seed", SEED, "--bert-dropout", 0, "--init",
                tmp_path / "start.safetensors", "--val-split", "none", "--out", out, "--reg", arm, *daemon.at())
     model.image_encoder(batches[0, 0][0]["image"])
-    for arm in ("non", "adv"):
-        found = tensors.read(tmp_path / arm / "last.safetensors")
+    for arm in arms:
+        found = tensors.read(tmp_path / arm.replace(":", "_") / "last.safetensors")
         for key, value in model.state_dict().items():
             if "running" in key or "tracked" in key:
-                assert np.allclose(found[key], value.numpy(), rtol=1e-4, atol=1e-5), key
+                assert np.allclose(found[key], value.numpy(), rtol=1e-4, atol=1e-5), (arm, key)
