@@ -3,9 +3,9 @@
 
     tools/bench/bench_reg.py [--out FILE.md] [--preset full|small] [--steps N] [--only NAME ...] [--threads N]
 
-One run for each method, in which every other step is adversarial (`every=2`): the multiple is the median time of those
-steps over that of the clean steps between them, waiting for data left out. So both are measured in the same run, on the
-same machine in the same minute, on captions as they are (tiny_coco for full, rsicd for small). In brackets the run's own
+One run for each method, in which every other step is adversarial (`every=2`): the multiple is the median of such a step's
+time over that of its two neighbours, which are clean, waiting for data left out. So both are measured in the same run, on the
+same machine in the same seconds, on captions as they are (tiny_coco for full, rsicd for small). In brackets the run's own
 figure, adv_cost, which subtracts what the adversary took from each step. k counts all passes, the clean one included.
 """
 import argparse
@@ -40,17 +40,18 @@ def measure(daemon, preset, spec, steps, folder, threads):
     run_ok("trainer", "--data", "bench", "--reg", spec + ",every=2", "--preset", preset, "--batch-size", SHAPES[preset][0], "--steps", steps,
            "--val-split", "none", "--out", folder, *(["--threads", threads] if threads else []), *daemon.at(), timeout=1800)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()][SKIPPED_STEPS:]
-    seconds = [(line["samples"] / line["pairs_per_s"] - line["data_wait_s"], line.get("adv_cost")) for line in lines]
-    clean = statistics.median(time for time, own in seconds if own is None)
-    adversarial = statistics.median(time for time, own in seconds if own is not None)
-    return adversarial / clean, statistics.median(own for _, own in seconds if own is not None)
+    seconds = [line["samples"] / line["pairs_per_s"] - line["data_wait_s"] for line in lines]
+    own = [line.get("adv_cost") for line in lines]
+    # Each adversarial step beside the clean ones before and after it, so that a machine that slows down hits both.
+    multiples = [seconds[i] / statistics.mean((seconds[i - 1], seconds[i + 1])) for i in range(1, len(lines) - 1) if own[i] is not None]
+    return statistics.median(multiples), statistics.median(cost for cost in own if cost is not None)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--preset", choices=["full", "small"], default="full")
-    parser.add_argument("--steps", type=int, default=10, help="of each run")
+    parser.add_argument("--steps", type=int, default=13, help="of each run")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--only", action="append", choices=list(SPECS), help="some of them")
     options = parser.parse_args()
