@@ -2,6 +2,7 @@
 What the terms compute is tests/parity/test_reg.py's business."""
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -88,6 +89,38 @@ def test_fields(daemon, tmp_path):
     assert first["adv_cost"] > 1.0 and first["rdrop_kl"] > 0
     plain = train(daemon, tmp_path / "b", "none", "--steps", "2")[-1]
     assert not {"objective", "rdrop_kl", "sam_loss", "adv_loss"} & set(plain)
+
+
+METHODS = ["fgm", "pgd", "freelb", "villa", "smart", "free", "noise"]
+RATIOS = {"text": "delta_over_embedding", "feat": "delta_over_feature", "fused": "delta_over_fused", "pixel": "delta_over_pixel"}
+NAMES = {"text": "word embeddings", "feat": "image features", "fused": "fused features", "pixel": "pixels"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("targets", ["text", "feat", "fused", "pixel", "text+feat+fused+pixel"])
+def test_each_says_what_it_did(daemon, tmp_path, method, targets):
+    """Every method on every target: clean and adversarial loss, how far it moved what, what it cost; in metrics and on the terminal."""
+    norm = "linf" if targets == "fused" else "l2"
+    spec = f"adv:method={method},target={targets},rel=0.05,norm={norm},every=2"
+    loud = [word for word in arguments(daemon, tmp_path / "run", spec, "--steps", 3, "--val-split", "none") if word != "--quiet"]
+    shown = run_ok("trainer", *loud)
+    found = lines(tmp_path / "run")
+    assert ["adv_loss" in line for line in found] == [True, False, True]
+    line = found[-1]
+    for target, key in RATIOS.items():
+        if target in targets:
+            assert 0.0 < line[key] < 0.0501, key
+        else:
+            assert line.get(key, 0.0) == 0.0, key
+    assert line["adv_cost"] > 1.0 and line["adv_loss"] != line["loss"]
+    assert ("adv_kl" in line) == (method in ("villa", "smart"))
+    said = next(text for text in shown.stderr.splitlines() if "epoch 0 done" in text)
+    for name in (NAMES[target] for target in targets.split("+")):
+        assert f"of the norm of {name}" in said
+    words = re.search(r"adversarial loss ([0-9.e+-]+) beside ([0-9.e+-]+) clean.*, step ([0-9.]+) x a clean one", said).groups()
+    worked = [line for line in found if "adv_loss" in line]
+    for word, key, limit in zip(words, ("adv_loss", "loss", "adv_cost"), (1e-3, 1e-3, 0.02)):
+        assert float(word) == pytest.approx(sum(line[key] for line in worked) / len(worked), rel=limit)
 
 
 def test_the_clean_loss_is_reported(daemon, tmp_path):

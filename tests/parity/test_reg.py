@@ -385,3 +385,48 @@ def test_gradients(tmp_path, task, name):
             return
         worst[at] = errors[at]
     pytest.fail(f"none of {BATCHES} batches is within {GRADIENT_LIMIT}: {worst}")
+
+
+METHODS = ["fgm", "pgd,k=4,init=random", "freelb", "villa", "smart", "free", "noise"]
+
+
+def probe(folder, weights, batch, spec):
+    tensors.write(folder / "b.safetensors", batch)
+    run_ok("trainer", "probe", "--preset", "tiny", "--task", "match", "--weights", weights, "--batch", folder / "b.safetensors", "--reg", spec, "--seed", 5,
+           "--step", 7, "--out", folder / "o.safetensors", "--threads", 1)
+    return tensors.read(folder / "o.safetensors")
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_only_words_are_perturbed(tmp_path, norm):
+    """[CLS], [SEP] and padding keep their embeddings to the bit, in every method; every other token moves."""
+    batch = make_batch("tiny", "match", 2, 6, 1)
+    weights = tmp_path / "w.safetensors"
+    tensors.write(weights, {name: value.numpy() for name, value in make_model("tiny", 2, 3).state_dict().items()})
+    lengths = batch["attention_mask"].sum(1)
+    words = np.arange(batch["input_ids"].shape[1])[None, :]
+    words = (words > 0) & (words < lengths[:, None] - 1)
+    assert not words[0].any()  # a caption of [CLS] and [SEP] alone
+    for method in METHODS:
+        out = probe(tmp_path, weights, batch, f"adv:method={method},target=text+feat,rel=0.2,norm={norm}")
+        for name in ("start.text", "delta.text"):
+            moved = np.abs(out.get(name, np.zeros((*words.shape, 1)))).max(2) > 0
+            assert not moved[~words].any(), (method, name)
+        assert moved[words].all(), method
+
+
+def test_padding_changes_nothing(tmp_path):
+    """More columns of padding, and other ids in them: the same bits."""
+    batch = make_batch("tiny", "match", 2, 6, 1)
+    weights = tmp_path / "w.safetensors"
+    tensors.write(weights, {name: value.numpy() for name, value in make_model("tiny", 2, 3).state_dict().items()})
+    wide = {**batch, "input_ids": np.pad(batch["input_ids"], ((0, 0), (0, 7))), "attention_mask": np.pad(batch["attention_mask"], ((0, 0), (0, 7)))}
+    wide["input_ids"][wide["attention_mask"] == 0] = 9
+    for method in METHODS:
+        spec = f"adv:method={method},target=text,rel=0.2"
+        narrow, padded = probe(tmp_path, weights, batch, spec), probe(tmp_path, weights, wide, spec)
+        for name, value in narrow.items():
+            other = padded[name]
+            if name.endswith(".text"):
+                other = other[:, :value.shape[1]]
+            assert np.array_equal(value, other), (method, name)

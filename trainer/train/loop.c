@@ -470,10 +470,9 @@ static int validate_and_log(struct session *s, struct err *err)
 static void epoch_line(struct session *s)
 {
 	uint64_t done = s->progress.step, epoch = (done - 1) / s->steps_per_epoch;
-	char val[160] = "", adv[96] = "";
-	double steps = (double)s->epoch_steps;
+	char val[160] = "", train[EPOCH_TEXT_BYTES], adv[EPOCH_TEXT_BYTES];
 
-	if (s->epoch_steps == 0 || (done % s->steps_per_epoch != 0 && done != s->steps_total))
+	if (s->epoch.steps == 0 || (done % s->steps_per_epoch != 0 && done != s->steps_total))
 		return;
 	if (s->progress.has_val && s->progress.validated)
 		snprintf(val, sizeof(val), "; val loss %.4f, accuracy %.4f%s", s->progress.val_loss, s->progress.val_accuracy,
@@ -481,14 +480,10 @@ static void epoch_line(struct session *s)
 	if (val[0] != '\0' && s->has_recalls)
 		snprintf(val + strlen(val), sizeof(val) - strlen(val), ", recall at 10: %.3f to text, %.3f to image", s->recall_at_10[0],
 			 s->recall_at_10[1]);
-	if (s->epoch_adv_cost > 0)
-		snprintf(adv, sizeof(adv), "; adversarial loss %.4f, perturbation %.3f of its target, step %.2f x a clean one",
-			 s->epoch_adv_loss / steps, s->epoch_adv_ratio / steps, s->epoch_adv_cost / steps);
-	log_info("epoch %llu done: train loss %.4f, accuracy %.4f%s%s; %.0f s", (unsigned long long)epoch, s->epoch_loss / steps,
-		 s->epoch_accuracy / steps, val, adv, clock_seconds() - s->epoch_began);
-	s->epoch_loss = s->epoch_accuracy = 0;
-	s->epoch_adv_loss = s->epoch_adv_ratio = s->epoch_adv_cost = 0;
-	s->epoch_steps = 0;
+	epoch_sums_text(&s->epoch, train);
+	epoch_sums_adv_text(&s->epoch, adv);
+	log_info("epoch %llu done: %s%s%s; %.0f s", (unsigned long long)epoch, train, val, adv, clock_seconds() - s->epoch_began);
+	s->epoch = (struct epoch_sums){ 0 };
 	s->epoch_began = clock_seconds();
 }
 
@@ -539,14 +534,7 @@ static void show(struct session *s, const struct metrics_train *line)
 {
 	char note[160];
 
-	s->epoch_loss += line->loss;
-	s->epoch_accuracy += line->accuracy;
-	s->epoch_steps++;
-	if (line->adv) {
-		s->epoch_adv_loss += line->adv_loss;
-		s->epoch_adv_ratio += fmax(fmax(line->ratio[0], line->ratio[1]), fmax(line->ratio[2], line->ratio[3]));
-		s->epoch_adv_cost += line->adv_cost;
-	}
+	epoch_sums_add(&s->epoch, line);
 	snprintf(note, sizeof(note), "epoch %llu  loss %.4f  acc %.3f  %.1f pairs/s  wait %.1f%%",
 		 (unsigned long long)line->epoch, line->loss, line->accuracy, line->pairs_per_s,
 		 s->step_total > 0 ? 100.0 * s->wait_total / s->step_total : 0.0);

@@ -14,6 +14,7 @@
 #include "trainer/reg/sam.h"
 #include "trainer/train/best.h"
 #include "trainer/train/checkpoint.h"
+#include "trainer/train/epoch_sums.h"
 #include "trainer/train/metrics.h"
 #include "trainer/train/pairs.h"
 #include "trainer/train/run.h"
@@ -95,9 +96,8 @@ struct session {
 	/* for the epoch's line on the terminal: the last validation of contrast (to text, to image), sums over the epoch */
 	bool has_recalls;
 	double recall_at_10[2];
-	double epoch_loss, epoch_accuracy, epoch_began;
-	double epoch_adv_loss, epoch_adv_ratio, epoch_adv_cost; /* of the adversary; 0 without */
-	uint64_t epoch_steps;
+	struct epoch_sums epoch;
+	double epoch_began;
 	double wait_total, step_total; /* seconds of this session, for the progress line */
 };
 
