@@ -4,7 +4,8 @@
  *
  *     layers KERNELS THREADS IN.safetensors OUT.safetensors
  *
- * KERNELS: reference, fast, openblas (convolutions without oneDNN). The input's
+ * KERNELS: reference, fast, openblas (convolutions without oneDNN), bf16 (exit
+ * code 3 where this machine or build has none). The input's
  * metadata names the operation (op) and its numbers; its tensors are the
  * operation's arguments by the names of dense_ops.h and image_ops.h. Activations
  * are floats here and are turned into what the table wants.
@@ -19,7 +20,7 @@
 #include "shared/io/tensorfile.h"
 #include "trainer/kernels/kernels.h"
 
-enum { OUTPUTS_MAX = 16, CHUNKS = 2 };
+enum { OUTPUTS_MAX = 16, CHUNKS = 2, EXIT_NO_BF16 = 3 };
 
 static struct tensorfile *input;
 static struct tensor_view outputs[OUTPUTS_MAX];
@@ -327,6 +328,23 @@ static void linear(void)
 	give("dbias", dbias, 1, out);
 }
 
+/* The encoder layers' own entries, which a bf16 table has apart. */
+static void encoder_linear(void)
+{
+	int rows = dim("x", 0), in = dim("x", 1), out = dim("w", 0);
+	struct linear_shape s = { rows, in, out, in, in, out };
+	float *x = floats("x"), *w = floats("w"), *dy = floats("dy"), *y = zeros((size_t)rows * (size_t)out);
+	float *dx = zeros((size_t)rows * (size_t)in), *dw = zeros((size_t)in * (size_t)out);
+
+	OK(kernels.dense->encoder_reserve(s, err));
+	kernels.dense->encoder_linear(y, x, w, floats("bias"), s, false);
+	kernels.dense->encoder_linear_input(dx, dy, w, s, false);
+	kernels.dense->encoder_linear_weights(dw, dy, x, s);
+	give("y", y, 2, rows, out);
+	give("dx", dx, 2, rows, in);
+	give("dw", dw, 2, out, in);
+}
+
 static void gelu(void)
 {
 	int rows = dim("x", 0), width = dim("x", 1);
@@ -451,19 +469,26 @@ static const struct {
 	void (*run)(void);
 } operations[] = {
 	{ "conv", conv }, { "batch_norm", batch_norm }, { "max_pool", max_pool }, { "average_pool", average_pool }, { "linear", linear },
+	{ "encoder_linear", encoder_linear },
 	{ "gelu", gelu }, { "residual_norm", residual_norm }, { "embeddings", embeddings }, { "attention", attention }, { "pairs", pairs },
 	{ "relu_norm", relu_norm }, { "cross_entropy", cross_entropy },
 };
 
 static void choose(const char *name)
 {
-	bool reference = strcmp(name, "reference") == 0;
+	bool reference = strcmp(name, "reference") == 0, half = strcmp(name, "bf16") == 0;
+	struct err err;
 
+	if (half && kernels_check_precision(name, &err) != 0) {
+		fprintf(stderr, "%s\n", err.message);
+		exit(EXIT_NO_BF16);
+	}
+	kernels_set_precision(half ? "bf16" : "fp32");
 	kernels = reference ? *kernels_reference() : *kernels_fast();
 	if (strcmp(name, "openblas") == 0)
 		kernels.image = image_ops_blas();
-	else if (!reference && strcmp(name, "fast") != 0)
-		fail(name, "choose reference, fast or openblas");
+	else if (!reference && !half && strcmp(name, "fast") != 0)
+		fail(name, "choose reference, fast, openblas or bf16");
 }
 
 int main(int argc, char **argv)
