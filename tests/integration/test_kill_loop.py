@@ -57,9 +57,9 @@ def test_kill_loop(small):
         assert sorted(os.listdir(daemon.folder)) == ["cache", "daemon.log"]
 
 
-def test_training_runs():
-    """tools/kill-loop: trainer, daemon or both killed, or stopped, at random moments; TRAINER_KILLS (8) says how often."""
-    kills = int(os.environ.get("TRAINER_KILLS", "200" if os.environ.get("FULL") == "1" else "8"))
+def test_everything():
+    """tools/kill-loop: trainer, daemon, prepctl or all of them killed, or stopped, at random moments; TRAINER_KILLS (14) says how often."""
+    kills = int(os.environ.get("TRAINER_KILLS", "200" if os.environ.get("FULL") == "1" else "14"))
     result = subprocess.run([sys.executable, str(ROOT / "tools" / "kill-loop"), "--kills", str(kills), "--minutes", str(30 * SLOW), "--seed", str(SEED)],
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     print(result.stdout)

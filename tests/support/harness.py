@@ -177,10 +177,10 @@ def write_csv(path, rows, header=("image", "caption", "label")):
 class SmallData:
     """A folder with pictures, train.csv, val.csv and a vocabulary; add() registers it as `small`."""
 
-    def __init__(self, folder, train=24, val=9):
+    def __init__(self, folder, train=24, val=9, first=0):
         self.folder = pathlib.Path(folder)
         self.images = self.folder / "images"
-        self.rows = write_pictures(self.images, train + val)
+        self.rows = write_pictures(self.images, train + val, first)
         self.train = write_csv(self.folder / "train.csv", self.rows[:train])
         self.val = write_csv(self.folder / "val.csv", self.rows[train:])
         self.vocab = write_vocab(self.folder / "small-vocab.txt")
