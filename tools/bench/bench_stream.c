@@ -6,19 +6,26 @@
  *
  * Prints one JSON object. The consumer touches nothing but the batch's first
  * and last pixel: this measures delivery, not what a client does with it.
+ *
+ * With --random N it asks for N batches of random epochs and steps instead, one
+ * at a time with nothing read ahead, and prints what each of them took.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "shared/base/args.h"
 #include "shared/base/clock.h"
 #include "shared/base/mem.h"
 #include "shared/base/paths.h"
+#include "shared/base/rng.h"
 #include "shared/client/client.h"
+
+enum { RANDOM_MAX = 100000, RANDOM_EPOCHS = 1000, RANDOM_STREAM = 77 };
 
 struct bench {
 	const char *socket, *data, *split, *dtype;
-	int64_t batch_size, image_size;
+	int64_t batch_size, image_size, random;
 	double seconds;
 };
 
@@ -99,11 +106,67 @@ out:
 	return rate;
 }
 
+static int by_size(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* One batch of a random place: asked for, waited for, given back. */
+static int random_batch(struct stream *stream, int64_t number, double *seconds, struct err *err)
+{
+	struct rng_block block = rng_philox(rng_key(0, RANDOM_STREAM), (uint32_t)number, 0, 0, 0);
+	double started = clock_seconds();
+	struct batch batch;
+	bool got;
+	int rc = stream_seek(stream, block.v[0] % RANDOM_EPOCHS, block.v[1] % stream_info(stream)->steps, err);
+
+	if (rc == 0)
+		rc = stream_next(stream, &batch, &got, err);
+	if (rc == 0)
+		stream_release(stream, &batch);
+	*seconds = clock_seconds() - started;
+	return rc;
+}
+
+static int measure_random(const struct bench *bench, struct stream *stream, double opened, struct err *err)
+{
+	double *seconds = mem_array((size_t)bench->random, sizeof(*seconds)), first = 0;
+	int rc = seconds == NULL ? err_nomem(err, (size_t)bench->random * sizeof(*seconds)) : random_batch(stream, RANDOM_MAX, &first, err);
+
+	first = clock_seconds() - opened;
+	for (int64_t i = 0; i < bench->random && rc == 0; i++)
+		rc = random_batch(stream, i, &seconds[i], err);
+	if (rc == 0) {
+		qsort(seconds, (size_t)bench->random, sizeof(*seconds), by_size);
+		printf("{\"first_batch_s\": %.6f, \"batches\": %lld, \"low_s\": %.6f, \"median_s\": %.6f, \"p95_s\": %.6f}\n", first,
+		       (long long)bench->random, seconds[bench->random / 20], seconds[bench->random / 2], seconds[bench->random * 95 / 100]);
+	}
+	mem_free(seconds);
+	return rc;
+}
+
+static int measure_flow(const struct bench *bench, struct stream *stream, double opened, struct err *err)
+{
+	struct measured measured;
+	int rc = stream_seek(stream, 0, 0, err);
+
+	if (rc == 0)
+		rc = read_batches(bench, stream, opened, &measured, err);
+	if (rc != 0)
+		return rc;
+	double copied = memcpy_rate((size_t)(measured.bytes / measured.batches));
+
+	printf("{\"first_batch_s\": %.6f, \"pictures_per_s\": %.1f, \"bytes_per_s\": %.0f, \"memcpy_bytes_per_s\": %.0f}\n",
+	       measured.first_s, (double)measured.pictures / measured.seconds, (double)measured.bytes / measured.seconds, copied);
+	return 0;
+}
+
 static int measure(const struct bench *bench, struct err *err)
 {
 	struct stream_options options;
 	struct stream *stream = NULL;
-	struct measured measured;
 	char *socket = NULL;
 	int rc = paths_socket(&socket, bench->socket, false, err);
 
@@ -120,17 +183,11 @@ static int measure(const struct bench *bench, struct err *err)
 	options.dtype = strcmp(bench->dtype, "u8") == 0 ? PIXEL_U8 : PIXEL_F32;
 	double opened = clock_seconds();
 
+	if (bench->random > 0)
+		options.slots = 1;
 	rc = stream_open(&stream, &options, err);
 	if (rc == 0)
-		rc = stream_seek(stream, 0, 0, err);
-	if (rc == 0)
-		rc = read_batches(bench, stream, opened, &measured, err);
-	if (rc == 0) {
-		double copied = memcpy_rate((size_t)(measured.bytes / measured.batches));
-
-		printf("{\"first_batch_s\": %.6f, \"pictures_per_s\": %.1f, \"bytes_per_s\": %.0f, \"memcpy_bytes_per_s\": %.0f}\n",
-		       measured.first_s, (double)measured.pictures / measured.seconds, (double)measured.bytes / measured.seconds, copied);
-	}
+		rc = bench->random > 0 ? measure_random(bench, stream, opened, err) : measure_flow(bench, stream, opened, err);
 	stream_close(stream);
 	mem_free(socket);
 	return rc;
@@ -149,6 +206,8 @@ int main(int argc, char *argv[])
 		{ .name = "size", .kind = ARGS_INT, .value = &bench.image_size, .metavar = "N", .min = 1, .max = 2048,
 		  .help = "Pixels a side (default 224)." },
 		{ .name = "seconds", .kind = ARGS_REAL, .value = &bench.seconds, .metavar = "X", .help = "How long (default 3)." },
+		{ .name = "random", .kind = ARGS_INT, .value = &bench.random, .metavar = "N", .min = 1, .max = RANDOM_MAX,
+		  .help = "Read N batches of random places, one at a time." },
 	};
 	const struct args_spec spec = {
 		.usage = "bench_stream --data NAME [--socket PATH] [options]",
