@@ -5,6 +5,7 @@
  * read_*.c        one format each: bytes to rows
  * rows.c          rows into the listing: finding pictures, judging captions
  * listing.c       the listing itself: failures, notes, places
+ * draw.c          so many of the pictures, drawn at random
  * split.c         splits by ratio
  * finish.c        listing to manifest
  *
@@ -93,6 +94,11 @@ MUST_USE int listing_add_note(struct listing *listing, struct err *err, const ch
 bool listing_is_name(const char *name, size_t bytes);
 /* The number of a split's name; ERR_FORMAT or ERR_LIMIT where it cannot be one. */
 MUST_USE int listing_split(struct listing *listing, const char *name, size_t bytes, int16_t *split, struct err *err);
+
+/* --- draw.c ----------------------------------------------------------------- */
+
+/* After all files were read: leaves `limit` of the pictures that have captions, and says so in a note. */
+MUST_USE int listing_draw(struct listing *listing, uint64_t limit, uint64_t seed, struct err *err);
 
 /* --- split.c ---------------------------------------------------------------- */
 

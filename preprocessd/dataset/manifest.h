@@ -98,6 +98,7 @@ struct reader_options {
 	const char *columns;                  /* IMAGE,CAPTION,LABEL or NULL */
 	const char *split_ratio;              /* "train=0.8,val=0.2" or NULL */
 	uint64_t split_seed;
+	uint64_t limit, limit_seed;           /* so many of the pictures, drawn at random; 0: all */
 	bool skip_bad;                        /* --on-bad skip: drop bad captions and missing pictures, and list them */
 	const struct rights *rights;          /* whose files; NULL: the daemon's own user's */
 };

@@ -294,6 +294,8 @@ int listing_read(struct listing *listing, const struct reader_options *options, 
 	}
 	if (code == 0 && listing->caption_count == 0)
 		code = nothing_left(listing, err);
+	if (code == 0 && options->limit > 0)
+		code = listing_draw(listing, options->limit, options->limit_seed, err);
 out:
 	reading_close(&reading);
 	return code;

@@ -96,7 +96,8 @@ static int read_listing(struct add *add, struct err *err)
 			.captions = (const char *const *)captions, .caption_count = (int)request->n_captions,
 			.columns = request->columns[0] != '\0' ? request->columns : NULL,
 			.split_ratio = request->split_ratio[0] != '\0' ? request->split_ratio : NULL,
-			.split_seed = request->split_seed, .skip_bad = request->skip_bad, .rights = &add->rights,
+			.split_seed = request->split_seed, .limit = request->limit, .limit_seed = request->limit_seed,
+			.skip_bad = request->skip_bad, .rights = &add->rights,
 		};
 
 		code = listing_read(add->listing, &options, err);
@@ -213,6 +214,8 @@ static void fill_record(struct add *add, Records__DatasetRecord *record)
 	record->split_ratio = request->split_ratio;
 	record->split_seed = request->split_seed;
 	record->skip_bad = request->skip_bad;
+	record->limit = request->limit;
+	record->limit_seed = request->limit_seed;
 	record->image_size = add->settings.transform.size;
 	record->added_by = added_by(add);
 	record->exif_apply = add->settings.transform.exif == EXIF_APPLY;

@@ -97,6 +97,8 @@ static void fill_origin(Wire__DatasetDetail *detail, Wire__Transform *transform,
 	detail->split_ratio = record->split_ratio;
 	detail->split_seed = record->split_seed;
 	detail->skip_bad = record->skip_bad;
+	detail->limit = record->limit;
+	detail->limit_seed = record->limit_seed;
 	if (manifest->picture_count > 0 && manifest->captions_of_at[1] > 0) {
 		const uint64_t *at = manifest->caption_at + manifest->captions_of[0];
 

@@ -21,6 +21,7 @@ enum rng_domain {
 	RNG_EVAL_PAIRS = 4,  /* the wrong picture of a validation pair */
 	RNG_INIT = 5,        /* initial weights */
 	RNG_NEGATIVES = 6,   /* in-batch negatives of matching */
+	RNG_DRAW = 7,        /* --limit: which pictures of a data set */
 	RNG_FOLD = 32,       /* folds of cross-validation */
 	RNG_ATTACK = 33,     /* random starts of attacks, and their noise control */
 	RNG_BOOTSTRAP = 0x100, /* which pictures a replicate draws */

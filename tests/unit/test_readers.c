@@ -30,7 +30,7 @@ struct request {
 	const char *format;
 	const char *captions[4], *images[4]; /* relative to the scratch folder, also behind SPLIT= */
 	const char *columns, *ratio;
-	uint64_t seed;
+	uint64_t seed, limit, limit_seed;
 	bool skip;
 	const char *fails[4]; /* base names of pictures that do not decode */
 };
@@ -81,7 +81,7 @@ static void open_pictures(struct listing *listing, const struct request *request
 static int try_run(const struct request *request, struct manifest **out, struct err *err)
 {
 	struct reader_options options = { .format = request->format, .columns = request->columns, .split_ratio = request->ratio,
-					  .split_seed = request->seed, .skip_bad = request->skip };
+					  .split_seed = request->seed, .skip_bad = request->skip, .limit = request->limit, .limit_seed = request->limit_seed };
 	const char *captions[4], *images[4];
 
 	*out = NULL;
@@ -446,7 +446,6 @@ static void test_failing_pictures(void **state)
 	assert_string_equal(listing_failure_at(last_listing, 1).reason, "not a JPEG");
 }
 
-/* --- splits by ratio ----------------------------------------------------------------------------- */
 
 static void many_pictures(int count)
 {
@@ -472,6 +471,117 @@ static uint32_t count_split(const struct manifest *m, const char *name)
 		count += strcmp(m->split_name[m->picture_split[p]], name) == 0;
 	return count;
 }
+
+/* --- a limit ------------------------------------------------------------------------------------- */
+
+enum { DRAWN_FROM = 200 };
+
+/* Which pictures are there, by the numbers in their names; each with its own captions and no others, in the files' order. */
+static uint32_t drawn(const struct manifest *m, bool there[DRAWN_FROM])
+{
+	long before = -1;
+
+	memset(there, 0, DRAWN_FROM * sizeof(*there));
+	assert_int_equal(m->caption_count, 2 * m->picture_count);
+	for (uint32_t p = 0; p < m->picture_count; p++) {
+		long number = strtol(strrchr(m->source_text + m->source_at[p], '/') + 1, NULL, 10);
+
+		assert_in_range(number, before + 1, DRAWN_FROM - 1);
+		before = number;
+		there[number] = true;
+		for (uint32_t k = m->captions_of_at[p]; k < m->captions_of_at[p + 1]; k++) {
+			uint32_t c = m->captions_of[k];
+			char want[32];
+
+			snprintf(want, sizeof(want), "%s %ld", k == m->captions_of_at[p] ? "first" : "and the second", number);
+			assert_int_equal(m->caption_at[c + 1] - m->caption_at[c], strlen(want));
+			assert_memory_equal(m->caption_text + m->caption_at[c], want, strlen(want));
+		}
+	}
+	return m->picture_count;
+}
+
+static void captions_apart(const char *folder)
+{
+	struct buf csv = BUF_INIT;
+	struct err err;
+
+	for (int k = 0; k < 2; k++)
+		for (int i = 0; i < DRAWN_FROM; i++)
+			assert_int_equal(buf_printf(&csv, &err, "%s%d.jpg,%s %d\n", folder, i, k == 0 ? "first" : "and the second", i), 0);
+	scratch_write(&scratch, "c.csv", csv.data, csv.size);
+	buf_free(&csv);
+}
+
+static bool note_says(const char *text)
+{
+	for (uint32_t i = 0; i < listing_note_count(last_listing); i++)
+		if (strstr(listing_note_at(last_listing, i), text) != NULL)
+			return true;
+	return false;
+}
+
+static void test_limit(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" }, .limit = 50 };
+	bool few[DRAWN_FROM], many[DRAWN_FROM], other[DRAWN_FROM];
+	int halves[2] = { 0 }, same = 0;
+
+	(void)state;
+	many_pictures(DRAWN_FROM);
+	captions_apart("");
+	struct manifest *m = run(&request);
+	assert_int_equal(drawn(m, few), 50);
+	assert_true(note_says("50 of 200 pictures"));
+	assert_int_equal(listing_picture_count(last_listing), 50); /* no other one is opened */
+	manifest_free(m);
+
+	/* from other folders and with a split: the same ones */
+	captions_apart("../i/./");
+	request.ratio = "train=0.8,val=0.2";
+	m = run(&request);
+	assert_int_equal(drawn(m, many), 50);
+	assert_memory_equal(few, many, sizeof(few));
+	assert_int_equal(count_split(m, "val"), 10);
+	manifest_free(m);
+
+	request.limit = 120;
+	m = run(&request);
+	assert_int_equal(drawn(m, many), 120);
+	manifest_free(m);
+	request.limit = 50;
+	request.limit_seed = 1;
+	m = run(&request);
+	assert_int_equal(drawn(m, other), 50);
+	manifest_free(m);
+	for (int i = 0; i < DRAWN_FROM; i++) {
+		assert_true(!few[i] || many[i]);
+		halves[i / (DRAWN_FROM / 2)] += many[i];
+		same += few[i] && other[i];
+	}
+	assert_in_range(halves[0], 40, 80);
+	assert_in_range(same, 1, 30);
+}
+
+static void test_limit_beyond_all(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" }, .limit = DRAWN_FROM };
+	bool there[DRAWN_FROM];
+
+	(void)state;
+	many_pictures(DRAWN_FROM);
+	captions_apart("");
+	struct manifest *m = run(&request);
+	assert_int_equal(drawn(m, there), DRAWN_FROM);
+	assert_true(note_says("leaves out none"));
+	manifest_free(m);
+	request.limit = UINT64_MAX;
+	m = run(&request);
+	assert_int_equal(drawn(m, there), DRAWN_FROM);
+	manifest_free(m);
+}
+
+/* --- splits by ratio ----------------------------------------------------------------------------- */
 
 static void test_ratio(void **state)
 {
@@ -841,6 +951,8 @@ int main(void)
 		TEST(test_prefixes),
 		TEST(test_same_content),
 		TEST(test_failing_pictures),
+		TEST(test_limit),
+		TEST(test_limit_beyond_all),
 		TEST(test_ratio),
 		TEST(test_ratio_ignores_order_and_path),
 		TEST(test_ratio_keeps_groups),

@@ -84,6 +84,9 @@ static void print_show(const Wire__DatasetDetail *detail)
 	print_paths("captions", detail->captions, detail->n_captions);
 	if (detail->split_ratio[0] != '\0')
 		printf("  split by         %s, seed %llu\n", detail->split_ratio, (unsigned long long)detail->split_seed);
+	if (detail->limit > 0)
+		printf("  limit            %llu pictures, seed %llu\n", (unsigned long long)detail->limit,
+		       (unsigned long long)detail->limit_seed);
 	printf("  on bad           %s\n", detail->skip_bad ? "skip" : "fail");
 	if (detail->transform != NULL)
 		printf("  prepared at      %u px, EXIF orientation %s\n", detail->transform->size,

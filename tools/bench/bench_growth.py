@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""What grows with the count: time a picture, the daemon's memory and the latency of a random batch, up to 50,000 pictures
+with 250,000 captions; and the cache's index up to 10 million records.
+
+    tools/bench/bench_growth.py [--out FILE.md] [--coco DIR] [--counts 1000,5000,20000,50000] [--records 10000000]
+
+The pictures are tools/make-coco's (in --coco, where they are already; it takes 1.5 GB, the cache 7.6 GB, below $TMPDIR or
+/tmp). Each count is a `prepctl add` of the first so many of them, the ones before being in the cache. Time a picture is the wall clock
+over the new pictures, captions and commits included, and, because a machine may be busy, the daemon's processor time over them.
+Memory is what /proc says is the daemon's own: RssAnon (the highest while adding, and a fresh daemon's after its batches) without
+the pages of LMDB's map; the slots of a client are RssShmem. A random batch is 32 samples, 224 px, float32, of a random epoch and step, asked
+for with nothing read ahead, from the fresh daemon. The fastest twentieth of the batches is the figure that other programs disturb least.
+
+The index: records as captions leave them, put through the store's own code in random order (tools/bench/bench_index.c), into
+memory rather than onto a disk where /dev/shm has the room, so that the tree is measured and not the disk.
+"""
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from common import BUILD, ROOT, SHARED_DATA, note
+from harness import Daemon, write_vocab
+
+TICKS = os.sysconf("SC_CLK_TCK")
+BATCHES = 400
+INDEX_BYTES_A_RECORD = 500
+
+
+def memory(pid):
+    """{RssAnon, RssShmem, ...} in bytes."""
+    found = {}
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().split("\n"):
+        if line.startswith("Rss"):
+            name, value = line.split(":")
+            found[name] = int(value.split()[0]) * 1024
+    return found
+
+
+def processor_seconds(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+class Highest:
+    """The most of RssAnon while the block runs."""
+
+    def __init__(self, pid):
+        self.pid, self.value, self.end = pid, 0, threading.Event()
+        self.thread = threading.Thread(target=self.watch)
+
+    def watch(self):
+        while not self.end.is_set():
+            self.value = max(self.value, memory(self.pid)["RssAnon"])
+            self.end.wait(0.02)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.end.set()
+        self.thread.join()
+
+
+def first_of(whole, count, path):
+    images = whole["images"][:count]
+    there = {image["id"] for image in images}
+    path.write_text(json.dumps({**whole, "images": images, "annotations": [a for a in whole["annotations"] if a["image_id"] in there]}))
+
+
+def add(daemon, images, captions, count, before, vocab):
+    """Seconds and processor seconds a new picture, and the highest memory."""
+    name = f"growth{count}"
+    began, started = processor_seconds(daemon.process.pid), time.monotonic()
+    with Highest(daemon.process.pid) as highest:
+        daemon.prepctl_ok("add", name, "--format", "coco", "--images", f"train={images}", "--captions", f"train={captions}", "--vocab", vocab,
+                          "--quiet", timeout=3600)
+    new = count - before
+    return (time.monotonic() - started) / new, (processor_seconds(daemon.process.pid) - began) / new, highest.value
+
+
+def serve(daemon, count):
+    result = subprocess.run([BUILD / "bench" / "bench_stream", "--socket", daemon.socket, "--data", f"growth{count}", "--batch-size", "32",
+                             "--random", str(BATCHES)], capture_output=True, text=True, check=True)
+    return json.loads(result.stdout)
+
+
+def slots_while(daemon, count):
+    """RssShmem with one client connected: its slots."""
+    reader = subprocess.Popen([BUILD / "bench" / "bench_stream", "--socket", daemon.socket, "--data", f"growth{count}", "--batch-size", "32",
+                               "--random", str(BATCHES)], stdout=subprocess.DEVNULL)
+    most = 0
+    while reader.poll() is None:
+        most = max(most, memory(daemon.process.pid).get("RssShmem", 0))
+        time.sleep(0.02)
+    return most
+
+
+def pictures(options, folder):
+    coco = options.coco
+    counts = [int(count) for count in options.counts.split(",")]
+    if coco is None:
+        coco = folder / "coco"
+        note(f"making {counts[-1]} pictures")
+        subprocess.run([ROOT / "tools" / "make-coco", coco, "--pictures", str(counts[-1])], check=True)
+    whole = json.loads((coco / "annotations" / "captions_train2017.json").read_text())
+    vocab = SHARED_DATA / "text" / "bert-base-uncased-vocab.txt"
+    if not vocab.exists():
+        vocab = write_vocab(folder / "vocab.txt")
+    rows, before = [], 0
+    daemon_folder = folder / "daemon"
+    daemon_folder.mkdir()
+    for count in counts:
+        first_of(whole, count, folder / "captions.json")
+        with Daemon(folder=daemon_folder) as daemon:
+            wall, work, highest = add(daemon, coco / "train2017", folder / "captions.json", count, before, vocab)
+            disk = daemon.status()["file_bytes"] if "file_bytes" in daemon.status() else (daemon.cache / "data.mdb").stat().st_blocks * 512
+        with Daemon(folder=daemon_folder) as daemon:
+            got = serve(daemon, count)
+            serving = memory(daemon.process.pid)["RssAnon"]
+            slots = slots_while(daemon, count)
+        row = (count, 1e3 * wall, 1e3 * work, highest / 1e6, serving / 1e6, slots / 1e6, 1e3 * got["low_s"], 1e3 * got["median_s"],
+               1e3 * got["first_batch_s"], disk / 1e3 / count)
+        rows.append(row)
+        print("  {:,} pictures: {:.2f} ms a picture ({:.2f} of processor), memory {:.0f} MB adding, {:.0f} serving and slots of {:.0f}; "
+              "random batch {:.2f} ms low, {:.2f} median, first {:.1f}; {:.0f} kB a picture on disk".format(*row), flush=True)
+        before = count
+    lines = ["### Growth: pictures", "",
+             "| pictures | captions | ms a picture | of processor | MB while adding | MB serving | MB slots of a client | random batch, low ms | "
+             "median ms | open to first batch, ms | kB a picture on disk |", "|---:" * 11 + "|"]
+    for row in rows:
+        lines.append("| {:,} | {:,} | {:.2f} | {:.2f} | {:.0f} | {:.0f} | {:.0f} | {:.2f} | {:.2f} | {:.1f} | {:.0f} |".format(row[0], 5 * row[0],
+                                                                                                                       *row[1:]))
+    return "\n".join(lines) + "\n"
+
+
+def index(records, folder):
+    memory_disk = pathlib.Path("/dev/shm")
+    if memory_disk.is_dir() and shutil.disk_usage(memory_disk).free > 2 * INDEX_BYTES_A_RECORD * records:
+        folder = memory_disk
+    lines = ["### Growth: the index", "", "| records | µs a put, durable | µs a lookup that finds | µs a lookup that finds nothing | file, MB |",
+             "|---:|---:|---:|---:|---:|"]
+    with tempfile.TemporaryDirectory(prefix="growth-", dir=folder) as cache:
+        bench = subprocess.Popen([BUILD / "bench" / "bench_index", "--cache", cache, "--records", str(records)], stdout=subprocess.PIPE, text=True)
+        for line in bench.stdout:
+            got = json.loads(line)
+            lines.append("| {:,} | {:.2f} | {:.2f} | {:.2f} | {:,.0f} |".format(got["records"] // 10 * 10, got["put_us"], got["found_us"],
+                                                                             got["missed_us"], got["file_bytes"] / 1e6))
+            print("  " + lines[-1], flush=True)
+        if bench.wait() != 0:
+            sys.exit("bench_index failed")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--coco", type=pathlib.Path)
+    parser.add_argument("--counts", default="1000,5000,20000,50000")
+    parser.add_argument("--records", type=int, default=10000000, help="0: no index")
+    options = parser.parse_args()
+    parts = []
+    with tempfile.TemporaryDirectory(prefix="growth-") as name:
+        folder = pathlib.Path(name)
+        if options.counts != "0":
+            parts.append(pictures(options, folder))
+        if options.records > 0:
+            parts.append(index(options.records, folder))
+    text = "\n".join(parts)
+    if options.out:
+        options.out.write_text(text)
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()
