@@ -2,13 +2,13 @@
 """What grows with the count: time a picture, the daemon's memory and the latency of a random batch, up to 50,000 pictures
 with 250,000 captions; and the cache's index up to 10 million records.
 
-    tools/bench/bench_growth.py [--out FILE.md] [--coco DIR] [--counts 1000,5000,20000,50000] [--records 10000000]
+    tools/bench/bench_growth.py [--out FILE.md] [--coco DIR] [--counts 1000,5000,20000,50000] [--size 224] [--records 10000000]
 
 The pictures are tools/make-coco's (in --coco, where they are already; it takes 1.5 GB, the cache 7.6 GB, below $TMPDIR or
 /tmp). Each count is a `prepctl add` of the first so many of them, the ones before being in the cache. Time a picture is the wall clock
 over the new pictures, captions and commits included, and, because a machine may be busy, the daemon's processor time over them.
-Memory is what /proc says is the daemon's own: RssAnon (the highest while adding, and a fresh daemon's after its batches) without
-the pages of LMDB's map; the slots of a client are RssShmem. A random batch is 32 samples, 224 px, float32, of a random epoch and step, asked
+Memory is what /proc says is the daemon's own: RssAnon (the highest while adding, and that of a fresh daemon while it serves) without
+the pages of LMDB's map; the slots of a client are RssShmem. A random batch is 32 samples, float32, of a random epoch and step, asked
 for with nothing read ahead, from the fresh daemon. The fastest twentieth of the batches is the figure that other programs disturb least.
 
 The index: records as captions leave them, put through the store's own code in random order (tools/bench/bench_index.c), into
@@ -75,32 +75,29 @@ def first_of(whole, count, path):
     path.write_text(json.dumps({**whole, "images": images, "annotations": [a for a in whole["annotations"] if a["image_id"] in there]}))
 
 
-def add(daemon, images, captions, count, before, vocab):
+def add(daemon, images, captions, count, before, vocab, size):
     """Seconds and processor seconds a new picture, and the highest memory."""
     name = f"growth{count}"
     began, started = processor_seconds(daemon.process.pid), time.monotonic()
     with Highest(daemon.process.pid) as highest:
         daemon.prepctl_ok("add", name, "--format", "coco", "--images", f"train={images}", "--captions", f"train={captions}", "--vocab", vocab,
-                          "--quiet", timeout=3600)
+                          "--size", size, "--quiet", timeout=3600)
     new = count - before
     return (time.monotonic() - started) / new, (processor_seconds(daemon.process.pid) - began) / new, highest.value
 
 
-def serve(daemon, count):
-    result = subprocess.run([BUILD / "bench" / "bench_stream", "--socket", daemon.socket, "--data", f"growth{count}", "--batch-size", "32",
-                             "--random", str(BATCHES)], capture_output=True, text=True, check=True)
-    return json.loads(result.stdout)
-
-
-def slots_while(daemon, count):
-    """RssShmem with one client connected: its slots."""
+def serve(daemon, count, size):
+    """What bench_stream measured, and the highest RssAnon and RssShmem meanwhile."""
     reader = subprocess.Popen([BUILD / "bench" / "bench_stream", "--socket", daemon.socket, "--data", f"growth{count}", "--batch-size", "32",
-                               "--random", str(BATCHES)], stdout=subprocess.DEVNULL)
-    most = 0
+                               "--size", str(size), "--random", str(BATCHES)], stdout=subprocess.PIPE, text=True)
+    most = {"RssAnon": 0, "RssShmem": 0}
     while reader.poll() is None:
-        most = max(most, memory(daemon.process.pid).get("RssShmem", 0))
+        now = memory(daemon.process.pid)
+        most = {name: max(value, now[name]) for name, value in most.items()}
         time.sleep(0.02)
-    return most
+    if reader.returncode != 0:
+        sys.exit("bench_stream failed")
+    return json.loads(reader.stdout.read()), most
 
 
 def pictures(options, folder):
@@ -120,19 +117,17 @@ def pictures(options, folder):
     for count in counts:
         first_of(whole, count, folder / "captions.json")
         with Daemon(folder=daemon_folder) as daemon:
-            wall, work, highest = add(daemon, coco / "train2017", folder / "captions.json", count, before, vocab)
-            disk = daemon.status()["file_bytes"] if "file_bytes" in daemon.status() else (daemon.cache / "data.mdb").stat().st_blocks * 512
+            wall, work, highest = add(daemon, coco / "train2017", folder / "captions.json", count, before, vocab, options.size)
+            disk = (daemon.cache / "data.mdb").stat().st_blocks * 512
         with Daemon(folder=daemon_folder) as daemon:
-            got = serve(daemon, count)
-            serving = memory(daemon.process.pid)["RssAnon"]
-            slots = slots_while(daemon, count)
-        row = (count, 1e3 * wall, 1e3 * work, highest / 1e6, serving / 1e6, slots / 1e6, 1e3 * got["low_s"], 1e3 * got["median_s"],
+            got, most = serve(daemon, count, options.size)
+        row = (count, 1e3 * wall, 1e3 * work, highest / 1e6, most["RssAnon"] / 1e6, most["RssShmem"] / 1e6, 1e3 * got["low_s"], 1e3 * got["median_s"],
                1e3 * got["first_batch_s"], disk / 1e3 / count)
         rows.append(row)
         print("  {:,} pictures: {:.2f} ms a picture ({:.2f} of processor), memory {:.0f} MB adding, {:.0f} serving and slots of {:.0f}; "
               "random batch {:.2f} ms low, {:.2f} median, first {:.1f}; {:.0f} kB a picture on disk".format(*row), flush=True)
         before = count
-    lines = ["### Growth: pictures", "",
+    lines = [f"### Growth: pictures at {options.size} px", "",
              "| pictures | captions | ms a picture | of processor | MB while adding | MB serving | MB slots of a client | random batch, low ms | "
              "median ms | open to first batch, ms | kB a picture on disk |", "|---:" * 11 + "|"]
     for row in rows:
@@ -164,6 +159,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--coco", type=pathlib.Path)
     parser.add_argument("--counts", default="1000,5000,20000,50000")
+    parser.add_argument("--size", type=int, default=224, help="prepared size in pixels: 112 takes a quarter of the disk")
     parser.add_argument("--records", type=int, default=10000000, help="0: no index")
     options = parser.parse_args()
     parts = []

@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "shared/base/fs.h"
@@ -9,7 +10,7 @@
 #include "shared/base/progress.h"
 #include "tools/prepctl/prepctl.h"
 
-enum { NAME_BYTES_MAX = 64 };
+enum { NAME_BYTES_MAX = 64, START_WAIT_MS = 3000, START_POLL_MS = 20 };
 
 struct options {
 	struct prepctl_common common;
@@ -244,6 +245,24 @@ static void fill_request(const struct options *o, struct paths *paths, Wire__Add
 	add->replace = o->replace;
 }
 
+/* `preprocessd &` and this, pasted together: a daemon that has just been started needs a moment to listen. */
+static int connect_soon(struct conn *conn, const struct options *o, struct err *err)
+{
+	const struct timespec pause = { .tv_nsec = START_POLL_MS * 1000000L };
+	int code = ERR_UNAVAILABLE;
+
+	for (int waited = 0; code == ERR_UNAVAILABLE && waited <= START_WAIT_MS; waited += START_POLL_MS) {
+		if (waited > 0) {
+			conn_free(conn);
+			nanosleep(&pause, NULL);
+		}
+		if (prepctl_interrupted(NULL))
+			return err_set(err, ERR_CANCELLED, "stopped");
+		code = prepctl_connect(conn, &o->common, "add", err);
+	}
+	return code;
+}
+
 static int run(const struct options *o, struct paths *paths, struct err *err)
 {
 	Wire__AddDataset add = WIRE__ADD_DATASET__INIT;
@@ -252,7 +271,7 @@ static int run(const struct options *o, struct paths *paths, struct err *err)
 	Wire__Reply *reply = NULL;
 	struct display display = { .name = o->name, .phase = -1, .quiet = o->quiet };
 	struct conn conn;
-	int code = prepctl_connect(&conn, &o->common, "add", err);
+	int code = connect_soon(&conn, o, err);
 
 	if (code != 0)
 		goto out;

@@ -2,7 +2,8 @@
  * --dry-run: what a run would take. Bytes are those of the arenas that were
  * planned; operations are counted from the shapes and the tokens of the first
  * batches; time is that of real steps, which are taken on the run's first
- * batches and thrown away.
+ * batches and thrown away. With frozen towers whose features are cached, steps are
+ * taken on zeros, and a few features are computed to say what all of them take.
  */
 #include <stdio.h>
 #include <sys/resource.h>
@@ -86,6 +87,12 @@ static double more_passes(const struct reg_spec *reg, unsigned through)
 	return passes;
 }
 
+/* A frozen tower's features come from the cache, or from its forward pass alone. */
+static double frozen_share(const struct session *s, bool frozen)
+{
+	return !frozen ? 1.0 : s->plan.feature_cache ? 0.0 : 1.0 / 3.0;
+}
+
 /* Forward once, backward twice as much. */
 static double step_flops(const struct session *s, double tokens)
 {
@@ -97,6 +104,8 @@ static double step_flops(const struct session *s, double tokens)
 	double image = batch * picture_madds(&config->image), sum;
 	const struct reg_spec *reg = &s->plan.reg;
 
+	image *= frozen_share(s, s->plan.freeze_image);
+	text *= frozen_share(s, s->plan.freeze_text);
 	sum = image * (1 + more_passes(reg, ADV_PIXEL)) + text * (1 + more_passes(reg, ADV_TEXT)) + fusion * (1 + more_passes(reg, 0));
 	return 2 * 3 * sum * (reg->sam.on ? 2 : 1) * (double)s->config.accumulate;
 }
@@ -104,6 +113,17 @@ static double step_flops(const struct session *s, double tokens)
 static double mebibytes(size_t bytes)
 {
 	return (double)bytes / (1 << 20);
+}
+
+static size_t feature_bytes(const struct session *s)
+{
+	size_t rows = 0;
+
+	if (s->plan.feature_cache && s->plan.freeze_image)
+		rows += (size_t)s->train.pictures + (s->validates ? s->val.pictures : 0);
+	if (s->plan.feature_cache && s->plan.freeze_text)
+		rows += (size_t)s->train.captions + (s->validates ? s->val.captions : 0);
+	return rows * (size_t)s->model_config.features * sizeof(float);
 }
 
 static void print_memory(const struct session *s)
@@ -118,8 +138,10 @@ static void print_memory(const struct session *s)
 	printf("  moments       %12.1f MiB  (%s)\n", mebibytes(moments), optimizer_kind_name(s->plan.optimizer));
 	printf("activations     %12.1f MiB  for %d pictures, at most %d tokens and %d pairs\n", mebibytes(activations),
 	       s->limits.pictures, s->limits.tokens, s->limits.pairs);
+	if (feature_bytes(s) > 0)
+		printf("features        %12.1f MiB  of frozen towers, for every picture and caption\n", mebibytes(feature_bytes(s)));
 	printf("together        %12.1f MiB planned; memory is touched as captions need it\n",
-	       mebibytes(values + grads + moments + activations));
+	       mebibytes(values + grads + moments + activations + feature_bytes(s)));
 }
 
 static void print_run(const struct session *s)
@@ -138,6 +160,27 @@ static void print_run(const struct session *s)
 	       (unsigned long long)s->steps_per_epoch, (long long)(s->config.batch_size * s->config.accumulate));
 }
 
+/* What comes before the first step where the cache has none of it yet. */
+static int print_features(const struct session *s, struct err *err)
+{
+	struct source_costs costs;
+	int code;
+
+	if (feature_bytes(s) == 0)
+		return 0;
+	if ((code = source_costs(s->train_source, &costs, err)) != 0)
+		return code;
+	double pictures = costs.pictures + (costs.pictures > 0 && s->validates ? s->val.pictures : 0);
+	double captions = costs.captions + (costs.captions > 0 && s->validates ? s->val.captions : 0);
+	printf("encoding        %12.0f s at most, once for all runs with these towers and threads; what the cache has is not encoded\n",
+	       pictures * costs.picture_s + captions * costs.caption_s);
+	if (costs.pictures > 0)
+		printf("  pictures      %12.0f at %.1f a second\n", pictures, 1.0 / costs.picture_s);
+	if (costs.captions > 0)
+		printf("  captions      %12.0f at %.1f a second\n", captions, 1.0 / costs.caption_s);
+	return 0;
+}
+
 int plan_print(struct session *s, struct err *err)
 {
 	double best = 0, tokens = 0;
@@ -148,7 +191,7 @@ int plan_print(struct session *s, struct err *err)
 	print_run(s);
 	print_memory(s);
 	fflush(stdout);
-	if ((code = feed_seek(s->feed, 0, 0, err)) != 0)
+	if ((code = print_features(s, err)) != 0 || (code = feed_seek(s->feed, 0, 0, err)) != 0)
 		return code;
 	for (int i = 0; i < TRIAL_STEPS; i++) {
 		double began = clock_seconds(), waited = feed_wait_seconds(s->feed);
@@ -167,7 +210,8 @@ int plan_print(struct session *s, struct err *err)
 	printf("a step          %12.3f s = %.1f pairs/s, %.0f GFLOP/s on %d threads\n", best,
 	       (double)(s->config.batch_size * s->config.accumulate) / best, flops / best / 1e9, s->threads);
 	printf("the run         %12.0f s without validation\n", best * (double)s->steps_total);
-	printf("peak memory     %12.1f MiB measured in these %d steps\n", (double)usage.ru_maxrss / 1024, TRIAL_STEPS);
+	printf("peak memory     %12.1f MiB measured in these %d steps%s\n", (double)usage.ru_maxrss / 1024, TRIAL_STEPS,
+	       feature_bytes(s) > 0 ? ", without the features" : "");
 	if (!s->options->profile)
 		return 0;
 	printf("\n");

@@ -302,3 +302,80 @@ int source_captions(struct source *s, const struct batch *batch, float *t, struc
 	kernels->dense->gather_rows(t, s->captions->values, s->rows, (int)batch->count, s->options.features);
 	return 0;
 }
+
+/* ---- what it would cost ---- */
+
+enum { TRIAL = MODEL_FROZEN_GROUP, TRIAL_REPEATS = 2 };
+
+/* Marks up to TRIAL captions of the length that most have: a full group of one shape. */
+static uint32_t choose_captions(const struct source *s, const struct batch *batch)
+{
+	uint32_t best = 0, most = 0, chosen = 0;
+
+	for (uint32_t i = 0; i < batch->count; i++) {
+		uint32_t length = batch->offsets[i + 1] - batch->offsets[i], same = 0;
+
+		for (uint32_t k = 0; k < batch->count; k++)
+			same += batch->offsets[k + 1] - batch->offsets[k] == length;
+		if (same > most) {
+			most = same;
+			best = length;
+		}
+	}
+	for (uint32_t i = 0; i < batch->count; i++) {
+		s->wanted[i] = chosen < TRIAL && batch->offsets[i + 1] - batch->offsets[i] == best;
+		chosen += s->wanted[i];
+	}
+	return chosen;
+}
+
+static uint32_t choose_pictures(const struct source *s, const struct batch *batch)
+{
+	for (uint32_t i = 0; i < batch->image_count; i++)
+		s->wanted[i] = i < TRIAL;
+	return batch->image_count < TRIAL ? batch->image_count : TRIAL;
+}
+
+/* The first time finds the kernels for the shape and does not count. */
+static int try_batch(struct source *s, bool captions, double *each, uint32_t *all, struct err *err)
+{
+	struct feed_options options = s->options.feed;
+	const struct batch *batch;
+	struct feed *feed;
+	int code;
+
+	options.training = false;
+	options.no_pixels = captions;
+	options.batch_size = captions ? 8 * PICTURES_AT_A_TIME : PICTURES_AT_A_TIME;
+	if ((code = feed_open(&feed, &options, err)) != 0)
+		return code;
+	*all = captions ? feed_info(feed)->caption_count : feed_info(feed)->picture_count;
+	if ((code = feed_next(feed, &batch, err)) == 0 && batch == NULL)
+		code = err_set(err, ERR_PROTOCOL, "the daemon sent no sample of %s", options.split);
+	uint32_t count = code != 0 ? 0 : captions ? choose_captions(s, batch) : choose_pictures(s, batch);
+	for (int i = 0; i <= TRIAL_REPEATS && code == 0; i++) {
+		double began = clock_seconds();
+
+		if (captions)
+			encoder_captions(s->options.encoder, batch->ids, batch->offsets, (int)batch->count, s->wanted, s->batch);
+		else
+			encoder_pictures(s->options.encoder, batch->pixels, feed_nhwc(feed), (int)batch->image_count, s->wanted, s->batch);
+		double seconds = (clock_seconds() - began) / count;
+		if (i == 1 || (i > 1 && seconds < *each))
+			*each = seconds;
+	}
+	feed_close(feed);
+	return code;
+}
+
+int source_costs(struct source *s, struct source_costs *out, struct err *err)
+{
+	int code = 0;
+
+	*out = (struct source_costs){ 0 };
+	if (s->options.images)
+		code = try_batch(s, false, &out->picture_s, &out->pictures, err);
+	if (code == 0 && s->options.texts)
+		code = try_batch(s, true, &out->caption_s, &out->captions, err);
+	return code;
+}

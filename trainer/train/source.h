@@ -41,4 +41,11 @@ MUST_USE int source_pictures(struct source *source, const struct batch *batch, b
 			     struct err *err);
 MUST_USE int source_captions(struct source *source, const struct batch *batch, float *t, struct err *err);
 
+/* What a feature costs, tried on a few samples of the part and thrown away; for --dry-run. */
+struct source_costs {
+	uint32_t pictures, captions; /* of the part; 0 where the tower is not frozen */
+	double picture_s, caption_s; /* seconds for one */
+};
+MUST_USE int source_costs(struct source *source, struct source_costs *out, struct err *err);
+
 #endif
