@@ -7,9 +7,10 @@
     make demo 2>&1 | tee build/demo.log; tools/readme.py --demo build/demo.log
     make test 2>&1 | tee build/test.log; tools/readme.py --test build/test.log
     make bench;                          tools/readme.py --bench build/bench.md
+    tools/bench/expect.py --out build/expect.md; tools/readme.py --expect build/expect.md
 
-The last three put the demo's table, the last line of the tests, and the benches' table
-into README.md, as a run printed them.
+The last four put the demo's table, the last line of the tests, the benches' table, and
+what 50,000 pictures of COCO take into README.md, as a run printed them.
 
 A part stands between `<!-- help: PROGRAM [VERB...] -->` and `<!-- end -->`. Programs
 come from build/$MODE/bin (release).
@@ -65,6 +66,7 @@ def main():
     what.add_argument("--demo", type=pathlib.Path, metavar="LOG")
     what.add_argument("--test", type=pathlib.Path, metavar="LOG")
     what.add_argument("--bench", type=pathlib.Path, metavar="FILE")
+    what.add_argument("--expect", type=pathlib.Path, metavar="FILE")
     arguments = parser.parse_args()
     path = ROOT / "README.md"
     before = path.read_text(encoding="utf-8")
@@ -76,6 +78,8 @@ def main():
         after = put(before, "test", last_count(arguments.test.read_text(encoding="utf-8", errors="replace")))
     elif arguments.bench:
         after = put(before, "bench", arguments.bench.read_text(encoding="utf-8"))
+    elif arguments.expect:
+        after = put(before, "expect", arguments.expect.read_text(encoding="utf-8"))
     else:
         after = PART.sub(lambda match: match.group(1) + help_of(match.group(2).split()) + match.group(4), before)
     if before == after:
