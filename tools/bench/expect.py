@@ -39,7 +39,8 @@ def lines():
             arms = ["+".join(term for k, term in enumerate(terms) if mask >> k & 1) or "none" for mask in range(1 << len(terms))]
         else:
             arms = terms
-        return {"arms": arms, **{name: int(option(text, name, "1")) for name in ("folds", "seeds", "epochs", "batch-size")}}
+        return {"arms": arms, **{name: int(option(text, name, "1")) for name in ("folds", "seeds", "epochs", "batch-size")},
+                "negatives": option(text, "negatives", "all")}
 
     shares = dict(part.split("=") for part in option(section, "split").split(","))
     return int(option(section, "limit")), float(shares["val"]), study(studies[0]), study(studies[1])
@@ -81,9 +82,8 @@ class Trainer:
 
 
 def cost_of(arm):
-    """The measured arm whose steps this one's resemble: adversaries run passes of their own, the rest is nearly free."""
-    adv = [term for term in arm.split("+") if term.startswith("adv")]
-    return adv[0] if adv else "none"
+    """The measured arm whose steps this one's resemble: adversaries run passes of their own, dropout scores each pair apart."""
+    return "+".join(term for term in arm.split("+") if term.startswith(("adv", "dropout"))) or "none"
 
 
 def measure(options, frozen, whole):
@@ -102,11 +102,11 @@ def measure(options, frozen, whole):
             got["add_per_s"] = options.pictures / (time.monotonic() - started)
             got["disk"] = (daemon.cache / "data.mdb").stat().st_blocks * 512 / options.pictures
             trainer = Trainer(daemon, options.threads)
-            freeze = ["--freeze", "image,text", "--batch-size", frozen["batch-size"]]
+            freeze = ["--freeze", "image,text", "--batch-size", frozen["batch-size"], "--negatives", frozen["negatives"]]
             got["frozen"] = {arm: trainer.plan(*freeze, "--reg", arm) for arm in sorted({cost_of(arm) for arm in frozen["arms"]})}
             trainer.run(folder / "first", *freeze, "--epochs", "1")
             got["start_s"], got["frozen_pairs"] = trainer.run(folder / "second", *freeze, "--epochs", "1")
-            size = ["--batch-size", whole["batch-size"]]
+            size = ["--batch-size", whole["batch-size"], "--negatives", whole["negatives"]]
             for precision in ("fp32", "bf16"):
                 got[precision] = {arm: trainer.plan(*size, "--precision", precision, "--reg", arm)
                                   for arm in sorted({cost_of(arm) for arm in whole["arms"]})}
@@ -157,13 +157,13 @@ def table(got, pictures, share, frozen, whole):
         rows += [(f"an epoch, whole, `none`, {precision}", f"{whole['batch-size'] / plans['none']['step_s']:.1f} pairs/s",
                   text_of_time(train // whole["batch-size"] * plans["none"]["step_s"]), f"memory {plans['none']['peak'] * 1.048576e-3:.1f} GB"),
                  (f"the whole study's {runs} runs, {precision}", ", ".join(f"`{arm}` {plan['step_s'] / plans['none']['step_s']:.2f}"
-                                                                            for arm, plan in plans.items() if arm != "none") + " of `none`",
+                                                                            for arm, plan in plans.items() if arm.startswith("adv")) + " of `none`",
                   text_of_time(seconds_of(whole, got, plans, train, whole_val, got["start_s"])), "")]
     out = [f"Computed for {pictures} pictures; frozen: {len(frozen['arms'])} arms, {frozen['folds']} folds, {frozen['epochs']} epochs of "
            f"{frozen['batch-size']} a step; whole: {len(whole['arms'])} arms, {whole['epochs']} epochs, {whole['seeds']} seeds.",
-           f"Measured with {cores} threads on {os.cpu_count()} cores" + (f" that other programs used too (load {load:.0f})" if load > cores + 1 else "")
-           + ": the second column. The third is computed from it.", "",
-           "| what | measured rate | time, computed | memory, disk |", "|---|---|---:|---|"]
+           got.get("source") or f"Measured with {cores} threads on {os.cpu_count()} cores"
+           + (f" that other programs used too (load {load:.0f})." if load > cores + 1 else "."), "",
+           "| what | rate | time, computed | memory, disk |", "|---|---|---:|---|"]
     out += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(out) + "\n"
 
