@@ -128,8 +128,8 @@ def pictures(options, folder):
               "random batch {:.2f} ms low, {:.2f} median, first {:.1f}; {:.0f} kB a picture on disk".format(*row), flush=True)
         before = count
     lines = [f"### Growth: pictures at {options.size} px", "",
-             "| pictures | captions | ms a picture | of processor | MB while adding | MB serving | MB slots of a client | random batch, low ms | "
-             "median ms | open to first batch, ms | kB a picture on disk |", "|---:" * 11 + "|"]
+             "| pictures | captions | ms each | processor ms | MB adding | MB serving | MB slots | random batch, low ms | median ms | first batch, ms | "
+             "kB on disk |", "|---:" * 11 + "|"]
     for row in rows:
         lines.append("| {:,} | {:,} | {:.2f} | {:.2f} | {:.0f} | {:.0f} | {:.0f} | {:.2f} | {:.2f} | {:.1f} | {:.0f} |".format(row[0], 5 * row[0],
                                                                                                                        *row[1:]))
