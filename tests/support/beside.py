@@ -113,8 +113,8 @@ class Beside:
                 what.state = "maybe" if what.leaving else "gone"
             elif verb == "digests" and out != what.digests:
                 raise Fault(f"batches of {what.name} are others:\n{out}\nin place of\n{what.digests}")
-        elif lane.disturbed and verb != "digests":  # a reader connects again
-            self.unknown(verb, what)
+        elif lane.disturbed and (verb != "digests" or (not out and "no preprocessd at" in err)):
+            self.unknown(verb, what)  # a reader connects again, but one typed while there is no daemon does not wait for it
         elif BUSY not in err:
             raise Fault(f"prepctl {verb} {what.name if what else ''}: exit code {code}: {out}{err}")
 
