@@ -102,35 +102,35 @@ static void fill_batch(struct rig *rig)
 	rig->pairs.weight = rig->weight;
 }
 
-static struct rig rig_open(bool classify, bool train, bool dropout)
+/* Into the caller's rig: its pairs point at arrays within it. */
+static void rig_open(struct rig *rig, bool classify, bool train, bool dropout)
 {
 	struct model_limits limits = { .pictures = B, .captions = B, .tokens = TOKENS, .tokens_per_caption = LENGTH_MAX, .pairs = PAIRS_MAX,
 				       .training = true };
-	struct rig rig = { .classify = classify };
 	struct model_config config;
 	struct err err;
 
+	*rig = (struct rig){ .classify = classify };
 	assert_int_equal(model_preset(&config, "tiny", SIZE, &err), 0);
 	config.task = classify ? TASK_CLASSIFY : TASK_MATCH;
 	config.classes = classify ? 5 : 2;
 	config.text.vocab_size = VOCAB;
 	config.text.dropout = dropout ? 0.2 : 0;
 	config.fusion_dropout = dropout ? 0.3 : 0;
-	if (model_open(&rig.model, &config, &limits, &err) != 0)
+	if (model_open(&rig->model, &config, &limits, &err) != 0)
 		fail_msg("%s", err.message);
-	rig.params = model_params(rig.model);
-	params_init(rig.params, 3);
-	for (int i = 0; i < rig.params->count; i++) { /* off their constants, so that every path matters */
-		struct param *p = &rig.params->all[i];
+	rig->params = model_params(rig->model);
+	params_init(rig->params, 3);
+	for (int i = 0; i < rig->params->count; i++) { /* off their constants, so that every path matters */
+		struct param *p = &rig->params->all[i];
 		float *more = numbers(p->count, 100 + (uint32_t)i, p->rank > 1 ? 0.05 : 0.1);
 
 		for (size_t e = 0; p->value != NULL && e < p->count; e++)
 			p->value[e] += p->kind == PARAM_BUFFER ? fabs(more[e]) : more[e];
 		model_release(more);
 	}
-	rig.call = (struct model_call){ .mode = train ? MODEL_TRAIN_KEEP : MODEL_EVAL, .dropout = dropout, .seed = 9, .step = 4 };
-	fill_batch(&rig);
-	return rig;
+	rig->call = (struct model_call){ .mode = train ? MODEL_TRAIN_KEEP : MODEL_EVAL, .dropout = dropout, .seed = 9, .step = 4 };
+	fill_batch(rig);
 }
 
 static void rig_close(struct rig *rig)
@@ -234,11 +234,13 @@ static enum stage stage_of(const char *name)
 
 static void all_gradients(bool classify, bool train, bool dropout)
 {
-	struct rig rig = rig_open(classify, train, dropout);
-	struct params *params = rig.params;
+	struct rig rig;
+	struct params *params;
 	double worst = 0;
 	int checked = 0;
 
+	rig_open(&rig, classify, train, dropout);
+	params = rig.params;
 	image(&rig);
 	text(&rig, true);
 	assert_true(isfinite(fusion(&rig)));
