@@ -81,7 +81,7 @@ def test_killed_and_resumed(daemon, tmp_path, spec):
 
 
 def test_fields(daemon, tmp_path):
-    first = train(daemon, tmp_path / "a", "adv:target=text+fused+pixel,method=villa+rdrop+dropout+sam", "--steps", "2")[-1]
+    first = train(daemon, tmp_path / "a", "adv:target=text+fused+pixel,method=villa,rel=0.03+rdrop+dropout+sam", "--steps", "2")[-1]
     for key in ("objective", "rdrop_kl", "sam_loss", "adv_loss", "adv_kl", "delta_over_embedding", "delta_over_fused", "delta_over_pixel",
                 "adv_cost"):
         assert isinstance(first[key], float), key

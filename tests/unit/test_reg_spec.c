@@ -32,7 +32,16 @@ static void test_defaults(void **state)
 	assert_true(s.l2.on && s.l2.lambda == 0.01 && s.l2.mode == L2_DECOUPLED && !s.l2.all);
 	s = parsed("adv");
 	assert_true(s.adv.on && s.adv.method == ADV_FGM && s.adv.targets == (ADV_TEXT | ADV_FEAT) && s.adv.relative);
-	assert_true(s.adv.norm == ADV_L2 && s.adv.weight == 1.0);
+	assert_true(s.adv.norm == ADV_L2 && s.adv.weight == 1.0 && s.adv.eps == 0.1 && s.adv.warmup == 4 && !s.adv.warmup_steps);
+	/* A size that was asked for is that size from the start. */
+	s = parsed("adv:target=text");
+	assert_true(s.adv.eps == 0.1 && s.adv.warmup == 4);
+	s = parsed("adv:rel=0.1");
+	assert_true(s.adv.eps == 0.1 && s.adv.warmup == 0);
+	s = parsed("adv=0.1");
+	assert_true(s.adv.eps == 0.1 && !s.adv.relative && s.adv.warmup == 0);
+	s = parsed("noise:eps=0.1,warmup=2");
+	assert_true(s.adv.warmup == 2);
 }
 
 static void test_sums_options_epochs(void **state)
@@ -89,10 +98,10 @@ static void test_text_reads_back(void **state)
 	assert_string_equal(text, "dropout=0.3@2+l2=0.01:mode=decoupled,on=weights");
 	s = parsed("noise:target=text+dropout=0.1:at=head+dropout@0-3+early");
 	reg_spec_text(&s, text);
-	assert_string_equal(text, "dropout=0.3@0-3+dropout=0.1:at=head+early=3+adv:method=noise,target=text,rel=0.03,norm=l2,weight=1");
+	assert_string_equal(text, "dropout=0.3@0-3+dropout=0.1:at=head+early=3+adv:method=noise,target=text,rel=0.1,norm=l2,weight=1,warmup=4");
 	s = parsed("adv:method=freelb,k=4,target=text,warmup=20steps");
 	reg_spec_text(&s, text);
-	assert_string_equal(text, "adv:method=freelb,target=text,rel=0.03,norm=l2,k=4,step=0.5,init=0,warmup=20steps");
+	assert_string_equal(text, "adv:method=freelb,target=text,rel=0.1,norm=l2,k=4,step=0.5,init=0,warmup=20steps");
 }
 
 static void test_errors(void **state)

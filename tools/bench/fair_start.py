@@ -15,7 +15,7 @@ import tempfile
 from common import SHARED_DATA, note
 from harness import Daemon, run_ok, shared_data
 
-ARMS = ("none", "dropout", "l2", "adv")
+ARMS = ("none", "dropout", "l2", "adv:rel=0.03")
 COMMON = ["--data", "rsicd", "--preset", "small", "--image-size", "64", "--quiet"]
 
 
@@ -46,7 +46,7 @@ def main():
         for start, more in (("random", []), ("towers", init), ("towers, frozen", [*init, "--freeze", "image,text"])):
             for arm in ARMS:
                 # A frozen text tower has no word embeddings to perturb.
-                spec = "adv:target=feat" if arm == "adv" and "frozen" in start else arm
+                spec = "adv:target=feat,rel=0.03" if "adv" in arm and "frozen" in start else arm
                 out = folder / f"{start.replace(', ', '-')}-{arm}"
                 run_ok("trainer", *COMMON, "--train-split", "train~rest=1/2", "--val-split", "test", "--epochs", options.epochs, "--reg", spec, *more,
                        "--out", out, *daemon.at(), timeout=7200)

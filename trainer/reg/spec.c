@@ -10,7 +10,7 @@
 
 enum { WORD_BYTES = 64, GIVEN_MAX = 32 };
 
-const char reg_adv_default[] = "method=fgm,target=text+feat,rel=0.03";
+const char reg_adv_default[] = "method=fgm,target=text+feat,rel=0.1,warmup=4";
 
 const char reg_spec_help[] =
 	"none, or a sum of: dropout[=0.3] in front of the fusion layer or elsewhere; l2[=0.01] weight decay; smooth[=0.1] label "
@@ -353,6 +353,11 @@ static int check_adv(struct reading *r, struct err *err)
 				used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", used > 0 ? ", " : "", reg_method_names[m]);
 		return fail(r->c, err, "method=%s has no option %s; %s belongs to %s", adv->method == ADV_NOISE ? "noise" : method,
 			    r->given[i]->name, r->given[i]->name, list);
+	}
+	/* The default size grows into a run, since at once it would keep one from random weights at chance. A size that was asked for is that size. */
+	if ((was_given(r, "eps") || was_given(r, "rel")) && !was_given(r, "warmup")) {
+		adv->warmup = 0;
+		adv->warmup_steps = false;
 	}
 	reg_adv_settle(adv);
 	if (adv->method == ADV_SMART && adv->init == 0)

@@ -161,6 +161,7 @@ void reg_spec_list(void)
 			printf("%s\n", number ? "; the number behind the name" : "");
 		}
 	}
-	printf("\nadv alone means adv:%s. noise is adv:method=noise.\n"
+	printf("\nadv alone means adv:%s; with eps or rel there is no warmup unless asked for.\n"
+	       "noise is adv:method=noise.\n"
 	       "Formulas, papers and costs: docs/training.md.\n", reg_adv_default);
 }
