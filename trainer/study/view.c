@@ -56,7 +56,7 @@ static double job_seconds(const struct job *job)
 double view_eta(const struct work *work)
 {
 	double known = arm_seconds(work, -1), left = 0;
-	int active = 0;
+	int active = 0, pending = 0, workers;
 
 	for (int j = 0; j < work->job_count && known == 0; j++)
 		if (work->jobs[j].active)
@@ -68,6 +68,7 @@ double view_eta(const struct work *work)
 			double own = arm_seconds(work, work->runs[i].cell.arm);
 
 			left += own > 0 ? own : known;
+			pending++;
 		}
 	for (int j = 0; j < work->job_count; j++) {
 		const struct job *job = &work->jobs[j];
@@ -78,7 +79,9 @@ double view_eta(const struct work *work)
 		active++;
 		left += all > 0 ? all * (1 - (double)job->steps / (double)job->steps_total) : known;
 	}
-	return left / (active > 0 ? active : work->job_count);
+	/* A run that has just ended leaves its place to one that waits. */
+	workers = active + pending < work->job_count ? active + pending : work->job_count;
+	return workers > 0 ? left / workers : 0;
 }
 
 /* ---- drawing ---- */

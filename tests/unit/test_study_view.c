@@ -1,0 +1,69 @@
+/* The pace of a study: what is left, shared by the runs at work. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include "trainer/study/work.h"
+
+enum { RUNS = 10 };
+
+static struct study_run_options options;
+
+static struct work work_with(struct run_entry *runs, int done, int active, int job_count)
+{
+	struct work work = { .options = &options, .runs = runs, .run_count = RUNS, .done = done, .job_count = job_count };
+
+	for (int i = 0; i < RUNS; i++)
+		runs[i] = (struct run_entry){ .state = i < done ? RUN_DONE : i < done + active ? RUN_ACTIVE : RUN_PENDING, .seconds = 6 };
+	for (int j = 0; j < active; j++)
+		work.jobs[j] = (struct job){ .active = true, .run = done + j };
+	return work;
+}
+
+static double eta(int done, int active, int job_count)
+{
+	struct run_entry runs[RUNS];
+	struct work work = work_with(runs, done, active, job_count);
+
+	return view_eta(&work);
+}
+
+static void test_nothing_known(void **state)
+{
+	(void)state;
+	assert_true(eta(0, 2, 2) < 0);
+}
+
+static void test_both_at_work(void **state)
+{
+	(void)state;
+	assert_true(eta(2, 2, 2) == 8 * 6 / 2);
+}
+
+/* Between the end of one run and the start of the next. */
+static void test_one_has_just_ended(void **state)
+{
+	(void)state;
+	assert_true(eta(3, 1, 2) == 7.0 * 6 / 2);
+	assert_true(eta(4, 0, 2) == 6.0 * 6 / 2);
+}
+
+static void test_the_last_works_alone(void **state)
+{
+	(void)state;
+	assert_true(eta(9, 1, 2) == 6);
+	assert_true(eta(10, 0, 2) == 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_nothing_known),
+		cmocka_unit_test(test_both_at_work),
+		cmocka_unit_test(test_one_has_just_ended),
+		cmocka_unit_test(test_the_last_works_alone),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
