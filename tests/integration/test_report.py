@@ -154,6 +154,19 @@ def test_factorial(study):
     assert math.isclose(found["effects"][0]["test"]["difference"], np.mean(on) - np.mean(off), rel_tol=1e-9)
 
 
+def test_another_baseline(study, tmp_path):
+    folder, accuracies, _ = study
+    arm = next(name for name, _, _ in accuracies if name != "none")
+    before = (folder / "report.json").read_bytes()
+    found = json.loads(run_ok("trainer", "report", folder, "--baseline", arm, "--json").stdout)
+    assert found["baseline"] == arm and (folder / "report.json").read_bytes() == before
+    d = np.array([v - accuracies[arm, f, s] for (name, f, s), v in accuracies.items() if name == "none"])
+    test = arm_of(found, "none")["against_baseline"]["corrected_t"]
+    assert np.allclose([test["difference"], test["t"]], [d.mean(), d.mean() / (d.std(ddof=1) * math.sqrt(1 / 15 + 1 / 4))], rtol=1e-8)
+    text = run_ok("trainer", "report", folder, "--baseline", arm, "--format", "md", "--out", tmp_path).stdout
+    assert arm in text.splitlines()[0] and f"Report: {tmp_path}" in text and (tmp_path / "report.md").exists() and not (tmp_path / "report.json").exists()
+
+
 def test_formats(study):
     folder, _, said = study
     words = check_page(folder)
@@ -348,6 +361,7 @@ def test_usage(tmp_path):
     for arguments, code, needle in ((["report"], 2, "DIR"), (["report", tmp_path / "nope"], 1, "no such folder"), (["report", tmp_path], 1, "neither"),
                                     (["report", tmp_path / "s", tmp_path / "s"], 2, "one study"),
                                     (["report", tmp_path / "s", "--format", "pdf"], 2, "html, md, tex, csv, json"),
+                                    (["report", tmp_path / "s", "--baseline", "b"], 2, "no arm of"),
                                     (["report", tmp_path / "s" / "study.json"], 1, "not a folder")):
         result = run("trainer", *arguments)
         assert result.returncode == code and needle in result.stderr, (arguments, result.stderr)

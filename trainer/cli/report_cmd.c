@@ -11,12 +11,12 @@
 #include "trainer/study/report.h"
 
 struct report_flags {
-	const char *out, *format, *socket, *cache, *log_level;
+	const char *out, *format, *baseline, *socket, *cache, *log_level;
 	int64_t samples;
 	bool json, quiet;
 };
 
-static const char usage[] = "trainer report DIR... [--out DIR] [--format LIST] [--json]";
+static const char usage[] = "trainer report DIR... [--baseline ARM] [--out DIR] [--format LIST] [--json]";
 static const char description[] =
 	"Says what a study found: which arms are better or worse than the baseline, by how much, and what the study could have seen. "
 	"DIR is a study's folder; it may still be running. The answer goes to standard output, and into the folder: report.html (one file "
@@ -24,6 +24,7 @@ static const char description[] =
 	"\n"
 	"    trainer report studies/rsicd\n"
 	"    trainer report studies/rsicd --format md,json --out paper\n"
+	"    trainer report studies/rsicd --baseline noise           # is adv better than noise of the same norm?\n"
 	"\n"
 	"With the folders of plain runs it prints a table of them; with --out it also writes report.html with their curves, report.md, "
 	"report.csv and report.json.\n"
@@ -38,6 +39,8 @@ static int parse(struct report_flags *o, int argc, char *const argv[], struct ar
 		{ .name = "out", .kind = ARGS_TEXT, .value = &o->out, .metavar = "DIR", .help = "Folder for the files. Default: that of the study." },
 		{ .name = "format", .kind = ARGS_TEXT, .value = &o->format, .metavar = "LIST",
 		  .help = "Which files, with commas between: html, md, tex, csv, json. Default: all." },
+		{ .name = "baseline", .kind = ARGS_TEXT, .value = &o->baseline, .metavar = "ARM",
+		  .help = "Hold the other arms against this one; files are written only with --out or --format. Default: the study's, none." },
 		{ .name = "json", .kind = ARGS_FLAG, .value = &o->json,
 		  .help = "Print report.json in place of the answer; files are written only with --out or --format." },
 		{ .name = "samples", .kind = ARGS_INT, .value = &o->samples, .metavar = "N", .min = 0, .max = 12,
@@ -127,12 +130,15 @@ int report_command(int argc, char *const argv[], struct err *err)
 	if ((code = parse_formats(o.format, &options.formats, err)) != 0 || (code = log_options_apply(o.log_level, o.quiet, err)) != 0 ||
 	    (code = find_kind(&result, &study, err)) != 0)
 		return code;
+	if (o.baseline != NULL && !study)
+		return err_set(err, ERR_USAGE, "--baseline: plain runs are set beside the first of them; name that one first");
 	signals_install();
 	options.out = o.out;
 	options.socket = o.socket;
 	options.samples = (int)o.samples;
 	options.cancelled = signals_stop_asked;
-	options.no_files = o.json && o.out == NULL && o.format == NULL;
+	options.baseline = o.baseline;
+	options.no_files = (o.json || o.baseline != NULL) && o.out == NULL && o.format == NULL;
 	if (o.json)
 		options.json = &json;
 	else
@@ -141,8 +147,9 @@ int report_command(int argc, char *const argv[], struct err *err)
 		       report_runs_write(result.operands, result.operand_count, &options, err);
 	if (code == 0) {
 		fputs(o.json ? json.data : answer.data, stdout);
-		if (study && !o.json)
-			printf("Report: %s/report.html\n", o.out != NULL ? o.out : result.operands[0]);
+		if (study && !o.json && !options.no_files)
+			printf("Report: %s%s\n", o.out != NULL ? o.out : result.operands[0],
+			       options.formats == 0 || options.formats & REPORT_HTML ? "/report.html" : "");
 	}
 	buf_free(&answer);
 	buf_free(&json);

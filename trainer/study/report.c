@@ -124,7 +124,7 @@ int report_study_write(const char *dir, const struct report_options *options, st
 {
 	struct report_data *data = NULL;
 	struct report_analysis *analysis = NULL;
-	int code = report_data_read(&data, dir, err);
+	int code = report_data_read(&data, dir, options->baseline, err);
 
 	if (code == 0)
 		code = report_analyse(&analysis, data, err);

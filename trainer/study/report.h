@@ -28,6 +28,7 @@ struct report_options {
 	unsigned formats;      /* enum report_format; 0: all */
 	const char *socket;    /* of the daemon, for sample pictures; NULL: the default one */
 	int samples;           /* pictures an arm; 0: none */
+	const char *baseline;  /* arm that the others are held against; NULL: the study's */
 	struct buf *answer;    /* appended: the answer as a few lines of plain text; may be NULL */
 	struct buf *json;      /* appended: report.json's content, beside or in place of the file; may be NULL */
 	bool no_files;
@@ -36,7 +37,10 @@ struct report_options {
 /* All formats, 4 samples. */
 void report_options_init(struct report_options *out);
 
-/* dir: a study's folder. ERR_NOTFOUND: not one. ERR_FORMAT, ERR_MISMATCH: a damaged or wrong file, which is named. */
+/*
+ * dir: a study's folder. ERR_NOTFOUND: not one. ERR_FORMAT, ERR_MISMATCH: a damaged or wrong file, which is named.
+ * ERR_USAGE: options->baseline is none of its arms.
+ */
 MUST_USE int report_study_write(const char *dir, const struct report_options *options, struct err *err);
 
 /* Run folders side by side; the first is what the others' cost is relative to. Files are written only

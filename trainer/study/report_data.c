@@ -328,7 +328,22 @@ static void order_folds(struct report_data *data)
 					report_run_at(data, a, f, s)->fold = f;
 }
 
-int report_data_read(struct report_data **out, const char *dir, struct err *err)
+static int choose_baseline(struct report_data *data, const char *name, struct err *err)
+{
+	char names[200] = "";
+	size_t used = 0;
+	int arm = name != NULL ? report_arm_find(data, name) : data->baseline;
+
+	for (int i = 0; arm < 0 && i < data->arms && used < sizeof(names); i++)
+		used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%s", i > 0 ? ", " : "", data->arm[i].name);
+	if (arm < 0)
+		return err_set(err, ERR_USAGE, "--baseline: '%.60s' is no arm of %s; there are %s%s", name, data->dir, names,
+			       used >= sizeof(names) ? " ..." : "");
+	data->baseline = arm;
+	return 0;
+}
+
+int report_data_read(struct report_data **out, const char *dir, const char *baseline, struct err *err)
 {
 	struct report_data *data = mem_zalloc(sizeof(*data));
 	char *runs = NULL;
@@ -339,7 +354,8 @@ int report_data_read(struct report_data **out, const char *dir, struct err *err)
 		mem_free(data);
 		return err_nomem(err, sizeof(*data));
 	}
-	if ((code = read_study(data, err)) != 0 || (code = fs_join(&runs, dir, "runs", err)) != 0 ||
+	if ((code = read_study(data, err)) != 0 || (code = choose_baseline(data, baseline, err)) != 0 ||
+	    (code = fs_join(&runs, dir, "runs", err)) != 0 ||
 	    (code = each_folder(data, runs, 0, err)) != 0 || (code = report_clusters_number(data, err)) != 0 ||
 	    (code = report_robustness_read(data, err)) != 0)
 		goto out;

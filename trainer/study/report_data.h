@@ -99,7 +99,8 @@ struct report_data {
 	struct report_check *check;
 };
 
-MUST_USE int report_data_read(struct report_data **out, const char *dir, struct err *err);
+/* baseline: an arm's name, or NULL for the study's own. */
+MUST_USE int report_data_read(struct report_data **out, const char *dir, const char *baseline, struct err *err);
 void report_data_free(struct report_data *data); /* NULL is fine */
 
 static inline struct report_run *report_run_at(const struct report_data *data, int arm, int fold, int seed)
