@@ -152,6 +152,11 @@ def test_factorial(study):
     on = [means[a] for a in ("dropout", "dropout+l2", "dropout+adv", "dropout+l2+adv")]
     off = [means[a] for a in ("none", "l2", "adv", "l2+adv")]
     assert math.isclose(found["effects"][0]["test"]["difference"], np.mean(on) - np.mean(off), rel_tol=1e-9)
+    effect = 100 * (np.mean(on) - np.mean(off))
+    words = f"Over all 8 combinations of dropout, l2 and adv: dropout adds {effect:+.2f} points".replace("-", "\u2212")
+    for name in ("report.md", "report.html"):
+        assert words in (folder / name).read_text()
+    assert words in study[2]
 
 
 def test_another_baseline(study, tmp_path):
@@ -173,7 +178,7 @@ def test_formats(study):
     for needle in ("Every arm", "Cost and gain", "Main effects and interactions", "Calibration", "Robustness", "Transfer", "identical over the arms"):
         assert needle in words, needle
     lines = said.splitlines()
-    assert "arms" in lines[0] and sum(" none" in line for line in lines[1:10]) == 9
+    assert "arms" in lines[0] and lines[1].startswith("Over all 8") and sum(" none" in line for line in lines[2:11]) == 9
     rows = list(csv.DictReader(open(folder / "report.csv", newline="")))
     assert len(rows) == 10 and rows[0]["verdict"] == "baseline" and all(len(row) == 28 and None not in row for row in rows)
     runs = list(csv.DictReader(open(folder / "report-runs.csv", newline="")))

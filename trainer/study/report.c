@@ -84,6 +84,9 @@ static void answer(struct text *t, const struct report_analysis *a)
 	words_headline(t, a, text_plain);
 	text_add(t, "\n");
 	size_t before = t->out.size;
+	words_factors(t, a, text_plain);
+	text_add(t, t->out.size > before ? "\n" : "");
+	before = t->out.size;
 	words_incomplete(t, a, text_plain);
 	words_plateau(t, a, text_plain);
 	text_add(t, t->out.size > before ? "\n" : "");

@@ -38,6 +38,15 @@ static void meta(struct text *t, const struct report_analysis *a)
 	text_add(t, ". Differences are in percentage points.</p>\n");
 }
 
+static void factors(struct text *t, const struct report_analysis *a)
+{
+	if (a->factorial.factors == 0)
+		return;
+	text_add(t, "<p>");
+	words_factors(t, a, text_html);
+	text_add(t, "</p>\n");
+}
+
 /* One short sentence: what the pill says is not said again. */
 static void short_verdict(struct text *t, const struct report_analysis *a, int arm)
 {
@@ -319,6 +328,7 @@ void report_html(struct text *t, const struct report_analysis *a, const struct r
 	words_headline(t, a, text_html);
 	text_add(t, "</p>\n");
 	meta(t, a);
+	factors(t, a);
 	warnings(t, a);
 	answer(t, a);
 	navigation(t, a);

@@ -40,6 +40,15 @@ static void md_row(struct text *t, const struct report_analysis *a, int arm)
 	       text_fixed(isfinite(r->ece.mean) ? r->ece.mean : r->calibration.ece, 3).s, r->runs, base ? "baseline" : words_verdict_name(r->verdict));
 }
 
+static void md_paragraph(struct text *t, const struct report_analysis *a,
+			 void (*words)(struct text *t, const struct report_analysis *analysis, text_escape escape))
+{
+	size_t before = t->out.size;
+
+	words(t, a, text_md);
+	text_add(t, t->out.size > before ? "\n\n" : "");
+}
+
 void report_md(struct text *t, const struct report_analysis *a)
 {
 	const struct report_data *data = a->data;
@@ -49,9 +58,9 @@ void report_md(struct text *t, const struct report_analysis *a)
 	text_add(t, "\n\n**");
 	words_headline(t, a, text_md);
 	text_add(t, "**\n\n");
-	words_incomplete(t, a, text_md);
-	words_plateau(t, a, text_md);
-	text_add(t, "\n\n");
+	md_paragraph(t, a, words_factors);
+	md_paragraph(t, a, words_incomplete);
+	md_paragraph(t, a, words_plateau);
 	for (int i = 0; i < a->order_count; i++) {
 		text_add(t, "- **");
 		text_md(t, data->arm[a->order[i]].name);

@@ -101,6 +101,62 @@ void words_headline(struct text *t, const struct report_analysis *a, text_escape
 	text_add(t, ".");
 }
 
+static void add_effect(struct text *t, const struct report_factorial *f, int e, text_escape escape)
+{
+	const struct stats_paired *test = &f->effect[e].test;
+
+	add_number(t, text_points(test->mean, 2), escape);
+	text_add(t, " points");
+	if (!isfinite(test->low))
+		return;
+	text_f(t, " (95%s interval ", escape == text_tex ? "\\%" : "%");
+	add_interval(t, test->low, test->high, escape);
+	text_add(t, "; Holm p ");
+	add_p(t, f->holm[e], escape);
+	text_add(t, ")");
+}
+
+static bool is_main_effect(unsigned factors)
+{
+	return (factors & (factors - 1)) == 0;
+}
+
+static int effect_of(const struct report_factorial *f, int factor)
+{
+	for (int e = 0; e < f->count; e++)
+		if (f->effect[e].factors == 1u << factor)
+			return e;
+	return -1;
+}
+
+/* Main effects take their evidence from all runs of the factorial, so that they may be clear where no single arm is. */
+void words_factors(struct text *t, const struct report_analysis *a, text_escape escape)
+{
+	const struct report_factorial *f = &a->factorial;
+	int interactions = 0;
+
+	if (f->factors == 0)
+		return;
+	text_f(t, "Over all %d combinations of ", 1 << f->factors);
+	for (int i = 0; i < f->factors; i++) {
+		text_add(t, i == 0 ? "" : i == f->factors - 1 ? " and " : ", ");
+		escape(t, f->names[i]);
+	}
+	for (int i = 0; i < f->factors; i++) {
+		int e = effect_of(f, i);
+
+		if (e < 0)
+			continue;
+		text_add(t, i == 0 ? ": " : ", ");
+		escape(t, f->names[i]);
+		text_add(t, " adds ");
+		add_effect(t, f, e, escape);
+	}
+	for (int e = 0; e < f->count; e++)
+		interactions += !is_main_effect(f->effect[e].factors) && f->holm[e] <= REPORT_ALPHA;
+	text_add(t, interactions == 0 ? "; no interaction is seen." : "; what they add depends on each other (see the interactions).");
+}
+
 static void add_seen(struct text *t, double detectable, text_escape escape)
 {
 	if (!isfinite(detectable))

@@ -19,6 +19,8 @@ void words_headline(struct text *t, const struct report_analysis *analysis, text
 void words_verdict(struct text *t, const struct report_analysis *analysis, int arm, text_escape escape);
 /* "better" and so on, for tables. */
 const char *words_verdict_name(enum report_verdict verdict);
+/* "Over all 8 combinations of dropout, l2 and adv: adv +3.0 points (...), ..."; nothing where there is no full factorial. */
+void words_factors(struct text *t, const struct report_analysis *analysis, text_escape escape);
 /* Where the other tests see it differently; nothing where they agree. */
 void words_second_view(struct text *t, const struct report_analysis *analysis, int arm, text_escape escape);
 /* "31 of 45 runs have finished: ..."; nothing for a complete study. */
