@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 void *mem_alloc(size_t bytes)
 {
@@ -58,4 +59,34 @@ char *mem_strdup(const char *text)
 void mem_free(void *p)
 {
 	free(p);
+}
+
+enum { LARGE_PAGE_BYTES = 1 << 21 };
+
+/* One more large page than needed, so that a start on a page's border is among them; the rest goes back. */
+void *mem_large(size_t bytes)
+{
+	size_t whole = size_round_up(bytes == 0 ? 1 : bytes, LARGE_PAGE_BYTES), mapped;
+	char *p, *start;
+
+	if (!size_add(whole, LARGE_PAGE_BYTES, &mapped))
+		return NULL;
+	p = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED)
+		return NULL;
+	start = (char *)size_round_up((size_t)p, LARGE_PAGE_BYTES);
+	if (start > p)
+		munmap(p, (size_t)(start - p));
+	if (p + mapped > start + whole)
+		munmap(start + whole, (size_t)(p + mapped - (start + whole)));
+#ifdef MADV_HUGEPAGE
+	(void)!madvise(start, whole, MADV_HUGEPAGE); /* advice: refusal changes nothing */
+#endif
+	return start;
+}
+
+void mem_large_free(void *p, size_t bytes)
+{
+	if (p != NULL)
+		munmap(p, size_round_up(bytes == 0 ? 1 : bytes, LARGE_PAGE_BYTES));
 }

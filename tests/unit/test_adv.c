@@ -25,7 +25,7 @@ static const uint32_t pair_caption[PAIRS] = { 0, 1, 2, 3, 4, 4, 0, 1, 2 };
 static const int32_t pair_label[PAIRS] = { 1, 1, 1, 1, 0, 0, 0, 0, 0 };
 static const float pair_weight[PAIRS] = { .125f, .125f, .125f, .125f, .1f, .1f, .1f, .1f, .1f };
 static const struct model_pairs pairs = { PAIRS, pair_picture, pair_caption, pair_label, pair_weight, NULL, NULL };
-static const struct model_limits limits = { PICTURES, CAPTIONS, TOKENS, 8, PAIRS, true, PAIRS };
+static const struct model_limits limits = { PICTURES, CAPTIONS, TOKENS, 8, PAIRS, true, PAIRS, false };
 static const uint32_t picture_positions[PICTURES] = { 0, 1, 2, 3 }, caption_positions[CAPTIONS] = { 0, 1, 2, 3, 4 };
 
 /* What two whole passes give. */

@@ -23,7 +23,7 @@ enum { F = 48, C = 5, T = 36, VOCAB = 50 };
 static const uint32_t OFFSETS[C + 1] = { 0, 7, 8, 20, 33, 36 };
 static const uint32_t POSITIONS[C] = { 3, 11, 0, 8, 70 };
 static const struct bert_config CONFIG = { 3, 32, 2, 80, VOCAB, 20, 2, 0, 0.2, -1, 1e-12 };
-static const struct model_limits LIMITS = { 6, C, T, 13, 40, true, 0 };
+static const struct model_limits LIMITS = { 6, C, T, 13, 40, true, 0, false };
 
 static void assert_near(const char *what, const float *a, const float *b, size_t n, double tolerance)
 {
@@ -244,7 +244,7 @@ static void test_evaluation_plan(void **state)
 	(void)state;
 	limits.training = false;
 	b = open_tower(false, &limits);
-	assert_true(bert_activation_bytes(b.bert) < bert_activation_bytes(a.bert));
+	assert_true(bert_activation_bytes(b.bert, &limits, false) < bert_activation_bytes(a.bert, &limits, false));
 	random_pass(&pass);
 	bert_forward(a.bert, &call, pass.word, OFFSETS, C, pass.t);
 	bert_forward(b.bert, &call, pass.word, OFFSETS, C, t);

@@ -73,7 +73,7 @@ static int tower_open(struct tower *tower, const struct resnet_config *config, i
 	if (rc == 0)
 		rc = params_allocate(tower->params, err);
 	if (rc == 0)
-		rc = resnet_plan(tower->resnet, pictures, training, err);
+		rc = resnet_plan(tower->resnet, pictures, training, false, err);
 	if (rc == 0)
 		params_init(tower->params, 1);
 	return rc;
@@ -260,7 +260,7 @@ static int speed(char **argv, int argc)
 	/* The stem needs no input gradient, so the whole is a little less than three times forward. */
 	printf("%.2f GFLOP a picture forward; %.0f of %.0f GFLOP/s (%.2f of the FMA peak); forward alone %.0f\n",
 	       forward / batch, 3 * forward / best.step_s, peak, 3 * forward / best.step_s / peak, forward / best.forward_s);
-	printf("activations and scratch memory: %.1f MB\n", (double)resnet_activation_bytes(tower.resnet) / 1e6);
+	printf("activations and scratch memory: %.1f MB\n", (double)resnet_activation_bytes(tower.resnet, false) / 1e6);
 	tower_close(&tower);
 	mem_free(image);
 	mem_free(v);

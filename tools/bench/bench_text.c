@@ -76,7 +76,7 @@ int main(int argc, char *argv[])
 	threads = kernels_set_threads(argc > 4 ? atoi(argv[4]) : 0);
 	check(model_preset(&config, argv[1], 0, &err), &err);
 	int T = fill_offsets(offsets, C), W = config.text.width, F = config.features, N = C * C;
-	struct model_limits limits = { C, C, T, 19, N, true, 0 };
+	struct model_limits limits = { C, C, T, 19, N, true, 0, false };
 	struct model_call call = { .mode = MODEL_TRAIN, .dropout = true, .seed = 1 };
 
 	check(params_open(&params, &err), &err);
@@ -90,7 +90,7 @@ int main(int argc, char *argv[])
 	check(bert_plan(bert, &limits, &err), &err);
 	check(fusion_plan(fusion, &limits, true, &err), &err);
 	fprintf(stderr, "allocate %.3f s, initial values %.3f s, activations %.1f + %.1f MB\n", allocated - begin, ready - allocated,
-		(double)bert_activation_bytes(bert) * 1e-6, (double)fusion_activation_bytes(fusion) * 1e-6);
+		(double)bert_activation_bytes(bert, &limits, false) * 1e-6, (double)fusion_activation_bytes(fusion, &limits) * 1e-6);
 
 	int32_t *ids = mem_array((size_t)T, sizeof(*ids));
 	uint32_t *picture = mem_array((size_t)N, sizeof(*picture)), *caption = mem_array((size_t)N, sizeof(*caption));

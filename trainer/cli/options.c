@@ -83,7 +83,7 @@ static const struct entry entries[] = {
 	{ "threads", "N", "Default: one for each core.", 1, 1024 },
 };
 
-enum { OWN_OPTIONS = 10, TABLE_MAX = ARRAY_LEN(entries) + OWN_OPTIONS };
+enum { OWN_OPTIONS = 11, TABLE_MAX = ARRAY_LEN(entries) + OWN_OPTIONS };
 
 static int fill_table(struct train_options *o, struct args_option table[TABLE_MAX])
 {
@@ -117,6 +117,9 @@ static int fill_table(struct train_options *o, struct args_option table[TABLE_MA
 			  "(run.json)." },
 		{ .name = "dry-run", .kind = ARGS_FLAG, .value = &o->run.dry_run,
 		  .help = "Print what the run would take (parameters, memory, arithmetic) and end." },
+		{ .name = "recompute", .kind = ARGS_FLAG, .value = &o->run.recompute,
+		  .help = "Keep less of a forward pass in memory and compute it again where it is needed: the same bits, about a quarter "
+			  "more time." },
 		{ .name = "profile", .kind = ARGS_FLAG, .value = &o->run.profile,
 		  .help = "Print where the time of the steps went, for each kind of operation, and write it to DIR/profile.json." },
 		{ .name = "socket", .kind = ARGS_TEXT, .value = &o->run.socket, .metavar = "PATH",

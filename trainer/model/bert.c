@@ -202,61 +202,69 @@ void bert_close(struct bert *bert)
 	mem_free(bert);
 }
 
-size_t bert_activation_bytes(const struct bert *bert)
-{
-	return bert->arena.elements * sizeof(float);
-}
-
 static size_t ldprobs_of(int longest)
 {
 	return size_round_up((size_t)longest, DENSE_SCORE_ALIGN);
 }
 
-/* The buffers of one layer. Without training all layers but the last share
- * one set, and what backward would need is not kept apart. */
-static void plan_layer(struct bert *bert, int number)
+/* What decides how much memory a call needs. */
+struct batch_size {
+	size_t tokens, captions, longest;
+	bool recompute;
+};
+
+/* The buffers of one layer, but for its output. */
+static void plan_layer(struct bert *bert, int number, const struct batch_size *size)
 {
 	struct encoder_state *s = &bert->states[number];
 	struct arena *arena = &bert->arena;
 	bool last = number == bert->config.layers - 1;
-	size_t T = (size_t)bert->limits.tokens, C = (size_t)bert->limits.captions, R = last ? C : T;
+	size_t T = size->tokens, C = size->captions, R = last ? C : T;
 	size_t W = (size_t)bert->config.width;
 
 	s->q = arena_take(arena, last ? C * W : T * 3 * W);
 	s->kv = last ? arena_take(arena, T * 2 * W) : s->q == NULL ? NULL : s->q + W;
 	if (last)
 		s->first = arena_take(arena, C * W);
-	s->probs = arena_take(arena, R * (size_t)bert->config.heads * ldprobs_of(bert->limits.tokens_per_caption));
+	s->probs = arena_take(arena, R * (size_t)bert->config.heads * ldprobs_of((int)size->longest));
 	s->ctx = arena_take(arena, R * W);
 	s->sum1 = arena_take(arena, R * W);
 	s->y1 = arena_take(arena, R * W);
 	s->pre = arena_take(arena, R * (size_t)bert->config.inner);
 	s->sum2 = arena_take(arena, R * W);
-	s->y2 = arena_take(arena, R * W);
 	s->mean1 = arena_take(arena, R);
 	s->rstd1 = arena_take(arena, R);
 	s->mean2 = arena_take(arena, R);
 	s->rstd2 = arena_take(arena, R);
 }
 
-static void plan(struct bert *bert)
+/*
+ * Without training, all layers but the last share one set of buffers, the
+ * output, which is written when the input is no longer needed, included. With
+ * recompute they share all but the output; backward makes the rest again.
+ */
+static void plan(struct bert *bert, const struct batch_size *size)
 {
 	struct arena *arena = &bert->arena;
-	size_t T = (size_t)bert->limits.tokens, C = (size_t)bert->limits.captions, W = (size_t)bert->config.width;
-	size_t I = (size_t)bert->config.inner;
+	size_t T = size->tokens, C = size->captions, W = (size_t)bert->config.width, I = (size_t)bert->config.inner;
 	int last = bert->config.layers - 1;
+	bool share = !bert->limits.training || size->recompute;
 
+	arena->used = 0;
 	bert->embed_sum = arena_take(arena, T * W);
 	bert->embed_mean = arena_take(arena, T);
 	bert->embed_rstd = arena_take(arena, T);
 	bert->states[0].in = arena_take(arena, T * W);
 	for (int i = 0; i <= last; i++) {
 		float *in = i == 0 ? bert->states[0].in : bert->states[i - 1].y2;
+		bool like_first = i > 0 && i < last && share;
 
-		if (i > 0 && i < last && !bert->limits.training)
-			bert->states[i] = bert->states[0]; /* y2 is written when in is no longer needed */
+		if (like_first)
+			bert->states[i] = bert->states[0];
 		else
-			plan_layer(bert, i);
+			plan_layer(bert, i, size);
+		if (!like_first || bert->limits.training)
+			bert->states[i].y2 = arena_take(arena, (i == last ? C : T) * W);
 		bert->states[i].in = in;
 	}
 	bert->act = arena_take(arena, T * I);
@@ -282,8 +290,21 @@ static int reserve_products(const struct bert *bert, struct err *err)
 	return code;
 }
 
+size_t bert_activation_bytes(const struct bert *bert, const struct model_limits *batch, bool recompute)
+{
+	struct bert counting = *bert;
+	struct batch_size size = { (size_t)batch->tokens, (size_t)batch->captions, (size_t)batch->tokens_per_caption, recompute };
+
+	counting.arena = (struct arena){ NULL, 0, 0 };
+	plan(&counting, &size);
+	if (counting.arena.used > bert->arena.elements) /* frozen: captions come in groups */
+		return bert->arena.elements * sizeof(float);
+	return counting.arena.used * sizeof(float);
+}
+
 int bert_plan(struct bert *bert, const struct model_limits *limits, struct err *err)
 {
+	struct batch_size size;
 	int code;
 
 	CHECK(bert->arena.memory == NULL && limits->captions > 0 && limits->tokens > 0);
@@ -298,11 +319,10 @@ int bert_plan(struct bert *bert, const struct model_limits *limits, struct err *
 	bert->positions = mem_array((size_t)limits->captions, sizeof(*bert->positions));
 	if (bert->offsets == NULL || bert->positions == NULL)
 		return err_nomem(err, ((size_t)limits->captions + 1) * sizeof(*bert->offsets));
-	plan(bert);
-	if ((code = arena_allocate(&bert->arena, err)) != 0)
-		return code;
-	plan(bert);
-	return 0;
+	size = (struct batch_size){ (size_t)limits->tokens, (size_t)limits->captions, (size_t)limits->tokens_per_caption,
+				    limits->recompute };
+	plan(bert, &size);
+	return arena_allocate(&bert->arena, err);
 }
 
 static struct norm_weights norm_of(const struct bert *bert, struct layer layer)
@@ -445,6 +465,7 @@ static void forward_layer(struct bert *bert, int number)
 /* Keeps what backward needs of a call. */
 static void remember(struct bert *bert, const struct model_call *call, const uint32_t *offsets, int C)
 {
+	struct batch_size size;
 	int longest = 1;
 
 	CHECK(C > 0 && C <= bert->limits.captions && offsets[0] == 0 && offsets[C] <= (uint32_t)bert->limits.tokens);
@@ -460,6 +481,9 @@ static void remember(struct bert *bert, const struct model_call *call, const uin
 	bert->C = C;
 	bert->T = (int)offsets[C];
 	bert->ldprobs = (int)ldprobs_of(longest);
+	/* Side by side as this batch needs them, so that memory of longer ones is not touched. */
+	size = (struct batch_size){ (size_t)bert->T, (size_t)C, (size_t)longest, bert->limits.recompute };
+	plan(bert, &size);
 }
 
 void bert_forward(struct bert *bert, const struct model_call *call, const float *word, const uint32_t *offsets, int C,
@@ -584,6 +608,8 @@ void bert_backward(struct bert *bert, const float *dt, float *dword)
 	backward_feed_forward(bert, last, bert->d_first, bert->e_first);
 	backward_last_attention(bert);
 	for (int i = last - 1; i >= 0; i--) {
+		if (bert->limits.recompute && i < last - 1) /* its buffers hold those of layer i + 1 */
+			forward_layer(bert, i);
 		backward_feed_forward(bert, i, bert->d, bert->e);
 		backward_attention(bert, i);
 	}

@@ -32,7 +32,7 @@ MUST_USE int bert_open(struct bert **out, const struct bert_config *config, int 
 		       const struct kernels *kernels, struct params *params, struct err *err);
 MUST_USE int bert_plan(struct bert *bert, const struct model_limits *limits, struct err *err);
 void bert_close(struct bert *bert); /* NULL is fine */
-size_t bert_activation_bytes(const struct bert *bert);
+size_t bert_activation_bytes(const struct bert *bert, const struct model_limits *batch, bool recompute);
 
 /* Probabilities from now on: of hidden states and of attention (until then those of the configuration),
  * and of the last layer's branches (stochastic depth, 0 until then; layer l of L has l/L of it). */

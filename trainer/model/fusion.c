@@ -73,15 +73,10 @@ void fusion_close(struct fusion *fusion)
 	mem_free(fusion);
 }
 
-size_t fusion_activation_bytes(const struct fusion *fusion)
-{
-	return fusion->arena.elements * sizeof(float);
-}
-
-static void plan(struct fusion *fusion)
+/* For the buffers of one call, or of the largest. */
+static void plan(struct fusion *fusion, size_t B, size_t C, size_t N)
 {
 	struct arena *arena = &fusion->arena;
-	size_t B = (size_t)fusion->limits.pictures, C = (size_t)fusion->limits.captions, N = (size_t)fusion->limits.pairs;
 	size_t F = (size_t)fusion->F, K = (size_t)fusion->K;
 
 	fusion->a = arena_take(arena, B * F);
@@ -104,10 +99,22 @@ static void plan(struct fusion *fusion)
 		fusion->dx = arena_take(arena, N * 2 * F);
 }
 
+static void plan_most(struct fusion *fusion)
+{
+	plan(fusion, (size_t)fusion->limits.pictures, (size_t)fusion->limits.captions, (size_t)fusion->limits.pairs);
+}
+
+size_t fusion_activation_bytes(const struct fusion *fusion, const struct model_limits *batch)
+{
+	struct fusion counting = *fusion;
+
+	counting.arena = (struct arena){ NULL, 0, 0 };
+	plan(&counting, (size_t)batch->pictures, (size_t)batch->captions, (size_t)batch->pairs);
+	return counting.arena.used * sizeof(float);
+}
+
 int fusion_plan(struct fusion *fusion, const struct model_limits *limits, bool dropout, struct err *err)
 {
-	int code;
-
 	CHECK(fusion->arena.memory == NULL && limits->pictures > 0 && limits->captions > 0 && limits->pairs > 0);
 	fusion->limits = *limits;
 	fusion->may_drop = dropout;
@@ -120,11 +127,8 @@ int fusion_plan(struct fusion *fusion, const struct model_limits *limits, bool d
 	if (fusion->picture == NULL || fusion->caption == NULL || fusion->picture_positions == NULL ||
 	    fusion->caption_positions == NULL || fusion->pair_picture == NULL || fusion->pair_caption == NULL)
 		return err_nomem(err, (size_t)limits->pairs * sizeof(uint32_t));
-	plan(fusion);
-	if ((code = arena_allocate(&fusion->arena, err)) != 0)
-		return code;
-	plan(fusion);
-	return 0;
+	plan_most(fusion);
+	return arena_allocate(&fusion->arena, err);
 }
 
 static void copy_positions(uint32_t *to, const uint32_t *from, int n)
@@ -147,6 +151,9 @@ static void remember(struct fusion *fusion, const struct model_call *call, float
 	fusion->B = B;
 	fusion->C = C;
 	fusion->N = pairs->count;
+	/* Side by side as this call needs them, so that memory of larger ones is not touched. */
+	fusion->arena.used = 0;
+	plan(fusion, (size_t)B, (size_t)C, (size_t)pairs->count);
 	fusion->drop = (struct dropout_spec){
 		.probability = call->dropout ? dropout : 0.0f, .layer = SITE_FUSION, .seed = call->seed, .step = call->step,
 	};

@@ -29,7 +29,7 @@ MUST_USE int fusion_open(struct fusion **out, int features, int classes, const s
 /* dropout: whether a call may ever use it; its buffers are the largest. */
 MUST_USE int fusion_plan(struct fusion *fusion, const struct model_limits *limits, bool dropout, struct err *err);
 void fusion_close(struct fusion *fusion); /* NULL is fine */
-size_t fusion_activation_bytes(const struct fusion *fusion);
+size_t fusion_activation_bytes(const struct fusion *fusion, const struct model_limits *batch);
 
 void fusion_forward(struct fusion *fusion, const struct model_call *call, float dropout, const float *v, int B,
 		    const float *t, int C, const struct model_pairs *pairs, const uint32_t *picture_positions,

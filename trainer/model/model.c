@@ -102,7 +102,7 @@ static int plan_towers(struct model *model, const struct model_limits *limits, s
 		.tokens_per_caption = limits->tokens_per_caption, .pairs = limits->pairs, .training = false,
 	};
 	const struct model_limits *image = model->config.freeze_image ? &frozen : limits;
-	int code = resnet_plan(model->image, image->pictures, image->training, err);
+	int code = resnet_plan(model->image, image->pictures, image->training, image->recompute, err);
 
 	return code != 0 ? code : bert_plan(model->text, model->config.freeze_text ? &frozen : limits, err);
 }
@@ -172,10 +172,12 @@ struct params *model_params(struct model *model)
 	return model->params;
 }
 
-size_t model_activation_bytes(const struct model *model)
+size_t model_activation_bytes(const struct model *model, const struct model_limits *batch, bool recompute)
 {
-	return resnet_activation_bytes(model->image) + bert_activation_bytes(model->text) +
-	       (model->contrast != NULL ? contrast_activation_bytes(model->contrast) : fusion_activation_bytes(model->fusion));
+	struct model_limits fusion = fusion_limits(batch);
+
+	return resnet_activation_bytes(model->image, recompute) + bert_activation_bytes(model->text, batch, recompute) +
+	       (model->contrast != NULL ? contrast_activation_bytes(model->contrast) : fusion_activation_bytes(model->fusion, &fusion));
 }
 
 void model_set_fusion_dropout(struct model *model, double probability)
@@ -192,7 +194,7 @@ void model_set_drops(struct model *model, const struct model_drops *drops)
 		fusion_set_head_dropout(model->fusion, drops->head);
 	bert_set_dropout(model->text, drops->bert_hidden < 0 ? p : drops->bert_hidden,
 			 drops->bert_attention < 0 ? probs : drops->bert_attention, drops->text_depth);
-	resnet_set_depth(model->image, drops->image_depth);
+	resnet_set_depth(model->image, model->config.freeze_image ? 0 : drops->image_depth); /* a frozen tower drops nothing */
 }
 
 void model_inputs_only(struct model *model, bool inputs_only)

@@ -76,6 +76,7 @@ struct model_limits {
 	int pairs;      /* N */
 	bool training;  /* false: forward only, less memory */
 	int fused_rows; /* rows of v, or of t, of one fusion_forward; 0: pictures and captions */
+	bool recompute; /* training: keep little of a forward pass and make it again in backward. Less memory, more time, the same bits */
 };
 
 struct model;
@@ -84,7 +85,8 @@ MUST_USE int model_open(struct model **out, const struct model_config *config, c
 void model_close(struct model *model); /* NULL is fine */
 const struct model_config *model_config(const struct model *model);
 struct params *model_params(struct model *model);
-size_t model_activation_bytes(const struct model *model);
+/* Memory for activations, gradients of activations and scratch that batches of at most this size touch, with or without recompute. */
+size_t model_activation_bytes(const struct model *model, const struct model_limits *batch, bool recompute);
 void model_set_fusion_dropout(struct model *model, double probability);
 
 /* Probabilities of whatever is dropped in the towers and behind the fusion layer. */
@@ -113,9 +115,9 @@ struct model_call {
 	const uint32_t *positions; /* place of each picture or caption in the global batch; NULL: 0, 1, 2 ... */
 };
 
-/* pixels (B,3,H,W) f32 normalized, or (B,H,W,3) when nhwc -> v (B,F) */
+/* pixels (B,3,H,W) f32 normalized, or (B,H,W,3) when nhwc -> v (B,F). The latter are read again by backward: they stay as they are until then. */
 void model_image_forward(struct model *model, const struct model_call *call, const float *pixels, bool nhwc, int B, float *v);
-/* dv (B,F) -> parameter gradients; dpixels as pixels' layout, or NULL */
+/* dv (B,F) -> parameter gradients; dpixels as pixels' layout, or NULL. Once after each forward call: it spends what that has kept. */
 void model_image_backward(struct model *model, const float *dv, float *dpixels);
 
 /* ids (T) packed -> word (T,W): rows of the word-embedding table */

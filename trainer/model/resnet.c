@@ -1,12 +1,11 @@
 /*
- * resnet.c - builds the image tower: layers, names, memory. The passes are in
- * resnet_forward.c and resnet_backward.c.
+ * resnet.c - builds the image tower: layers and names. Memory is planned in
+ * resnet_memory.c, the passes are in resnet_forward.c and resnet_backward.c.
  */
 #include "trainer/model/resnet_parts.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <sys/mman.h>
 
 #include "shared/base/mem.h"
 #include "trainer/kernels/dropout.h"
@@ -164,6 +163,9 @@ int resnet_open(struct resnet **out, const struct resnet_config *config, const s
 	resnet->params = params;
 	for (int stage = 0; stage < RESNET_STAGES; stage++)
 		resnet->block_count += config->blocks[stage];
+	rc = lifetimes_open(&resnet->lifetimes, err);
+	if (rc < 0)
+		goto out;
 	resnet->blocks = mem_array((size_t)resnet->block_count, sizeof(*resnet->blocks));
 	if (resnet->blocks == NULL) {
 		rc = err_nomem(err, (size_t)resnet->block_count * sizeof(*resnet->blocks));
@@ -202,7 +204,9 @@ void resnet_close(struct resnet *resnet)
 		unit_close(resnet, &resnet->blocks[b].down);
 	}
 	resnet->ops->engine_close(resnet->engine);
-	mem_free(resnet->arena);
+	lifetimes_close(resnet->lifetimes);
+	mem_large_free(resnet->arena, resnet->arena_bytes);
+	mem_free(resnet->pixels);
 	mem_free(resnet->pool_index);
 	mem_free(resnet->branch);
 	mem_free(resnet->blocks);
@@ -251,145 +255,8 @@ static int open_units(struct resnet *resnet, struct err *err)
 	return rc;
 }
 
-/* Gives out pieces of the arena; with a NULL arena it only counts. */
-struct carver {
-	char *arena;
-	size_t used;          /* bytes */
-	size_t element_bytes; /* of activations */
-};
-
-static void *carve_bytes(struct carver *carver, size_t bytes)
+int resnet_plan(struct resnet *resnet, int pictures_max, bool training, bool recompute, struct err *err)
 {
-	void *piece = carver->arena == NULL ? NULL : carver->arena + carver->used;
-
-	carver->used += size_round_up(bytes, MEM_ALIGN_BYTES);
-	return piece;
-}
-
-static void *carve(struct carver *carver, size_t elements)
-{
-	return carve_bytes(carver, elements * carver->element_bytes);
-}
-
-static size_t max_size(size_t a, size_t b)
-{
-	return a > b ? a : b;
-}
-
-struct sizes { /* elements of one picture, or of one chunk */
-	size_t unit_raw[RESNET_UNITS_MAX], down_raw, block_out, inner, active, gradient;
-};
-
-static void measure_unit(struct sizes *sizes, const struct unit *unit)
-{
-	sizes->active = max_size(sizes->active, (size_t)unit->chunk * unit_in_elements(unit));
-	sizes->gradient = max_size(sizes->gradient, (size_t)unit->chunk * unit_out_elements(unit));
-}
-
-static struct sizes measure(const struct resnet *resnet)
-{
-	struct sizes sizes = { .block_out = unit_out_elements(&resnet->stem) };
-
-	measure_unit(&sizes, &resnet->stem);
-	for (int b = 0; b < resnet->block_count; b++) {
-		const struct block *block = &resnet->blocks[b];
-
-		for (int i = 0; i < block->units; i++) {
-			size_t elements = unit_out_elements(&block->unit[i]);
-
-			measure_unit(&sizes, &block->unit[i]);
-			sizes.unit_raw[i] = max_size(sizes.unit_raw[i], elements);
-			if (i < block->units - 1)
-				sizes.inner = max_size(sizes.inner, elements);
-			else
-				sizes.block_out = max_size(sizes.block_out, elements);
-		}
-		if (block->has_down) {
-			measure_unit(&sizes, &block->down);
-			sizes.down_raw = max_size(sizes.down_raw, unit_out_elements(&block->down));
-		}
-	}
-	return sizes;
-}
-
-/* Every activation its own place; in front of them what gradients need. */
-static void carve_training(struct resnet *resnet, struct carver *carver, const struct sizes *sizes, size_t n)
-{
-	for (int i = 0; i < 2; i++) {
-		resnet->block_gradient[i] = carve(carver, n * sizes->block_out);
-		resnet->unit_gradient[i] = carve(carver, n * sizes->inner);
-	}
-	resnet->gradient = carve(carver, sizes->gradient);
-	resnet->features_gradient = carve_bytes(carver, n * (size_t)resnet->features * sizeof(float));
-	resnet->stem.raw = carve(carver, n * unit_out_elements(&resnet->stem));
-	for (int b = 0; b < resnet->block_count; b++) {
-		struct block *block = &resnet->blocks[b];
-
-		for (int i = 0; i < block->units; i++)
-			block->unit[i].raw = carve(carver, n * unit_out_elements(&block->unit[i]));
-		if (block->has_down)
-			block->down.raw = carve(carver, n * unit_out_elements(&block->down));
-		block->out = carve(carver, n * unit_out_elements(block_last(block)));
-	}
-}
-
-/* Nothing is kept: blocks share their places, what the next one still reads takes turns. */
-static void carve_inference(struct resnet *resnet, struct carver *carver, const struct sizes *sizes, size_t n)
-{
-	void *raw[RESNET_UNITS_MAX], *down[2], *outs[2];
-
-	for (int i = 0; i < RESNET_UNITS_MAX; i++)
-		raw[i] = carve(carver, n * sizes->unit_raw[i]);
-	for (int i = 0; i < 2; i++) {
-		outs[i] = carve(carver, n * sizes->block_out);
-		down[i] = carve(carver, n * sizes->down_raw); /* a block ends while the next one begins */
-	}
-	resnet->stem.raw = outs[1]; /* read when the first block starts, before the second block's output is written */
-	for (int b = 0; b < resnet->block_count; b++) {
-		struct block *block = &resnet->blocks[b];
-
-		for (int i = 0; i < block->units; i++)
-			block->unit[i].raw = raw[i];
-		block->down.raw = down[b % 2];
-		block->out = outs[b % 2];
-	}
-}
-
-static void carve_all(struct resnet *resnet, struct carver *carver)
-{
-	struct sizes sizes = measure(resnet);
-	size_t n = (size_t)resnet->kept_max;
-
-	resnet->pixels = carve(carver, n * unit_in_elements(&resnet->stem));
-	resnet->pooled = carve(carver, n * (size_t)resnet->pool_height * (size_t)resnet->pool_width * (size_t)resnet->config.width);
-	resnet->features_out = carve_bytes(carver, n * (size_t)resnet->features * sizeof(float));
-	resnet->active = carve(carver, sizes.active);
-	if (resnet->training)
-		carve_training(resnet, carver, &sizes, n);
-	else
-		carve_inference(resnet, carver, &sizes, n);
-}
-
-static char *arena_open(size_t bytes)
-{
-	char *arena = mem_aligned(bytes);
-
-#ifdef MADV_HUGEPAGE
-	if (arena != NULL) {
-		size_t page = (size_t)1 << 21, start = size_round_up((size_t)arena, page);
-		size_t end = ((size_t)arena + bytes) & ~(page - 1);
-
-		if (end > start)
-			(void)!madvise((void *)start, end - start, MADV_HUGEPAGE); /* advice: refusal changes nothing */
-	}
-#endif
-	return arena;
-}
-
-int resnet_plan(struct resnet *resnet, int pictures_max, bool training, struct err *err)
-{
-	struct carver carver = { NULL, 0, resnet->ops->element_bytes };
-	size_t pooled;
 	int rc;
 
 	CHECK(resnet->engine == NULL);
@@ -402,23 +269,7 @@ int resnet_plan(struct resnet *resnet, int pictures_max, bool training, struct e
 	rc = resnet->ops->engine_open(&resnet->engine, err);
 	if (rc == 0)
 		rc = open_units(resnet, err);
-	if (rc < 0)
-		return rc;
-	carve_all(resnet, &carver);
-	resnet->arena_bytes = carver.used;
-	resnet->arena = arena_open(carver.used);
-	pooled = (size_t)resnet->kept_max * (size_t)resnet->pool_height * (size_t)resnet->pool_width *
-		 (size_t)resnet->config.width;
-	resnet->pool_index = mem_aligned(pooled);
-	if (training)
-		resnet->branch = mem_array((size_t)resnet->block_count * (size_t)pictures_max, sizeof(*resnet->branch));
-	if (resnet->arena == NULL || resnet->pool_index == NULL || (training && resnet->branch == NULL))
-		return err_set(err, ERR_NOMEM,
-			       "out of memory (%zu MB of activations for %d pictures); choose a smaller --batch-size",
-			       (carver.used + pooled) >> 20, pictures_max);
-	carver = (struct carver){ resnet->arena, 0, resnet->ops->element_bytes };
-	carve_all(resnet, &carver);
-	return 0;
+	return rc < 0 ? rc : resnet_memory_open(resnet, training && recompute, err);
 }
 
 void resnet_set_depth(struct resnet *resnet, double probability)
@@ -440,14 +291,4 @@ void resnet_draw(struct resnet *resnet, const struct model_call *call, int B)
 			resnet->branch[(size_t)b * (size_t)resnet->pictures_max + (size_t)i] = branch_factor(
 				resnet->depth * (float)(b + 1) / (float)resnet->block_count, DEPTH_SITE_IMAGE + (uint32_t)b, call->seed,
 				call->step, call->positions == NULL ? (uint32_t)i : call->positions[i]);
-}
-
-size_t resnet_activation_bytes(const struct resnet *resnet)
-{
-	size_t index = (size_t)resnet->kept_max * (size_t)resnet->pool_height * (size_t)resnet->pool_width *
-		       (size_t)resnet->config.width;
-
-	return resnet->engine == NULL
-		       ? 0
-		       : resnet->arena_bytes + index + resnet->ops->engine_bytes(resnet->engine);
 }

@@ -19,7 +19,8 @@ struct resnet;
 /* Registers its parameters; params_allocate() follows, then resnet_plan() with the batch limit. */
 MUST_USE int resnet_open(struct resnet **out, const struct resnet_config *config, const struct kernels *kernels,
 			 struct params *params, struct err *err);
-MUST_USE int resnet_plan(struct resnet *resnet, int pictures_max, bool training, struct err *err);
+/* recompute: keep little of a forward pass and make it again in backward; the same bits. */
+MUST_USE int resnet_plan(struct resnet *resnet, int pictures_max, bool training, bool recompute, struct err *err);
 /* Stochastic depth: probability of the last block's branch; block l of L has l/L of it. */
 void resnet_set_depth(struct resnet *resnet, double probability);
 /* While true, backward calls leave parameters' gradients alone. */
@@ -27,7 +28,8 @@ void resnet_inputs_only(struct resnet *resnet, bool inputs_only);
 /* Before each forward call: draws which branches are dropped, by the names in call. */
 void resnet_draw(struct resnet *resnet, const struct model_call *call, int B);
 void resnet_close(struct resnet *resnet); /* NULL is fine */
-size_t resnet_activation_bytes(const struct resnet *resnet);
+/* All memory for activations, gradients and scratch; also for the other way than was planned. */
+size_t resnet_activation_bytes(const struct resnet *resnet, bool recompute);
 void resnet_forward(struct resnet *resnet, enum model_mode mode, const float *pixels, bool nhwc, int B, float *v);
 void resnet_backward(struct resnet *resnet, const float *dv, float *dpixels);
 

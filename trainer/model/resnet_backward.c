@@ -27,8 +27,8 @@ static void block_sums_begin(const struct resnet *resnet, struct block *block)
 		resnet->ops->bn_sums_begin(block->down.bn);
 }
 
-/* g: gradient of the output of block number b, n pictures from number first on; the ReLU is applied in place. */
-static void block_sums_chunk(const struct resnet *resnet, struct block *block, void *g, int first, int n)
+/* g: gradient of the block's output, n pictures from number first on; the ReLU is applied in place. out: that output, of these pictures. */
+static void block_sums_chunk(const struct resnet *resnet, struct block *block, const void *out, void *g, int first, int n)
 {
 	struct unit *last = block_last(block);
 	size_t start = (size_t)first * unit_out_elements(last);
@@ -41,7 +41,8 @@ static void block_sums_chunk(const struct resnet *resnet, struct block *block, v
 			resnet->ops->bn_branch(last->bn, branch[i]);
 			resnet->ops->bn_add_relu_sums(last->bn, resnet_at(resnet, last->raw, at), block->has_down ? block->down.bn : NULL,
 						      block->has_down ? resnet_at(resnet, block->down.raw, at) : NULL,
-						      resnet_at(resnet, block->out, at), resnet_at(resnet, g, at), unit_pixels(last));
+						      resnet_at(resnet, out, (size_t)(i - first) * unit_out_elements(last)),
+						      resnet_at(resnet, g, at), unit_pixels(last));
 		}
 		resnet->ops->bn_branch(last->bn, 1.0f);
 		return;
@@ -49,8 +50,7 @@ static void block_sums_chunk(const struct resnet *resnet, struct block *block, v
 	resnet->ops->bn_add_relu_sums(last->bn, resnet_at(resnet, last->raw, start),
 				      block->has_down ? block->down.bn : NULL,
 				      block->has_down ? resnet_at(resnet, block->down.raw, start) : NULL,
-				      resnet_at(resnet, block->out, start), resnet_at(resnet, g, start),
-				      (size_t)n * unit_pixels(last));
+				      out, resnet_at(resnet, g, start), (size_t)n * unit_pixels(last));
 }
 
 static void head_backward(const struct resnet *resnet, const float *dv, void *g)
@@ -73,7 +73,7 @@ static void head_backward(const struct resnet *resnet, const float *dv, void *g)
 		resnet->ops->average_pool_backward(resnet->engine, dfeatures + (size_t)first * (size_t)features, n,
 						   (int)unit_pixels(last), features,
 						   resnet_at(resnet, g, (size_t)first * unit_out_elements(last)));
-		block_sums_chunk(resnet, block, g, first, n);
+		block_sums_chunk(resnet, block, resnet_at(resnet, block->out, (size_t)first * unit_out_elements(last)), g, first, n);
 	}
 }
 
@@ -102,6 +102,15 @@ static void branch_norm_backward(const struct resnet *resnet, struct unit *unit,
 					 resnet_at(resnet, dx, (size_t)i * elements));
 	}
 	resnet->ops->bn_branch(unit->bn, 1.0f);
+}
+
+/* What block number b reads, n pictures from number first on. */
+static const void *input_chunk(const struct resnet *resnet, int b, int first, int n)
+{
+	if (b == 0 || !resnet->blocks[b - 1].out_is_remade)
+		return resnet_at(resnet, block_input(resnet, b), (size_t)first * unit_in_elements(&resnet->blocks[b].unit[0]));
+	resnet_block_end(resnet, b - 1, first, n, resnet->active);
+	return resnet->active;
 }
 
 /*
@@ -147,7 +156,6 @@ static void entry_backward(const struct resnet *resnet, int b, void *dy, const v
 	const struct image_ops *ops = resnet->ops;
 	struct block *block = &resnet->blocks[b], *before = b > 0 ? &resnet->blocks[b - 1] : NULL;
 	struct unit *unit = &block->unit[0], *down = &block->down;
-	const void *input = block_input(resnet, b);
 	int pictures = resnet->pictures;
 
 	sums_end(resnet, unit);
@@ -160,10 +168,11 @@ static void entry_backward(const struct resnet *resnet, int b, void *dy, const v
 		block_sums_begin(resnet, before);
 	for (int first = 0, n; first < pictures; first += n) {
 		size_t in = (size_t)first * unit_in_elements(unit), out = (size_t)first * unit_out_elements(unit);
-		const void *x = resnet_at(resnet, input, in);
 		void *draw = resnet_at(resnet, dy, out), *dx = resnet_at(resnet, input_gradient, in);
+		const void *x;
 
 		n = chunk_at(unit, first, pictures);
+		x = input_chunk(resnet, b, first, n);
 		ops->bn_backward(unit->bn, true, draw, resnet_at(resnet, unit->raw, out), (size_t)n * unit_pixels(unit), draw);
 		weight_gradient(resnet, unit, x, draw, n);
 		ops->conv_backward_data(unit->conv, draw, n, dx, !block->has_down);
@@ -176,24 +185,25 @@ static void entry_backward(const struct resnet *resnet, int b, void *dy, const v
 			ops->conv_backward_data(down->conv, resnet->gradient, n, dx, true);
 		}
 		if (before != NULL)
-			block_sums_chunk(resnet, before, input_gradient, first, n);
+			block_sums_chunk(resnet, before, x, input_gradient, first, n);
 	}
 }
 
-/* g: gradient of the block's output behind its ReLU. Returns where that of its input lies. */
-static void *block_backward(const struct resnet *resnet, int b, void *g, void *other)
+/* The gradient of a block's output, behind its ReLU, becomes that of its input. */
+static void block_backward(struct resnet *resnet, int b)
 {
 	struct block *block = &resnet->blocks[b];
-	void *input_gradient = block->has_down ? other : g, *dy = g;
+	void *input_gradient = b > 0 ? resnet->blocks[b - 1].gradient : resnet->pooled_gradient, *dy = block->gradient;
 
 	for (int i = block->units - 1; i > 0; i--) {
-		void *dx = resnet->unit_gradient[i % 2];
+		void *dx = block->unit[i].input_gradient;
 
 		inner_backward(resnet, &block->unit[i], &block->unit[i - 1], i < block->units - 1, resnet_branch(resnet, b), dy, dx);
 		dy = dx;
 	}
-	entry_backward(resnet, b, dy, g, input_gradient);
-	return input_gradient;
+	if (b > 0 && resnet->blocks[b - 1].again && resnet->blocks[b - 1].segment_last == b - 1)
+		resnet_make_again(resnet, b - 1);
+	entry_backward(resnet, b, dy, block->gradient, input_gradient);
 }
 
 static void pixel_gradient(const struct resnet *resnet, const void *dy, int first, int n, float *dpixels)
@@ -236,7 +246,7 @@ static void stem_backward(struct resnet *resnet, const void *g, void *other, flo
 
 		n = chunk_at(stem, first, pictures);
 		ops->bn_backward(stem->bn, true, draw, resnet_at(resnet, stem->raw, start), (size_t)n * unit_pixels(stem), draw);
-		weight_gradient(resnet, stem, resnet_at(resnet, resnet->pixels, (size_t)first * unit_in_elements(stem)), draw, n);
+		weight_gradient(resnet, stem, resnet_at(resnet, resnet->stem_input, (size_t)first * unit_in_elements(stem)), draw, n);
 		if (dpixels != NULL)
 			pixel_gradient(resnet, draw, first, n, dpixels);
 	}
@@ -244,14 +254,12 @@ static void stem_backward(struct resnet *resnet, const void *g, void *other, flo
 
 void resnet_backward(struct resnet *resnet, const float *dv, float *dpixels)
 {
-	void *g = resnet->block_gradient[0];
-
 	CHECK(resnet->training && resnet->pictures > 0);
-	head_backward(resnet, dv, g);
-	for (int b = resnet->block_count - 1; b >= 0; b--) {
-		void *other = resnet->block_gradient[g == resnet->block_gradient[0]];
-
-		g = block_backward(resnet, b, g, other);
-	}
-	stem_backward(resnet, g, resnet->block_gradient[g == resnet->block_gradient[0]], dpixels);
+	head_backward(resnet, dv, resnet->blocks[resnet->block_count - 1].gradient);
+	for (int b = resnet->block_count - 1; b >= 0; b--)
+		block_backward(resnet, b);
+	if (resnet->blocks[0].again)
+		resnet_make_stem_again(resnet);
+	stem_backward(resnet, resnet->pooled_gradient, resnet->stem_gradient, dpixels);
+	resnet->pictures = 0; /* gradients lie where activations were: each way back wants a pass of its own */
 }

@@ -15,7 +15,8 @@ static bool on_batch_statistics(const struct resnet *resnet)
 static void unit_begin(const struct resnet *resnet, struct unit *unit)
 {
 	resnet->ops->conv_begin(unit->conv, resnet_value(resnet, unit->weight));
-	resnet->ops->bn_stats_begin(unit->bn);
+	if (!resnet->making_again)
+		resnet->ops->bn_stats_begin(unit->bn);
 }
 
 /* n pictures from number first on. */
@@ -24,7 +25,7 @@ static void unit_run(const struct resnet *resnet, struct unit *unit, const void 
 	void *raw = resnet_at(resnet, unit->raw, (size_t)first * unit_out_elements(unit));
 
 	resnet->ops->conv_forward(unit->conv, x, n, raw);
-	if (on_batch_statistics(resnet))
+	if (on_batch_statistics(resnet) && !resnet->making_again)
 		resnet->ops->bn_stats(unit->bn, raw, (size_t)n * unit_pixels(unit));
 }
 
@@ -34,6 +35,8 @@ static void unit_end(const struct resnet *resnet, struct unit *unit)
 	float *mean = resnet_value(resnet, unit->bn_mean), *var = resnet_value(resnet, unit->bn_var);
 	bool update = resnet->mode == MODEL_TRAIN;
 
+	if (resnet->making_again) /* the norm has its statistics still */
+		return;
 	if (!on_batch_statistics(resnet)) {
 		resnet->ops->bn_use_running(unit->bn, weight, bias, mean, var);
 		return;
@@ -48,23 +51,35 @@ static int chunk_at(const struct unit *unit, int first, int pictures)
 	return pictures - first < unit->chunk ? pictures - first : unit->chunk;
 }
 
-static void stem_forward(const struct resnet *resnet, const float *pixels, bool nhwc, int pictures)
+/* Pixels as the stem wants them, n pictures from number first on; floats that are stay where they are. */
+static void bring_pixels(struct resnet *resnet, const float *pixels, bool nhwc, int first, int n)
 {
-	struct unit *stem = (struct unit *)&resnet->stem;
-	size_t picture = unit_in_elements(stem);
-	int plane = stem->shape.in_height * stem->shape.in_width;
+	const struct conv_shape *s = &resnet->stem.shape;
+	size_t picture = unit_in_elements(&resnet->stem);
+	const float *from = pixels + (size_t)first * picture;
+	void *to = resnet_at(resnet, resnet->pixels, (size_t)first * picture);
 
+	if (resnet->stem_input != resnet->pixels)
+		return;
+	if (nhwc)
+		resnet->ops->from_floats(resnet->engine, from, (size_t)n * picture, to);
+	else
+		resnet->ops->to_nhwc(resnet->engine, from, n, s->in_channels, s->in_height * s->in_width, to);
+}
+
+/* pixels NULL: they are there. */
+static void stem_forward(struct resnet *resnet, const float *pixels, bool nhwc, int pictures)
+{
+	struct unit *stem = &resnet->stem;
+
+	if (pixels != NULL)
+		resnet->stem_input = nhwc && resnet->ops->element_bytes == sizeof(*pixels) ? (const void *)pixels : resnet->pixels;
 	unit_begin(resnet, stem);
 	for (int first = 0, n; first < pictures; first += n) {
-		const float *from = pixels + (size_t)first * picture;
-		void *to = resnet_at(resnet, resnet->pixels, (size_t)first * picture);
-
 		n = chunk_at(stem, first, pictures);
-		if (nhwc)
-			resnet->ops->from_floats(resnet->engine, from, (size_t)n * picture, to);
-		else
-			resnet->ops->to_nhwc(resnet->engine, from, n, stem->shape.in_channels, plane, to);
-		unit_run(resnet, stem, to, first, n);
+		if (pixels != NULL)
+			bring_pixels(resnet, pixels, nhwc, first, n);
+		unit_run(resnet, stem, resnet_at(resnet, resnet->stem_input, (size_t)first * unit_in_elements(stem)), first, n);
 	}
 	unit_end(resnet, stem);
 }
@@ -81,8 +96,7 @@ static void pool_chunk(const struct resnet *resnet, int first, int n)
 				  resnet->pool_index + (size_t)first * pooled);
 }
 
-/* The end of block number b: last norm, shortcut, ReLU. */
-static void block_end_chunk(const struct resnet *resnet, int b, int first, int n)
+void resnet_block_end(const struct resnet *resnet, int b, int first, int n, void *out)
 {
 	struct block *block = &resnet->blocks[b];
 	struct unit *last = block_last(block);
@@ -96,14 +110,22 @@ static void block_end_chunk(const struct resnet *resnet, int b, int first, int n
 
 			resnet->ops->bn_branch(last->bn, branch[i]);
 			resnet->ops->bn_add_relu(last->bn, resnet_at(resnet, last->raw, at), block->has_down ? block->down.bn : NULL,
-						 resnet_at(resnet, shortcut, at), unit_pixels(last), resnet_at(resnet, block->out, at));
+						 resnet_at(resnet, shortcut, at), unit_pixels(last),
+						 resnet_at(resnet, out, (size_t)(i - first) * unit_out_elements(last)));
 		}
 		resnet->ops->bn_branch(last->bn, 1.0f);
 		return;
 	}
 	resnet->ops->bn_add_relu(last->bn, resnet_at(resnet, last->raw, start), block->has_down ? block->down.bn : NULL,
-				 resnet_at(resnet, shortcut, start), (size_t)n * unit_pixels(last),
-				 resnet_at(resnet, block->out, start));
+				 resnet_at(resnet, shortcut, start), (size_t)n * unit_pixels(last), out);
+}
+
+static void block_end_chunk(const struct resnet *resnet, int b, int first, int n)
+{
+	const struct block *block = &resnet->blocks[b];
+
+	resnet_block_end(resnet, b, first, n,
+			 resnet_at(resnet, block->out, (size_t)first * unit_out_elements(&block->unit[block->units - 1])));
 }
 
 static void block_forward(const struct resnet *resnet, int b, int pictures)
@@ -119,7 +141,9 @@ static void block_forward(const struct resnet *resnet, int b, int pictures)
 		const void *x = resnet_at(resnet, input, (size_t)first * unit_in_elements(unit));
 
 		n = chunk_at(unit, first, pictures);
-		if (b == 0)
+		if (resnet->making_again && b == block->segment_first)
+			; /* its input was kept */
+		else if (b == 0)
 			pool_chunk(resnet, first, n);
 		else
 			block_end_chunk(resnet, b - 1, first, n);
@@ -179,4 +203,19 @@ void resnet_forward(struct resnet *resnet, enum model_mode mode, const float *pi
 			block_forward(resnet, b, n);
 		head_forward(resnet, n, v + (size_t)first * (size_t)resnet->config.out_features);
 	}
+}
+
+void resnet_make_again(struct resnet *resnet, int b)
+{
+	resnet->making_again = true;
+	for (int i = resnet->blocks[b].segment_first; i <= b; i++)
+		block_forward(resnet, i, resnet->pictures);
+	resnet->making_again = false;
+}
+
+void resnet_make_stem_again(struct resnet *resnet)
+{
+	resnet->making_again = true;
+	stem_forward(resnet, NULL, false, resnet->pictures);
+	resnet->making_again = false;
 }

@@ -4,7 +4,7 @@
  * A unit is a convolution and the batch norm behind it. In training only the
  * convolution's output is kept (`raw`); what follows (norm, ReLU) is computed
  * again, chunk by chunk, in front of the convolution that reads it, forward
- * and backward. The sums of blocks (`out`) are kept, as later blocks read them twice.
+ * and backward. With recompute not even that is kept (resnet_memory.c). The sums of blocks (`out`) are kept, as later blocks read them twice.
  *
  * Activations are of the type that the kernels' table says (image_ops.h): void *,
  * with resnet_at() to walk along them.
@@ -17,6 +17,7 @@
 
 #include "trainer/kernels/kernels.h"
 #include "trainer/model/resnet.h"
+#include "trainer/nn/lifetimes.h"
 
 enum {
 	RESNET_STAGES = 4,
@@ -34,6 +35,7 @@ struct unit {
 	struct conv *conv;
 	struct bn *bn;
 	void *raw;             /* (B, out_height, out_width, out_channels) */
+	void *input_gradient;  /* (B, in_height, in_width, in_channels); not of a block's first unit */
 };
 
 struct block {
@@ -42,6 +44,12 @@ struct block {
 	bool has_down;
 	struct unit down;      /* 1x1 on the shortcut */
 	void *out;             /* (B, pixels, channels) of the last unit */
+	void *gradient;        /* of out; the same for blocks whose shortcut is the identity and the one before */
+
+	int forward_at, backward_at;       /* moments (resnet_memory.c) */
+	int segment_first, segment_last;   /* numbers of blocks */
+	bool again;            /* only segment_last's out is kept; the rest is made again */
+	bool out_is_remade;    /* out is not kept: backward makes each chunk again from raw and shortcut, which is one addition */
 };
 
 struct resnet {
@@ -68,8 +76,13 @@ struct resnet {
 	float *features_out;   /* (B, features), floats */
 	float *features_gradient; /* likewise */
 	void *active, *gradient; /* one chunk each: a convolution's input made again; the gradient of its output */
-	void *block_gradient[2]; /* (B, ...) of blocks' outputs and inputs, taking turns */
-	void *unit_gradient[2];   /* (B, ...) of activations inside a block */
+	void *pooled_gradient, *stem_gradient; /* as pooled, as stem.raw */
+	const void *stem_input;   /* pixels, or the caller's where they are as the stem wants them */
+
+	bool recompute;        /* blocks' insides are made again in backward */
+	bool making_again;     /* now */
+	size_t other_bytes;    /* of an arena with recompute the other way */
+	struct lifetimes *lifetimes;
 
 	float depth;           /* stochastic depth: probability of the last block's branch */
 	float *branch;         /* (blocks, pictures_max) factors of the last forward call; NULL: it was never drawn */
@@ -134,5 +147,15 @@ static inline const void *block_input(const struct resnet *resnet, int b)
 {
 	return b == 0 ? resnet->pooled : resnet->blocks[b - 1].out;
 }
+
+/* resnet_memory.c. Engine and convolutions are open. */
+MUST_USE int resnet_memory_open(struct resnet *resnet, bool recompute, struct err *err);
+
+/* resnet_forward.c: the end of block number b, last norm, shortcut, ReLU, n pictures from number first on, to `out`. */
+void resnet_block_end(const struct resnet *resnet, int b, int first, int n, void *out);
+/* Makes again what block number b and those before it in its
+ * segment have not kept, from their norms' statistics. b is a segment's last. */
+void resnet_make_again(struct resnet *resnet, int b);
+void resnet_make_stem_again(struct resnet *resnet);
 
 #endif

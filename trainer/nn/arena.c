@@ -1,8 +1,5 @@
 #include "trainer/nn/arena.h"
 
-#include <stdbool.h>
-#include <sys/mman.h>
-
 #include "shared/base/mem.h"
 
 enum { ALIGN_ELEMENTS = MEM_ALIGN_BYTES / sizeof(float) };
@@ -21,7 +18,7 @@ int arena_allocate(struct arena *arena, struct err *err)
 	size_t bytes;
 
 	CHECK(arena->memory == NULL && size_mul(arena->used, sizeof(float), &bytes));
-	arena->memory = mem_aligned(bytes);
+	arena->memory = mem_large(bytes);
 	if (arena->memory == NULL)
 		return err_nomem(err, bytes);
 	arena->elements = arena->used;
@@ -31,6 +28,6 @@ int arena_allocate(struct arena *arena, struct err *err)
 
 void arena_release(struct arena *arena)
 {
-	mem_free(arena->memory);
+	mem_large_free(arena->memory, arena->elements * sizeof(float));
 	*arena = (struct arena){ NULL, 0, 0 };
 }

@@ -4,7 +4,8 @@
  * A planning function takes every buffer it needs with arena_take(); it is run
  * twice: first on an arena without memory, which only counts, then, after
  * arena_allocate(), to hand out the pointers. Every buffer is 64-byte aligned.
- * Pages that a small batch never touches cost no memory.
+ * A smaller batch is planned anew from `used` = 0: its buffers lie close together,
+ * and pages that it never touches cost no memory.
  *
  * Threads: one caller.
  */

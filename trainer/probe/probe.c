@@ -199,8 +199,9 @@ static int open_model(struct probe *probe, struct err *err)
 {
 	const struct batch_file *batch = &probe->batch;
 	int pictures = probe->parts.pictures;
-	const struct model_limits limits = { pictures, pictures, batch->tokens, batch->longest, batch->pairs.count, true,
-					     probe->reg == NULL ? 0 : batch->pairs.count };
+	const struct model_limits limits = { .pictures = pictures, .captions = pictures, .tokens = batch->tokens,
+					     .tokens_per_caption = batch->longest, .pairs = batch->pairs.count, .training = true,
+					     .fused_rows = probe->reg == NULL ? 0 : batch->pairs.count };
 	size_t B = (size_t)batch->B, F = (size_t)probe->config.features, S = (size_t)batch->image_size;
 	size_t words = (size_t)batch->tokens * (size_t)probe->config.text.width;
 	int code = model_open(&probe->model, &probe->config, &limits, err);

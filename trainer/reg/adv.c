@@ -60,8 +60,11 @@ void adv_clean_gradients(struct objective *o, bool later)
 	}
 	if (o->active & ADV_PIXEL) {
 		tower_image_backward(o, s->dv, MASKS_FIRST, o->dpixels);
-		if (!later && o->other_v)
+		if (!later && o->other_v) {
+			/* The way back spends what the pass had kept. */
+			tower_image_forward(o, s->pixels, o->again_mode, MASKS_FIRST, s->v);
 			model_image_backward(s->model, o->dv_other, NULL);
+		}
 		o->image_sent = !later;
 	}
 	model_inputs_only(s->model, false);

@@ -313,6 +313,7 @@ void tower_image_backward(struct objective *o, const float *dv, int masks, float
 		dv = o->dropped;
 	}
 	model_image_backward(o->s->model, dv, dpixels);
+	o->image_moved = true;
 }
 
 void tower_text_backward(struct objective *o, const float *dt, int masks, float *dword)

@@ -70,10 +70,9 @@ int optimizer_open(struct optimizer **out, const struct optimizer_config *config
 	if (optimizer->moment_text == NULL || !size_mul(params->trained_elements + 1, sizeof(float), &bytes))
 		goto failed;
 	for (int k = 0; k < optimizer->moment_count; k++) {
-		optimizer->moments[k] = mem_aligned(bytes);
+		optimizer->moments[k] = mem_large(bytes);
 		if (optimizer->moments[k] == NULL)
 			goto failed;
-		ops->fill(optimizer->moments[k], params->trained_elements, 0.0f);
 		for (int i = 0; i < params->count; i++)
 			snprintf(moment_name(optimizer, k, i), MOMENT_NAME_BYTES, "%s.%s", moment_names[config->kind][k],
 				 params->all[i].name);
@@ -90,7 +89,7 @@ void optimizer_close(struct optimizer *optimizer)
 	if (optimizer == NULL)
 		return;
 	for (int k = 0; k < MOMENTS_MAX; k++)
-		mem_free(optimizer->moments[k]);
+		mem_large_free(optimizer->moments[k], (optimizer->params->trained_elements + 1) * sizeof(float));
 	mem_free(optimizer->moment_text);
 	mem_free(optimizer);
 }

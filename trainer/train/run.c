@@ -421,13 +421,15 @@ static int open_model(struct session *s, struct err *err)
 	s->model_config.freeze_text = s->plan.freeze_text;
 	s->model_config.classes = s->plan.task == TASK_CLASSIFY ? (int)s->label_count : s->plan.task == TASK_MATCH ? 2 : 1;
 	s->limits = (struct model_limits){ .pictures = batch, .captions = batch, .tokens = batch * (int)s->config.max_len,
-					   .tokens_per_caption = (int)s->config.max_len, .pairs = (int)pairs, .training = true };
+					   .tokens_per_caption = (int)s->config.max_len, .pairs = (int)pairs, .training = true,
+					   .recompute = s->options->recompute };
 	validator_limits(&s->limits, (uint32_t)batch, (uint32_t)s->config.max_len);
 	s->limits.fused_rows = objective_fused_rows(&s->plan.reg, &s->limits);
 	s->ops = kernels_fast()->vector;
 	if ((code = model_open(&s->model, &s->model_config, &s->limits, err)) != 0)
 		return code;
 	s->params = model_params(s->model);
+	s->grads_clear = true; /* fresh memory is */
 	if ((code = initial_weights(s, err)) != 0 || (code = name_weights(s, err)) != 0 ||
 	    (code = stages_open(&s->stages, s->model, &s->limits, s->ops, err)) != 0 ||
 	    (code = pairs_open(&s->pairs, s->plan.task, batch, s->plan.negatives, err)) != 0 ||
