@@ -44,6 +44,7 @@ def main():
     parser.add_argument("--preset", default="full")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--lr", default="5e-5", help="the trainer's own 3e-4 keeps a BERT of 12 layers with random weights at chance")
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     rsicd = shared_data("rsicd")
@@ -54,10 +55,10 @@ def main():
         daemon.prepctl_ok("add", "rsicd", "--format", "karpathy", "--images", rsicd / "images", "--captions", rsicd / "dataset_rsicd.json",
                           "--vocab", SHARED_DATA / "text" / "bert-base-uncased-vocab.txt", "--size", options.image_size)
         for title, (precision, seed) in RUNS.items():
-            out = folder / f"{options.task}-{precision}-{seed}"
+            out = folder / f"{options.task}-{options.lr}-{precision}-{seed}"
             if losses(out, options.steps) is None:
                 run_ok("trainer", "--data", "rsicd", "--preset", options.preset, "--image-size", options.image_size, "--task", options.task,
-                       "--batch-size", 16, "--steps", options.steps, "--precision", precision, "--seed", seed, "--train-split", "train",
+                       "--batch-size", 16, "--lr", options.lr, "--steps", options.steps, "--precision", precision, "--seed", seed, "--train-split", "train",
                        "--val-split", "none", *(["--threads", options.threads] if options.threads else []), "--quiet", "--out", out,
                        *daemon.at(), timeout=20000)
             curve[title] = losses(out, options.steps)
