@@ -216,9 +216,16 @@ def test_effects_are_found(tmp_path):
 
 def test_plateau(tmp_path):
     """Arms that have learned nothing are named: to compare them is to compare who leaves chance."""
+    def train_accuracy(value):
+        for path in (tmp_path / "s" / "runs" / "none").rglob("result.json"):
+            path.write_text(json.dumps({**json.loads(path.read_text()), "train_accuracy": value}))
+
     make_study(tmp_path / "s", {"none": -0.5, "good": 0.6}, folds=2, seeds=(0, 1), pictures=100)
+    train_accuracy(0.51)
     assert "At chance or near it (50%): none. These" in report(tmp_path / "s").stdout
     assert "At chance or near it (50%): none. These" in check_page(tmp_path / "s")
+    train_accuracy(0.93)  # overfitted is not the plateau
+    assert "At chance" not in report(tmp_path / "s").stdout
     make_study(tmp_path / "s", {"none": 0, "good": 0.6}, folds=2, seeds=(0, 1), pictures=100)
     assert "At chance" not in report(tmp_path / "s").stdout
 

@@ -278,14 +278,15 @@ void words_incomplete(struct text *t, const struct report_analysis *a, text_esca
 		       failed == 1 ? "is" : "are");
 }
 
+/* An arm that knows its training pairs has learned, though nothing that holds for other pictures. */
 void words_plateau(struct text *t, const struct report_analysis *a, text_escape escape)
 {
 	bool any = false;
 
 	for (int i = 0; a->data->match && i < a->data->arms; i++) {
-		const struct stats_mean *m = &a->arm[i].accuracy;
+		const struct report_arm_result *arm = &a->arm[i];
 
-		if (!(m->mean < REPORT_CHANCE_BELOW))
+		if (!(arm->accuracy.mean < REPORT_CHANCE_BELOW) || arm->train_accuracy.mean >= REPORT_LEARNED_FROM)
 			continue;
 		text_add(t, any ? ", " : "At chance or near it (50");
 		text_add(t, any ? "" : escape == text_tex ? "\\%): " : "%): ");

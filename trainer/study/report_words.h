@@ -27,6 +27,7 @@ void words_second_view(struct text *t, const struct report_analysis *analysis, i
 void words_incomplete(struct text *t, const struct report_analysis *analysis, text_escape escape);
 /* Arms that have not left chance; nothing where all have. Matching only, where chance is one half. */
 #define REPORT_CHANCE_BELOW 0.55
+#define REPORT_LEARNED_FROM 0.6 /* of training pairs: overfitted, not on the plateau */
 void words_plateau(struct text *t, const struct report_analysis *analysis, text_escape escape);
 /* How the study could have seen a difference. */
 void words_power(struct text *t, const struct report_analysis *analysis, text_escape escape);
