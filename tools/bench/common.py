@@ -21,19 +21,23 @@ class Table:
 
     def __init__(self, title):
         self.title = title
+        self.digits = 1
         self.rows = []
 
     def add(self, what, figure, unit, peer="", peer_figure=None):
         self.rows.append((what, figure, unit, peer, peer_figure))
-        ratio = f", {figure / peer_figure:.2f} of {peer}'s {peer_figure:,.1f}" if peer_figure else ""
-        print(f"  {what}: {figure:,.1f} {unit}{ratio}", flush=True)
+        ratio = f", {figure / peer_figure:.2f} of {peer}'s {self.number(peer_figure)}" if peer_figure else ""
+        print(f"  {what}: {self.number(figure)} {unit}{ratio}", flush=True)
+
+    def number(self, value):
+        return f"{value:,.{self.digits}f}"
 
     def markdown(self):
         lines = [f"### {self.title}", "", "| what | here | unit | beside | its figure | ratio |", "|---|---:|---|---|---:|---:|"]
         for what, figure, unit, peer, peer_figure in self.rows:
-            beside = f"{peer_figure:,.1f}" if peer_figure else ""
+            beside = self.number(peer_figure) if peer_figure else ""
             ratio = f"{figure / peer_figure:.2f}" if peer_figure else ""
-            lines.append(f"| {what} | {figure:,.1f} | {unit} | {peer} | {beside} | {ratio} |")
+            lines.append(f"| {what} | {self.number(figure)} | {unit} | {peer} | {beside} | {ratio} |")
         return "\n".join(lines) + "\n"
 
 

@@ -140,8 +140,8 @@ static void print_memory(const struct session *s)
 	       s->limits.pictures, s->limits.tokens, s->limits.pairs);
 	if (feature_bytes(s) > 0)
 		printf("features        %12.1f MiB  of frozen towers, for every picture and caption\n", mebibytes(feature_bytes(s)));
-	printf("together        %12.1f MiB planned; memory is touched as captions need it\n",
-	       mebibytes(values + grads + moments + activations + feature_bytes(s)));
+	printf("together        %12.1f MiB at most, with every caption of %d tokens\n",
+	       mebibytes(values + grads + moments + activations + feature_bytes(s)), s->limits.tokens_per_caption);
 }
 
 static void print_run(const struct session *s)
@@ -210,7 +210,7 @@ int plan_print(struct session *s, struct err *err)
 	printf("a step          %12.3f s = %.1f pairs/s, %.0f GFLOP/s on %d threads\n", best,
 	       (double)(s->config.batch_size * s->config.accumulate) / best, flops / best / 1e9, s->threads);
 	printf("the run         %12.0f s without validation\n", best * (double)s->steps_total);
-	printf("peak memory     %12.1f MiB measured in these %d steps%s\n", (double)usage.ru_maxrss / 1024, TRIAL_STEPS,
+	printf("peak memory     %12.1f MiB expected of the run, by %d steps%s\n", (double)usage.ru_maxrss / 1024, TRIAL_STEPS,
 	       feature_bytes(s) > 0 ? ", without the features" : "");
 	if (!s->options->profile)
 		return 0;

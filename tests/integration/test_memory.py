@@ -1,0 +1,31 @@
+"""What `trainer --dry-run` expects of a run's memory, beside what the run takes."""
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+from harness import BIN, Daemon, SmallData, run_ok  # noqa: E402
+
+PRESETS = [("small", 64, 8)] + ([("full", 224, 16)] if os.environ.get("FULL") else [])
+
+
+def peak_mebibytes(*command):
+    process = subprocess.Popen([str(part) for part in command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0
+    return usage.ru_maxrss / 1024
+
+
+@pytest.mark.parametrize("preset,size,batch", PRESETS)
+@pytest.mark.parametrize("more", [[], ["--recompute"], ["--reg", "adv"]])
+def test_dry_run_knows_the_memory(tmp_path, preset, size, batch, more):
+    with Daemon() as daemon:
+        SmallData(tmp_path, 3 * batch, batch).add(daemon)
+        common = ["--data", "small", "--preset", preset, "--image-size", size, "--batch-size", batch, "--threads", 1, *more, *daemon.at()]
+        said = run_ok("trainer", *common, "--dry-run", timeout=300).stdout
+        expected = float(re.search(r"^peak memory +([\d.]+) MiB expected", said, re.M)[1])
+        taken = peak_mebibytes(BIN / "trainer", *common, "--epochs", 1, "--quiet", "--out", tmp_path / "run")
+        assert 0.9 < expected / taken < 1.1, (expected, taken)
