@@ -290,7 +290,7 @@ def check_steps(data, daemon, batches, tmp_path, preset, case):
                                                    for key, value in start.items()})
     run_ok("trainer", "--data", "small", "--preset", preset, "--batch-size", BATCH, "--steps", TRAIN_STEPS, "--seed", SEED,
            *([] if "dropout" in options else ["--bert-dropout", 0]), "--init", tmp_path / "start.safetensors", "--val-split", "none",
-           "--out", tmp_path / "run", "--threads", 2, *words, *daemon.at())
+           "--out", tmp_path / "run", "--threads", 2, *words, *daemon.at(), timeout=600)
     ours = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     theirs = torch_steps(model, batches, make_optimizer, options)
     for step, (a, b) in enumerate(zip(ours, theirs)):
