@@ -275,14 +275,18 @@ def test_ten_steps(data, daemon, batches, tmp_path, name):
 
 @pytest.mark.parametrize("preset, size, name", [("small", 112, "dropout")] + ([("small", 112, "sgd"), ("full", 224, "dropout"), ("full", 224, "sgd")] if FULL else []))
 def test_ten_steps_of_larger_models(data, daemon, tmp_path, preset, size, name):
-    """At a hundredth of the rate: with random weights a large one throws these models about, and one ReLU that flips in float32
-    is then a different run after ten steps, in PyTorch against itself too."""
+    """At a hundredth of the rate (full: a thousandth): with random weights a large one throws these models about, and one ReLU that
+    flips in float32 is then a different run after ten steps, in PyTorch against itself too. With full at a hundredth PyTorch's losses
+    with and without its mkldnn are 4.6e-4 apart; at a thousandth its gradient norms still are 2.4% apart, which sets the limit of ours,
+    and a weight moves by so little (1e-8) that rounding it is a few percent of the way."""
     words, _, options = CASES[name]
-    words = [word if before != "--lr" else word / 100 for before, word in zip([""] + words, words)]
-    check_steps(data, daemon, fetch(daemon, tmp_path, 4, size), tmp_path, preset, (words, adamw(3e-6) if name == "dropout" else sgd(1e-4), options))
+    part = 1000 if preset == "full" else 100
+    words = [word if before != "--lr" else word / part for before, word in zip([""] + words, words)]
+    check_steps(data, daemon, fetch(daemon, tmp_path, 4, size), tmp_path, preset, (words, adamw(3e-4 / part) if name == "dropout" else sgd(1e-2 / part), options),
+                *((5e-2, 0.1) if preset == "full" else ()))
 
 
-def check_steps(data, daemon, batches, tmp_path, preset, case):
+def check_steps(data, daemon, batches, tmp_path, preset, case, norm_limit=5e-3, way_limit=0.02):
     words, make_optimizer, options = case
     model = name_dropouts(make_model(data, 3 if options.get("task") == "classify" else 2, preset), *options.get("dropout", (0, 0)))
     start = {key: value.clone() for key, value in model.state_dict().items()}
@@ -297,16 +301,16 @@ def check_steps(data, daemon, batches, tmp_path, preset, case):
         said = f"step {step}: {a} {b}"
         assert abs(a["loss"] - b["loss"]) <= LOSS_LIMIT, said
         assert abs(a["lr"] - b["lr"]) <= 1e-12, said
-        assert abs(a["grad_norm"] - b["grad_norm"]) <= 5e-3 * b["grad_norm"], said
+        assert abs(a["grad_norm"] - b["grad_norm"]) <= norm_limit * b["grad_norm"], said
         if options.get("adv"):
             assert abs(a["adv_loss"] - b["adv_loss"]) <= LOSS_LIMIT, said
     assert len(ours) == len(theirs) == TRAIN_STEPS
     # The steps did something, so that agreement means something.
     assert max(abs(b["loss"] - theirs[0]["loss"]) for b in theirs) > 10 * LOSS_LIMIT
-    compare_weights(model, start, tmp_path / "run" / "last.safetensors", preset)
+    compare_weights(model, start, tmp_path / "run" / "last.safetensors", preset, way_limit)
 
 
-def compare_weights(model, start, path, preset):
+def compare_weights(model, start, path, preset, way_limit):
     found = {key: torch.from_numpy(np.array(value)) for key, value in tensors.read(path).items()}
     fresh = FusionModel(preset, start["text_encoder.embeddings.word_embeddings.weight"].shape[0], start["head.weight"].shape[0])
     fresh.load_state_dict(found, strict=True)
@@ -318,7 +322,7 @@ def compare_weights(model, start, path, preset):
             continue
         moved += float(((value - start[key]) ** 2).sum())
         missed += float(((value - found[key]) ** 2).sum())
-    assert moved > 0 and math.sqrt(missed) <= 0.02 * math.sqrt(moved), (math.sqrt(missed), math.sqrt(moved))
+    assert moved > 0 and math.sqrt(missed) <= way_limit * math.sqrt(moved), (math.sqrt(missed), math.sqrt(moved))
 
 
 def test_digest_chain(daemon, batches, tmp_path):
