@@ -1,4 +1,5 @@
 """Studies: what they write, that arms differ in the regularizer alone, and that nothing that stops one changes its numbers."""
+import contextlib
 import json
 import os
 import pty
@@ -107,7 +108,8 @@ def test_killed_again_and_again(daemon, whole, tmp_path):
         time.sleep(0.03 * kills)
         if kills % 2:
             for child in subprocess.run(["pgrep", "-P", str(process.pid)], stdout=subprocess.PIPE, text=True, check=False).stdout.split():
-                os.kill(int(child), signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it may have ended meanwhile
+                    os.kill(int(child), signal.SIGKILL)
         process.kill()
         process.wait()
         process.stdout.close(), process.stderr.close()
