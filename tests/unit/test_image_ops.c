@@ -69,11 +69,14 @@ static void assert_close(const char *what, const float *a, const float *b, size_
 
 static const struct image_ops *const *fast_tables(int *count)
 {
-	static const struct image_ops *tables[2];
+	static const struct image_ops *tables[3];
 
-	tables[0] = image_ops_blas();
-	tables[1] = image_ops_onednn();
-	*count = tables[1] != NULL ? 2 : 1;
+	*count = 0;
+	tables[(*count)++] = image_ops_blas();
+	if (image_ops_onednn() != NULL)
+		tables[(*count)++] = image_ops_onednn();
+	if (image_ops_gemm() != NULL)
+		tables[(*count)++] = image_ops_gemm();
 	return tables;
 }
 

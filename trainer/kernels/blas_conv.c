@@ -384,5 +384,7 @@ const struct image_ops *image_ops_blas(void)
 
 const struct image_ops *image_ops_fast(void)
 {
+	if (image_ops_gemm() != NULL)
+		return image_ops_gemm();
 	return image_ops_onednn() != NULL ? image_ops_onednn() : image_ops_blas();
 }

@@ -1,11 +1,13 @@
 /* The table of fast dense kernels; here matrix products (OpenBLAS), activations and attention. */
 #include <cblas.h>
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "shared/base/log.h"
 #include "trainer/kernels/dense_parts.h"
+#include "trainer/kernels/gemm.h"
 
 /* A variable meant for other programs that costs half of the speed is easily overlooked. */
 static void hint_core_type(void)
@@ -43,6 +45,22 @@ static void multiply(float *c, const float *a, const float *b, struct product p,
 {
 	if (p.m == 0 || p.n == 0)
 		return;
+	if (gemm_is_chosen()) {
+		gemm_run(&(struct gemm){ .m = (size_t)p.m,
+					 .n = (size_t)p.n,
+					 .k = (size_t)p.k,
+					 .a_form = p.ta == CblasNoTrans ? GEMM_ROWS : GEMM_COLUMNS,
+					 .a = a,
+					 .lda = (size_t)p.lda,
+					 .b_form = p.tb == CblasNoTrans ? GEMM_ROWS : GEMM_COLUMNS,
+					 .b = b,
+					 .ldb = (size_t)p.ldb,
+					 .c = c,
+					 .ldc = (size_t)p.ldc,
+					 .add = beta != 0.0f },
+			 omp_get_max_threads());
+		return;
+	}
 	cblas_sgemm(CblasRowMajor, p.ta, p.tb, p.m, p.n, p.k, 1.0f, a, p.lda, b, p.ldb, beta, c, p.ldc);
 }
 

@@ -145,8 +145,9 @@ struct image_ops {
 #define BN_MOMENTUM 0.1
 
 const struct image_ops *image_ops_reference(void);
-/* oneDNN where the program is built with it, else OpenBLAS alone. */
+/* Our own products where gemm_is_chosen(); else oneDNN where the program is built with it, else OpenBLAS alone. */
 const struct image_ops *image_ops_fast(void);
+const struct image_ops *image_ops_gemm(void); /* NULL: not for this processor */
 const struct image_ops *image_ops_blas(void);
 const struct image_ops *image_ops_onednn(void); /* NULL: not built in */
 /* Of oneDNN, "" without. */

@@ -1,0 +1,386 @@
+#include "trainer/kernels/gemm.h"
+
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shared/base/check.h"
+#include "trainer/kernels/gemm_tile.h"
+
+enum {
+	ROWS = GEMM_TILE_ROWS,
+	M_BLOCK = 20 * ROWS,        /* packed rows of a: 130 kB, a quarter of the second-level cache */
+	N_BLOCK = 24 * GEMM_PANEL,  /* packed columns of b where they are packed for this product: 390 kB */
+	M_STRIP_MIN = 8 * ROWS,
+	N_STRIP_MIN = 4 * GEMM_PANEL,
+	STRIPS_PER_THREAD = 3,
+	PART_TERMS_MIN = 3072,      /* of k: a part's result is written and added up once for so many */
+	PART_RESULT_MAX = 160000,   /* elements: results of parts should stay in cache */
+};
+
+/* Products of fewer multiply-adds are done before a team is awake. */
+static const double TEAM_MIN = 250000;
+
+static _Alignas(64) float a_blocks[GEMM_THREADS_MAX][M_BLOCK * GEMM_ROW_FLOATS];
+static _Alignas(64) float b_blocks[GEMM_THREADS_MAX][N_BLOCK / GEMM_PANEL * (GEMM_K_BLOCK + 1) * GEMM_PANEL];
+
+/* What one piece of work covers; k_first .. k_last is all of k unless it is cut into parts. */
+struct piece {
+	size_t m_first, m_last, n_first, n_last, k_first, k_last;
+};
+
+static size_t min_of(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+static size_t round_up(size_t a, size_t step)
+{
+	return (a + step - 1) / step * step;
+}
+
+static size_t share_of(size_t all, size_t shares)
+{
+	return (all + shares - 1) / shares;
+}
+
+static const struct gemm_tiles *tiles(void)
+{
+	return gemm_tiles_avx2();
+}
+
+bool gemm_is_chosen(void)
+{
+#if defined(__x86_64__)
+	const char *wish = getenv("TRAINER_KERNELS");
+
+	if (wish != NULL && strcmp(wish, "libraries") == 0)
+		return false;
+	return tiles() != NULL && !__builtin_cpu_supports("avx512f");
+#else
+	return false;
+#endif
+}
+
+/* A place among windows or pixels, going from one to the next without dividing. */
+struct cursor {
+	size_t picture;
+	int y, x;
+};
+
+static struct cursor cursor_at(size_t i, int grid_height, int grid_width)
+{
+	size_t line = i / (size_t)grid_width;
+
+	return (struct cursor){ line / (size_t)grid_height, (int)(line % (size_t)grid_height), (int)(i % (size_t)grid_width) };
+}
+
+static void cursor_next(struct cursor *at, int grid_height, int grid_width)
+{
+	if (++at->x < grid_width)
+		return;
+	at->x = 0;
+	if (++at->y < grid_height)
+		return;
+	at->y = 0;
+	at->picture++;
+}
+
+static void zero(float *to, size_t count)
+{
+	memset(to, 0, count * sizeof(*to));
+}
+
+/* Elements first .. first + count of the window at a place. A line of its taps lies without gaps in the picture. */
+static void copy_window(const struct gemm_windows *w, const float *pictures, struct cursor at, size_t first, size_t count, float *to)
+{
+	size_t line = (size_t)w->taps_x * (size_t)w->channels, width = (size_t)w->width * (size_t)w->channels;
+	ptrdiff_t left = ((ptrdiff_t)at.x * w->step + w->first_x) * w->channels;
+	ptrdiff_t y = (ptrdiff_t)at.y * w->step + w->first_y + (ptrdiff_t)(first / line);
+	const float *picture = pictures + at.picture * (size_t)w->height * width;
+
+	for (size_t within = first % line; count > 0; y++, within = 0) {
+		size_t run = min_of(line - within, count), before = 0, inside = 0;
+		ptrdiff_t x = left + (ptrdiff_t)within;
+
+		count -= run;
+		if (y >= 0 && y < w->height) {
+			before = x < 0 ? min_of((size_t)-x, run) : 0;
+			x += (ptrdiff_t)before;
+			inside = x < (ptrdiff_t)width ? min_of(width - (size_t)x, run - before) : 0;
+		}
+		zero(to, before);
+		if (inside > 0)
+			memcpy(to + before, picture + (size_t)y * width + (size_t)x, inside * sizeof(*to));
+		zero(to + before + inside, run - before - inside);
+		to += run;
+	}
+}
+
+/* Rows m_first .. m_last of columns k .. k + depth of a. */
+static void pack_a(const struct gemm *g, size_t m_first, size_t m_last, size_t k, size_t depth, float *block)
+{
+	size_t count = m_last - m_first;
+	float *to = block;
+
+	if (g->a_form == GEMM_COLUMNS) {
+		for (size_t m = m_first; m < m_last; m += ROWS, to += depth * ROWS) {
+			const float *from = g->a + k * g->lda + m;
+
+			if (m + 8 <= g->m && to + depth * ROWS + 2 <= block + M_BLOCK * GEMM_ROW_FLOATS) {
+				tiles()->narrow(from, g->lda, depth, to);
+				continue;
+			}
+			for (size_t i = 0; i < depth; i++)
+				for (size_t r = 0; r < ROWS; r++)
+					to[i * ROWS + r] = m + r < m_last ? from[i * g->lda + r] : 0.0f;
+		}
+		return;
+	}
+	if (g->a_form == GEMM_WINDOWS) {
+		const struct gemm_windows *w = &g->windows;
+		struct cursor at = cursor_at(m_first, w->grid_height, w->grid_width);
+
+		for (size_t i = 0; i < count; i++, to += GEMM_ROW_FLOATS) {
+			copy_window(w, g->a, at, k, depth, to);
+			cursor_next(&at, w->grid_height, w->grid_width);
+		}
+	} else {
+		for (size_t i = 0; i < count; i++, to += GEMM_ROW_FLOATS)
+			memcpy(to, g->a + (m_first + i) * g->lda + k, depth * sizeof(*to));
+	}
+	for (size_t i = count; i % ROWS != 0; i++, to += GEMM_ROW_FLOATS)
+		zero(to, depth);
+}
+
+/* One row of b, n elements, into row k of panels that lie `apart`. */
+static void spread_row(const float *from, size_t n, size_t k, size_t apart, float *panels)
+{
+	float *to = panels + k * GEMM_PANEL;
+
+	for (; n >= GEMM_PANEL; n -= GEMM_PANEL, from += GEMM_PANEL, to += apart)
+		memcpy(to, from, GEMM_PANEL * sizeof(*to));
+	if (n > 0) {
+		memcpy(to, from, n * sizeof(*to));
+		zero(to + n, GEMM_PANEL - n);
+	}
+}
+
+/* Columns n .. n + width (at most GEMM_PANEL) of b, whose transpose lies in memory. */
+static void turn_panel(const float *from, size_t ld, size_t width, size_t depth, float *panel)
+{
+	if (width == GEMM_PANEL) {
+		tiles()->turn(from, ld, depth, panel);
+		return;
+	}
+	for (size_t k = 0; k < depth; k++)
+		for (size_t n = 0; n < GEMM_PANEL; n++)
+			panel[k * GEMM_PANEL + n] = n < width ? from[n * ld + k] : 0.0f;
+}
+
+static void pack_b(const struct gemm *g, size_t n, size_t width, size_t k, size_t depth, size_t apart, float *panels)
+{
+	if (g->b_form == GEMM_COLUMNS) {
+		for (size_t i = 0; i < width; i += GEMM_PANEL, panels += apart)
+			turn_panel(g->b + (n + i) * g->ldb + k, g->ldb, min_of(width - i, GEMM_PANEL), depth, panels);
+	} else if (g->b_form == GEMM_ROWS) {
+		for (size_t i = 0; i < depth; i++)
+			spread_row(g->b + (k + i) * g->ldb + n, width, i, apart, panels);
+	} else {
+		const struct gemm_windows *w = &g->windows;
+		struct cursor at = cursor_at(k, w->grid_height, w->grid_width);
+		float row[N_BLOCK];
+
+		for (size_t i = 0; i < depth; i++) {
+			copy_window(w, g->b, at, n, width, row);
+			spread_row(row, width, i, apart, panels);
+			cursor_next(&at, w->grid_height, w->grid_width);
+		}
+	}
+}
+
+/* Where rows m_first .. m_last of c begin. */
+static void place_rows(const struct gemm *g, size_t m_first, size_t m_last, float **rows)
+{
+	const struct gemm_pixels *p = g->pixels;
+
+	if (p == NULL) {
+		for (size_t m = m_first; m < m_last; m++)
+			*rows++ = g->c + m * g->ldc;
+		return;
+	}
+	struct cursor at = cursor_at(m_first, g->windows.grid_height, g->windows.grid_width);
+
+	for (size_t m = m_first; m < m_last; m++) {
+		size_t y = (size_t)(at.y * p->step + p->first_y), x = (size_t)(at.x * p->step + p->first_x);
+
+		*rows++ = g->c + ((at.picture * (size_t)p->height + y) * (size_t)p->width + x) * g->ldc;
+		cursor_next(&at, g->windows.grid_height, g->windows.grid_width);
+	}
+}
+
+typedef void tile_function(const float *a, const float *b, size_t depth, float *const *rows, size_t column, bool add);
+
+/* A tile at the edge of c, by way of one that has all rows and columns. */
+static void edge_tile(tile_function *tile, const float *a, const float *b, size_t depth, float *const *rows, size_t height,
+		      size_t column, size_t width, bool add)
+{
+	_Alignas(64) float whole[ROWS * GEMM_PANEL];
+	float *whole_rows[ROWS];
+
+	for (size_t r = 0; r < ROWS; r++)
+		whole_rows[r] = whole + r * GEMM_PANEL;
+	tile(a, b, depth, whole_rows, 0, false);
+	for (size_t r = 0; r < height; r++)
+		for (size_t n = 0; n < width; n++)
+			rows[r][column + n] = add ? rows[r][column + n] + whole_rows[r][n] : whole_rows[r][n];
+}
+
+/* c's rows x columns n .. n + width, from packed blocks; the first panel of b holds column n. */
+static void multiply_blocks(const struct gemm *g, const float *a, const float *panels, size_t apart, size_t depth, float *const *rows,
+			    size_t height, size_t n, size_t width, bool add)
+{
+	bool columns = g->a_form == GEMM_COLUMNS;
+	tile_function *tile = columns ? tiles()->by_columns : tiles()->by_rows;
+	size_t tile_floats = columns ? depth * ROWS : (size_t)ROWS * GEMM_ROW_FLOATS;
+
+	for (size_t j = 0; j < width; j += GEMM_PANEL, panels += apart) {
+		const float *from = a;
+
+		for (size_t i = 0; i < height; i += ROWS, from += tile_floats) {
+			if (height - i >= ROWS && width - j >= GEMM_PANEL)
+				tile(from, panels, depth, rows + i, n + j, add);
+			else
+				edge_tile(tile, from, panels, depth, rows + i, min_of(height - i, ROWS), n + j,
+					  min_of(width - j, GEMM_PANEL), add);
+		}
+	}
+}
+
+static void multiply_piece(const struct gemm *g, const struct piece *p)
+{
+	int thread = omp_get_thread_num();
+	size_t terms = p->k_last - p->k_first, step = share_of(terms, share_of(terms, GEMM_K_BLOCK));
+	bool packed = g->b_form == GEMM_PANELS;
+	float *a = a_blocks[thread], *rows[M_BLOCK];
+
+	for (size_t n = p->n_first, width; n < p->n_last; n += width) {
+		width = min_of(p->n_last - n, packed ? p->n_last - n : N_BLOCK);
+		for (size_t k = p->k_first; k < p->k_last; k += step) {
+			size_t depth = min_of(step, p->k_last - k), apart = gemm_panel_floats(packed ? g->k : depth);
+			const float *panels = packed ? g->b + n / GEMM_PANEL * apart + k * GEMM_PANEL : b_blocks[thread];
+
+			if (!packed)
+				pack_b(g, n, width, k, depth, apart, b_blocks[thread]);
+			for (size_t m = p->m_first, height; m < p->m_last; m += height) {
+				height = min_of(p->m_last - m, M_BLOCK);
+				pack_a(g, m, m + height, k, depth, a);
+				place_rows(g, m, m + height, rows);
+				multiply_blocks(g, a, panels, apart, depth, rows, height, n, width, g->add || k > p->k_first);
+			}
+		}
+	}
+}
+
+/* Panels are there already: any strip of rows is as good as another. Otherwise each strip packs the other operand anew, so that
+ * there should be few; they go along the longer side. */
+static void cut(const struct gemm *g, size_t threads, size_t *m_strip, size_t *n_strip)
+{
+	*m_strip = g->m;
+	*n_strip = g->n;
+	if (threads == 1 && g->b_form != GEMM_PANELS)
+		return;
+	if (g->b_form == GEMM_PANELS) {
+		size_t strip = round_up(share_of(g->m, threads * STRIPS_PER_THREAD * 2), ROWS);
+
+		*m_strip = strip < M_STRIP_MIN ? M_STRIP_MIN : min_of(strip, M_BLOCK);
+	} else if (g->m >= g->n) {
+		*m_strip = round_up(share_of(g->m, threads * STRIPS_PER_THREAD), ROWS);
+		*m_strip = *m_strip < M_STRIP_MIN ? M_STRIP_MIN : *m_strip;
+	} else {
+		*n_strip = round_up(share_of(g->n, threads * STRIPS_PER_THREAD), GEMM_PANEL);
+		*n_strip = *n_strip < N_STRIP_MIN ? N_STRIP_MIN : *n_strip;
+	}
+}
+
+static int team_of(const struct gemm *g, int threads)
+{
+	if ((double)g->m * (double)g->n * (double)g->k < TEAM_MIN || threads < 1)
+		return 1;
+	return threads < GEMM_THREADS_MAX ? threads : GEMM_THREADS_MAX;
+}
+
+static void clear(const struct gemm *g)
+{
+	for (size_t m = 0; m < g->m; m++) {
+		float *row;
+
+		place_rows(g, m, m + 1, &row);
+		zero(row, g->n);
+	}
+}
+
+void gemm_run(const struct gemm *g, int threads)
+{
+	int team = team_of(g, threads);
+	size_t m_strip, n_strip;
+
+	CHECK(tiles() != NULL);
+	if (g->m == 0 || g->n == 0)
+		return;
+	if (g->k == 0) {
+		if (!g->add)
+			clear(g);
+		return;
+	}
+	cut(g, (size_t)team, &m_strip, &n_strip);
+	ptrdiff_t downward = (ptrdiff_t)share_of(g->m, m_strip), pieces = downward * (ptrdiff_t)share_of(g->n, n_strip);
+
+#pragma omp parallel for schedule(dynamic, 1) num_threads(team) if (pieces > 1)
+	for (ptrdiff_t i = 0; i < pieces; i++) {
+		size_t m = (size_t)(i % downward) * m_strip, n = (size_t)(i / downward) * n_strip;
+
+		multiply_piece(g, &(struct piece){ m, min_of(m + m_strip, g->m), n, min_of(n + n_strip, g->n), 0, g->k });
+	}
+}
+
+int gemm_parts(size_t m, size_t n, size_t k)
+{
+	size_t parts = m * n <= PART_RESULT_MAX ? k / PART_TERMS_MIN : 1;
+
+	return parts < 1 ? 1 : (int)min_of(parts, GEMM_PARTS_MAX);
+}
+
+void gemm_run_parts(const struct gemm *g, int parts, float *results, int threads)
+{
+	CHECK(tiles() != NULL && parts >= 1 && parts <= GEMM_PARTS_MAX && g->pixels == NULL);
+	if (parts == 1) {
+		struct gemm whole = *g;
+
+		whole.c = results;
+		whole.ldc = g->n;
+		whole.add = false;
+		gemm_run(&whole, threads);
+		return;
+	}
+#pragma omp parallel for schedule(dynamic, 1) num_threads(team_of(g, threads))
+	for (int part = 0; part < parts; part++) {
+		struct gemm one = *g;
+
+		one.c = results + (size_t)part * g->m * g->n;
+		one.ldc = g->n;
+		one.add = false;
+		multiply_piece(&one, &(struct piece){ 0, g->m, 0, g->n, g->k * (size_t)part / (size_t)parts,
+						      g->k * (size_t)(part + 1) / (size_t)parts });
+	}
+}
+
+void gemm_pack_panels(enum gemm_form form, const float *b, size_t ldb, size_t k, size_t n, float *panels, int threads)
+{
+	struct gemm g = { .k = k, .n = n, .b_form = form, .b = b, .ldb = ldb };
+	size_t apart = gemm_panel_floats(k);
+
+#pragma omp parallel for schedule(static) num_threads(threads)
+	for (size_t panel = 0; panel < share_of(n, GEMM_PANEL); panel++)
+		pack_b(&g, panel * GEMM_PANEL, min_of(n - panel * GEMM_PANEL, GEMM_PANEL), 0, k, apart, panels + panel * apart);
+}

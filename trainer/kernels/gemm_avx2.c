@@ -1,0 +1,115 @@
+/* The tiles of gemm_tile.h for AVX2 with FMA: 12 sums of 8 floats in registers, two vectors of b, one element of a at a time. */
+#include "trainer/kernels/gemm_tile.h"
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#include <immintrin.h>
+#pragma GCC target("avx2,fma")
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum { LANES = 8, ROWS = GEMM_TILE_ROWS };
+
+/* Element (r, k) of a at a[r * row_step + k * k_step]; both are constants where this is inlined. */
+INLINE void tile(const float *a, size_t row_step, size_t k_step, const float *b, size_t depth, float *const *rows, size_t column,
+		 bool add)
+{
+	__m256 low[ROWS], high[ROWS];
+
+#pragma GCC unroll 6
+	for (int r = 0; r < ROWS; r++)
+		low[r] = high[r] = _mm256_setzero_ps();
+	for (size_t k = 0; k < depth; k++, a += k_step, b += GEMM_PANEL) {
+		__m256 b_low = _mm256_loadu_ps(b), b_high = _mm256_loadu_ps(b + LANES);
+
+#pragma GCC unroll 6
+		for (int r = 0; r < ROWS; r++) {
+			__m256 element = _mm256_broadcast_ss(a + (size_t)r * row_step);
+
+			low[r] = _mm256_fmadd_ps(element, b_low, low[r]);
+			high[r] = _mm256_fmadd_ps(element, b_high, high[r]);
+		}
+	}
+#pragma GCC unroll 6
+	for (int r = 0; r < ROWS; r++) {
+		float *to = rows[r] + column;
+
+		if (add) {
+			low[r] = _mm256_add_ps(_mm256_loadu_ps(to), low[r]);
+			high[r] = _mm256_add_ps(_mm256_loadu_ps(to + LANES), high[r]);
+		}
+		_mm256_storeu_ps(to, low[r]);
+		_mm256_storeu_ps(to + LANES, high[r]);
+	}
+}
+
+static void by_rows(const float *a, const float *b, size_t depth, float *const *rows, size_t column, bool add)
+{
+	tile(a, GEMM_ROW_FLOATS, 1, b, depth, rows, column, add);
+}
+
+static void by_columns(const float *a, const float *b, size_t depth, float *const *rows, size_t column, bool add)
+{
+	tile(a, 1, ROWS, b, depth, rows, column, add);
+}
+
+/* Eight rows of eight, turned. */
+INLINE void turn_8x8(const float *from, size_t ld, float *to)
+{
+	__m256 in[LANES], pair[LANES], quad[LANES];
+
+#pragma GCC unroll 8
+	for (int r = 0; r < LANES; r++)
+		in[r] = _mm256_loadu_ps(from + (size_t)r * ld);
+#pragma GCC unroll 4
+	for (int r = 0; r < LANES; r += 2) {
+		pair[r] = _mm256_unpacklo_ps(in[r], in[r + 1]);
+		pair[r + 1] = _mm256_unpackhi_ps(in[r], in[r + 1]);
+	}
+#pragma GCC unroll 2
+	for (int r = 0; r < LANES; r += 4) {
+		quad[r] = _mm256_shuffle_ps(pair[r], pair[r + 2], 0x44);
+		quad[r + 1] = _mm256_shuffle_ps(pair[r], pair[r + 2], 0xee);
+		quad[r + 2] = _mm256_shuffle_ps(pair[r + 1], pair[r + 3], 0x44);
+		quad[r + 3] = _mm256_shuffle_ps(pair[r + 1], pair[r + 3], 0xee);
+	}
+#pragma GCC unroll 4
+	for (int r = 0; r < 4; r++) {
+		_mm256_storeu_ps(to + r * GEMM_PANEL, _mm256_permute2f128_ps(quad[r], quad[r + 4], 0x20));
+		_mm256_storeu_ps(to + (r + 4) * GEMM_PANEL, _mm256_permute2f128_ps(quad[r], quad[r + 4], 0x31));
+	}
+}
+
+static void turn(const float *from, size_t ld, size_t depth, float *to)
+{
+	size_t k = 0;
+
+	for (; k + LANES <= depth; k += LANES)
+		for (size_t n = 0; n < GEMM_PANEL; n += LANES)
+			turn_8x8(from + n * ld + k, ld, to + k * GEMM_PANEL + n);
+	for (; k < depth; k++)
+		for (size_t n = 0; n < GEMM_PANEL; n++)
+			to[k * GEMM_PANEL + n] = from[n * ld + k];
+}
+
+static void narrow(const float *from, size_t ld, size_t depth, float *to)
+{
+	for (size_t k = 0; k < depth; k++)
+		_mm256_storeu_ps(to + k * ROWS, _mm256_loadu_ps(from + k * ld));
+}
+
+const struct gemm_tiles *gemm_tiles_avx2(void)
+{
+	static const struct gemm_tiles tiles = { by_rows, by_columns, turn, narrow };
+
+	__builtin_cpu_init();
+	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &tiles : NULL;
+}
+
+#else
+
+const struct gemm_tiles *gemm_tiles_avx2(void)
+{
+	return NULL;
+}
+
+#endif
