@@ -12,8 +12,9 @@ enum {
 	M_BLOCK = 20 * ROWS,        /* packed rows of a: 130 kB, a quarter of the second-level cache */
 	N_BLOCK = 24 * GEMM_PANEL,  /* packed columns of b where they are packed for this product: 390 kB */
 	M_STRIP_MIN = 8 * ROWS,
+	M_STRIP_MAX = 2 * M_BLOCK,
 	N_STRIP_MIN = 4 * GEMM_PANEL,
-	STRIPS_PER_THREAD = 3,
+	STRIPS_PER_THREAD = 2,
 	PART_TERMS_MIN = 3072,      /* of k: a part's result is written and added up once for so many */
 	PART_RESULT_MAX = 160000,   /* elements: results of parts should stay in cache */
 };
@@ -49,7 +50,7 @@ static const struct gemm_tiles *tiles(void)
 	return gemm_tiles_avx2();
 }
 
-bool gemm_is_chosen(void)
+static bool choose(void)
 {
 #if defined(__x86_64__)
 	const char *wish = getenv("TRAINER_KERNELS");
@@ -60,6 +61,15 @@ bool gemm_is_chosen(void)
 #else
 	return false;
 #endif
+}
+
+bool gemm_is_chosen(void)
+{
+	static int chosen = -1;
+
+	if (chosen < 0)
+		chosen = choose();
+	return chosen;
 }
 
 /* A place among windows or pixels, going from one to the next without dividing. */
@@ -91,6 +101,19 @@ static void zero(float *to, size_t count)
 	memset(to, 0, count * sizeof(*to));
 }
 
+/* Short runs, as of pictures with three channels, are copied before a call would have begun. */
+static inline void copy(float *to, const float *from, size_t count)
+{
+	if (count > 64) {
+		memcpy(to, from, count * sizeof(*to));
+		return;
+	}
+	for (; count >= 8; count -= 8, to += 8, from += 8)
+		memcpy(to, from, 8 * sizeof(*to));
+	for (size_t i = 0; i < count; i++)
+		to[i] = from[i];
+}
+
 /* Elements first .. first + count of the window at a place. A line of its taps lies without gaps in the picture. */
 static void copy_window(const struct gemm_windows *w, const float *pictures, struct cursor at, size_t first, size_t count, float *to)
 {
@@ -109,12 +132,36 @@ static void copy_window(const struct gemm_windows *w, const float *pictures, str
 			x += (ptrdiff_t)before;
 			inside = x < (ptrdiff_t)width ? min_of(width - (size_t)x, run - before) : 0;
 		}
-		zero(to, before);
+		if (before > 0)
+			zero(to, before);
 		if (inside > 0)
-			memcpy(to + before, picture + (size_t)y * width + (size_t)x, inside * sizeof(*to));
-		zero(to + before + inside, run - before - inside);
+			copy(to + before, picture + (size_t)y * width + (size_t)x, inside);
+		if (before + inside < run)
+			zero(to + before + inside, run - before - inside);
 		to += run;
 	}
+}
+
+/* From one tile's packed columns to the next: not a power of two, so that they lie in different places of the cache. */
+static size_t columns_apart(size_t depth)
+{
+	return depth * ROWS + 16;
+}
+
+/* Line by line of memory: widths of powers of two, and a column would meet itself in one place of the cache. */
+static void pack_a_columns(const struct gemm *g, size_t m_first, size_t m_last, size_t k, size_t depth, float *block)
+{
+	size_t tiles_all = share_of(m_last - m_first, ROWS), apart = columns_apart(depth), whole = tiles_all;
+	const float *from = g->a + k * g->lda + m_first;
+
+	while (whole > 0 && m_first + (whole - 1) * ROWS + 8 > g->m) /* narrow() reads eight */
+		whole--;
+	tiles()->narrow(from, g->lda, depth, whole, apart, block);
+	for (size_t t = whole; t < tiles_all; t++)
+		for (size_t i = 0; i < depth; i++)
+			for (size_t r = 0; r < ROWS; r++)
+				block[t * apart + i * ROWS + r] =
+					m_first + t * ROWS + r < m_last ? from[i * g->lda + t * ROWS + r] : 0.0f;
 }
 
 /* Rows m_first .. m_last of columns k .. k + depth of a. */
@@ -124,17 +171,7 @@ static void pack_a(const struct gemm *g, size_t m_first, size_t m_last, size_t k
 	float *to = block;
 
 	if (g->a_form == GEMM_COLUMNS) {
-		for (size_t m = m_first; m < m_last; m += ROWS, to += depth * ROWS) {
-			const float *from = g->a + k * g->lda + m;
-
-			if (m + 8 <= g->m && to + depth * ROWS + 2 <= block + M_BLOCK * GEMM_ROW_FLOATS) {
-				tiles()->narrow(from, g->lda, depth, to);
-				continue;
-			}
-			for (size_t i = 0; i < depth; i++)
-				for (size_t r = 0; r < ROWS; r++)
-					to[i * ROWS + r] = m + r < m_last ? from[i * g->lda + r] : 0.0f;
-		}
+		pack_a_columns(g, m_first, m_last, k, depth, block);
 		return;
 	}
 	if (g->a_form == GEMM_WINDOWS) {
@@ -166,6 +203,32 @@ static void spread_row(const float *from, size_t n, size_t k, size_t apart, floa
 	}
 }
 
+/* The same of a window, columns n .. n + width, without a row in between: channels fill whole lines of panels. */
+static void spread_window(const struct gemm_windows *w, const float *pictures, struct cursor at, size_t n, size_t width, size_t k,
+			  size_t apart, float *panels)
+{
+	size_t line = (size_t)w->taps_x * (size_t)w->channels, row = (size_t)w->width * (size_t)w->channels, within = n % line;
+	ptrdiff_t left = ((ptrdiff_t)at.x * w->step + w->first_x) * w->channels;
+	ptrdiff_t y = (ptrdiff_t)at.y * w->step + w->first_y + (ptrdiff_t)(n / line);
+	const float *picture = pictures + at.picture * (size_t)w->height * row;
+	float *to = panels + k * GEMM_PANEL;
+
+	for (size_t end; width > 0; y++, within = 0) {
+		const float *from = picture + y * (ptrdiff_t)row;
+
+		end = min_of(line, within + width);
+		width -= end - within;
+		for (; within < end; within += GEMM_PANEL, to += apart) {
+			ptrdiff_t x = left + (ptrdiff_t)within;
+
+			if (y < 0 || y >= w->height || x < 0 || x >= (ptrdiff_t)row)
+				zero(to, GEMM_PANEL);
+			else
+				memcpy(to, from + x, GEMM_PANEL * sizeof(*to));
+		}
+	}
+}
+
 /* Columns n .. n + width (at most GEMM_PANEL) of b, whose transpose lies in memory. */
 static void turn_panel(const float *from, size_t ld, size_t width, size_t depth, float *panel)
 {
@@ -189,11 +252,16 @@ static void pack_b(const struct gemm *g, size_t n, size_t width, size_t k, size_
 	} else {
 		const struct gemm_windows *w = &g->windows;
 		struct cursor at = cursor_at(k, w->grid_height, w->grid_width);
+		bool lines = w->channels % GEMM_PANEL == 0 && n % GEMM_PANEL == 0;
 		float row[N_BLOCK];
 
 		for (size_t i = 0; i < depth; i++) {
-			copy_window(w, g->b, at, n, width, row);
-			spread_row(row, width, i, apart, panels);
+			if (lines) {
+				spread_window(w, g->b, at, n, width, i, apart, panels);
+			} else {
+				copy_window(w, g->b, at, n, width, row);
+				spread_row(row, width, i, apart, panels);
+			}
 			cursor_next(&at, w->grid_height, w->grid_width);
 		}
 	}
@@ -236,18 +304,72 @@ static void edge_tile(tile_function *tile, const float *a, const float *b, size_
 			rows[r][column + n] = add ? rows[r][column + n] + whole_rows[r][n] : whole_rows[r][n];
 }
 
+/*
+ * What will be packed next, asked for while there is something to compute: the packing of operands that come from memory
+ * would otherwise wait for it. Lines of the cache.
+ */
+struct wanted {
+	const float *a, *b;
+	size_t a_lines, b_lines;
+};
+
+static size_t lines_of(size_t floats)
+{
+	return share_of(floats, 16);
+}
+
+/* Rows k .. k + depth of operands that lie row by row of k. A window's new pixels are about those of its middle. */
+static struct wanted rows_wanted(const struct gemm *g, const struct piece *p, size_t n, size_t width, size_t k, size_t depth)
+{
+	struct wanted wanted = { NULL, NULL, 0, 0 };
+
+	if (k >= p->k_last)
+		return wanted;
+	if (g->a_form == GEMM_COLUMNS && (p->m_last - p->m_first) * 2 >= g->lda) {
+		wanted.a = g->a + k * g->lda + p->m_first;
+		wanted.a_lines = lines_of(depth * g->lda);
+	}
+	if (g->b_form == GEMM_ROWS && width * 2 >= g->ldb) {
+		wanted.b = g->b + k * g->ldb + n;
+		wanted.b_lines = lines_of(depth * g->ldb);
+	} else if (g->b_form == GEMM_WINDOWS && n == p->n_first) {
+		const struct gemm_windows *w = &g->windows;
+		struct cursor at = cursor_at(k, w->grid_height, w->grid_width);
+		size_t line = (size_t)w->width * (size_t)w->channels, y = (size_t)(at.y * w->step);
+
+		wanted.b = g->b + (at.picture * (size_t)w->height + y) * line + (size_t)(at.x * w->step * w->channels);
+		wanted.b_lines = lines_of(depth * (size_t)w->channels * (size_t)w->step * (size_t)w->step);
+	}
+	return wanted;
+}
+
+static void ask_for(struct wanted *w, size_t a_lines, size_t b_lines)
+{
+	for (size_t i = min_of(a_lines, w->a_lines); i > 0; i--, w->a_lines--, w->a += 16)
+		__builtin_prefetch(w->a, 0, 2);
+	for (size_t i = min_of(b_lines, w->b_lines); i > 0; i--, w->b_lines--, w->b += 16)
+		__builtin_prefetch(w->b, 0, 2);
+}
+
 /* c's rows x columns n .. n + width, from packed blocks; the first panel of b holds column n. */
 static void multiply_blocks(const struct gemm *g, const float *a, const float *panels, size_t apart, size_t depth, float *const *rows,
-			    size_t height, size_t n, size_t width, bool add)
+			    size_t height, size_t n, size_t width, bool add, struct wanted *wanted)
 {
+	size_t tiles_all = share_of(height, ROWS) * share_of(width, GEMM_PANEL);
+	size_t a_lines = share_of(wanted->a_lines, tiles_all), b_lines = share_of(wanted->b_lines, tiles_all);
+
 	bool columns = g->a_form == GEMM_COLUMNS;
 	tile_function *tile = columns ? tiles()->by_columns : tiles()->by_rows;
-	size_t tile_floats = columns ? depth * ROWS : (size_t)ROWS * GEMM_ROW_FLOATS;
+	size_t tile_floats = columns ? columns_apart(depth) : (size_t)ROWS * GEMM_ROW_FLOATS;
+	size_t ahead = share_of(depth, share_of(height, ROWS)); /* lines of the next panel to ask for with each tile */
 
 	for (size_t j = 0; j < width; j += GEMM_PANEL, panels += apart) {
-		const float *from = a;
+		const float *from = a, *next = panels + apart;
 
 		for (size_t i = 0; i < height; i += ROWS, from += tile_floats) {
+			for (size_t line = 0; line < ahead; line++, next += GEMM_PANEL)
+				__builtin_prefetch(next, 0, 2);
+			ask_for(wanted, a_lines, b_lines);
 			if (height - i >= ROWS && width - j >= GEMM_PANEL)
 				tile(from, panels, depth, rows + i, n + j, add);
 			else
@@ -261,22 +383,25 @@ static void multiply_piece(const struct gemm *g, const struct piece *p)
 {
 	int thread = omp_get_thread_num();
 	size_t terms = p->k_last - p->k_first, step = share_of(terms, share_of(terms, GEMM_K_BLOCK));
+	size_t rows_all = p->m_last - p->m_first, m_step = round_up(share_of(rows_all, share_of(rows_all, M_BLOCK)), ROWS);
 	bool packed = g->b_form == GEMM_PANELS;
 	float *a = a_blocks[thread], *rows[M_BLOCK];
 
 	for (size_t n = p->n_first, width; n < p->n_last; n += width) {
-		width = min_of(p->n_last - n, packed ? p->n_last - n : N_BLOCK);
+		width = min_of(p->n_last - n, N_BLOCK);
 		for (size_t k = p->k_first; k < p->k_last; k += step) {
 			size_t depth = min_of(step, p->k_last - k), apart = gemm_panel_floats(packed ? g->k : depth);
 			const float *panels = packed ? g->b + n / GEMM_PANEL * apart + k * GEMM_PANEL : b_blocks[thread];
 
+			struct wanted wanted = rows_wanted(g, p, n, width, k + depth, min_of(step, p->k_last - k - depth));
+
 			if (!packed)
 				pack_b(g, n, width, k, depth, apart, b_blocks[thread]);
 			for (size_t m = p->m_first, height; m < p->m_last; m += height) {
-				height = min_of(p->m_last - m, M_BLOCK);
+				height = min_of(p->m_last - m, m_step);
 				pack_a(g, m, m + height, k, depth, a);
 				place_rows(g, m, m + height, rows);
-				multiply_blocks(g, a, panels, apart, depth, rows, height, n, width, g->add || k > p->k_first);
+				multiply_blocks(g, a, panels, apart, depth, rows, height, n, width, g->add || k > p->k_first, &wanted);
 			}
 		}
 	}
@@ -291,9 +416,9 @@ static void cut(const struct gemm *g, size_t threads, size_t *m_strip, size_t *n
 	if (threads == 1 && g->b_form != GEMM_PANELS)
 		return;
 	if (g->b_form == GEMM_PANELS) {
-		size_t strip = round_up(share_of(g->m, threads * STRIPS_PER_THREAD * 2), ROWS);
+		size_t strip = round_up(share_of(g->m, threads * STRIPS_PER_THREAD), ROWS);
 
-		*m_strip = strip < M_STRIP_MIN ? M_STRIP_MIN : min_of(strip, M_BLOCK);
+		*m_strip = strip < M_STRIP_MIN ? M_STRIP_MIN : min_of(strip, M_STRIP_MAX);
 	} else if (g->m >= g->n) {
 		*m_strip = round_up(share_of(g->m, threads * STRIPS_PER_THREAD), ROWS);
 		*m_strip = *m_strip < M_STRIP_MIN ? M_STRIP_MIN : *m_strip;
@@ -312,11 +437,13 @@ static int team_of(const struct gemm *g, int threads)
 
 static void clear(const struct gemm *g)
 {
-	for (size_t m = 0; m < g->m; m++) {
-		float *row;
+	float *rows[M_BLOCK];
 
-		place_rows(g, m, m + 1, &row);
-		zero(row, g->n);
+	for (size_t m = 0, count; m < g->m; m += count) {
+		count = min_of(g->m - m, M_BLOCK);
+		place_rows(g, m, m + count, rows);
+		for (size_t i = 0; i < count; i++)
+			zero(rows[i], g->n);
 	}
 }
 

@@ -16,8 +16,11 @@ INLINE void tile(const float *a, size_t row_step, size_t k_step, const float *b,
 	__m256 low[ROWS], high[ROWS];
 
 #pragma GCC unroll 6
-	for (int r = 0; r < ROWS; r++)
+	for (int r = 0; r < ROWS; r++) {
 		low[r] = high[r] = _mm256_setzero_ps();
+		__builtin_prefetch(rows[r] + column, 1, 3);
+		__builtin_prefetch(rows[r] + column + GEMM_PANEL - 1, 1, 3);
+	}
 	for (size_t k = 0; k < depth; k++, a += k_step, b += GEMM_PANEL) {
 		__m256 b_low = _mm256_loadu_ps(b), b_high = _mm256_loadu_ps(b + LANES);
 
@@ -79,22 +82,24 @@ INLINE void turn_8x8(const float *from, size_t ld, float *to)
 	}
 }
 
+/* Eight rows at a time: with a width of powers of two more would not fit into the same place of the cache. */
 static void turn(const float *from, size_t ld, size_t depth, float *to)
 {
-	size_t k = 0;
+	size_t whole = depth / LANES * LANES;
 
-	for (; k + LANES <= depth; k += LANES)
-		for (size_t n = 0; n < GEMM_PANEL; n += LANES)
+	for (size_t n = 0; n < GEMM_PANEL; n += LANES)
+		for (size_t k = 0; k < whole; k += LANES)
 			turn_8x8(from + n * ld + k, ld, to + k * GEMM_PANEL + n);
-	for (; k < depth; k++)
+	for (size_t k = whole; k < depth; k++)
 		for (size_t n = 0; n < GEMM_PANEL; n++)
 			to[k * GEMM_PANEL + n] = from[n * ld + k];
 }
 
-static void narrow(const float *from, size_t ld, size_t depth, float *to)
+static void narrow(const float *from, size_t ld, size_t depth, size_t count, size_t apart, float *to)
 {
-	for (size_t k = 0; k < depth; k++)
-		_mm256_storeu_ps(to + k * ROWS, _mm256_loadu_ps(from + k * ld));
+	for (size_t k = 0; k < depth; k++, from += ld, to += ROWS)
+		for (size_t t = 0; t < count; t++)
+			_mm256_storeu_ps(to + t * apart, _mm256_loadu_ps(from + t * ROWS));
 }
 
 const struct gemm_tiles *gemm_tiles_avx2(void)

@@ -21,8 +21,9 @@ struct gemm_tiles {
 	void (*by_columns)(const float *a, const float *b, size_t depth, float *const *rows, size_t column, bool add);
 	/* to (depth, GEMM_PANEL) = from (GEMM_PANEL, depth; ld) turned */
 	void (*turn)(const float *from, size_t ld, size_t depth, float *to);
-	/* to (depth, GEMM_TILE_ROWS) = from (depth, at least 8; ld); writes 2 floats more */
-	void (*narrow)(const float *from, size_t ld, size_t depth, float *to);
+	/* tile t at to + t * apart, (depth, GEMM_TILE_ROWS), = columns GEMM_TILE_ROWS * t ... of from (depth, ld); reads and
+	 * writes 2 floats beyond each tile */
+	void (*narrow)(const float *from, size_t ld, size_t depth, size_t count, size_t apart, float *to);
 };
 
 /* NULL: not for this processor. */
