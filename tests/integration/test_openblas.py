@@ -1,5 +1,7 @@
 """The trainer without oneDNN (`make openblas`, the same as ONEDNN=0): trains, repeats bit for bit, and its losses are those of
-the usual build but for rounding."""
+the usual build but for rounding.
+
+Where the trainer has products of its own (gemm.h), both builds are told to leave them; a last test holds those against the libraries."""
 import os
 import subprocess
 import sys
@@ -21,6 +23,13 @@ def daemon(tmp_path_factory):
     with Daemon() as running:
         data.add(running)
         yield running
+
+
+@pytest.fixture(autouse=True, scope="module")
+def libraries():
+    os.environ["TRAINER_KERNELS"] = "libraries"
+    yield
+    del os.environ["TRAINER_KERNELS"]
 
 
 def train(daemon, program, out, *more):
@@ -55,6 +64,23 @@ def test_agrees_with_the_usual_build(daemon, alone, tmp_path):
         assert abs(a["loss"] - b["loss"]) < limit * b["loss"], (step, a["loss"], b["loss"])
     if has_onednn():
         assert any(a["loss"] != b["loss"] for a, b in pairs), "oneDNN is in both, or in neither"
+
+
+def has_own_products():
+    flags = set(next(line for line in open("/proc/cpuinfo", encoding="ascii") if line.startswith("flags")).split())
+    return {"avx2", "fma"} <= flags and "avx512f" not in flags
+
+
+def test_own_products_agree_with_the_libraries(daemon, alone, tmp_path, monkeypatch):
+    if not has_own_products():
+        pytest.skip("on this processor the libraries' products are the trainer's")
+    monkeypatch.delenv("TRAINER_KERNELS")
+    own = metrics(train_ok(daemon, "trainer", tmp_path / "run"), "train")
+    theirs = metrics(alone, "train")
+    for step, (a, b) in enumerate(zip(own, theirs, strict=True)):
+        limit = FIRST_LIMIT + (LAST_LIMIT - FIRST_LIMIT) * step / (len(own) - 1)
+        assert abs(a["loss"] - b["loss"]) < limit * b["loss"], (step, a["loss"], b["loss"])
+    assert any(a["loss"] != b["loss"] for a, b in zip(own, theirs)), "the environment's TRAINER_KERNELS changes nothing"
 
 
 def test_same_bits_again(daemon, alone, tmp_path):

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Pairs a second of a whole optimizer step, in fp32 and bf16, beside PyTorch in fp32 on the same batches, and beside the
-processor's peak; and the share of it that the trainer has without oneDNN.
+processor's peak; and what the trainer does by the libraries' kernels alone (TRAINER_KERNELS=libraries), with oneDNN and without.
 
-    tools/bench/bench_step.py [--out FILE.md] [--preset full|small|tiny ...] [--steps N] [--no-openblas] [--no-torch]
+    tools/bench/bench_step.py [--out FILE.md] [--preset full|small|tiny ...] [--steps N] [--rounds N] [--no-openblas] [--no-torch]
 
 `trainer` runs a few steps on a real data set (tiny_coco for full, rsicd for small; the
 demo's pictures where those are absent) and its own metrics are read: the median
-over the steps after the first two. The peer is the script's model in PyTorch,
+over the steps after the first two. Everything takes turns, --rounds times, and the median of the rounds
+counts: the cores may be shared. The peer is the script's model in PyTorch,
 channels-last, with batches that `prepctl batch` wrote for the same steps, AdamW, the same pairs: every
 picture with its own caption and with all other captions of the batch. It runs twice: with captions padded to the
 batch's longest, as a script's collate function does, and padded to 64 tokens, as scripts do that call their
@@ -18,6 +19,7 @@ second, over multiply-adds a second of register arithmetic on the same cores in 
 """
 import argparse
 import json
+import os
 import pathlib
 import resource
 import statistics
@@ -78,11 +80,14 @@ def needed_flops(profile):
 class Run:
     """A run of the trainer: pairs a second, share of the peak, peak of resident memory in GB, and (epoch, step of it) of each step."""
 
-    def __init__(self, daemon, preset, precision, steps, out, program="trainer"):
+    def __init__(self, daemon, preset, precision, steps, out, program="trainer", libraries=False):
         batch = SHAPES[preset][0]
         before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        if libraries:
+            os.environ["TRAINER_KERNELS"] = "libraries"
         run_ok(program, "--data", "bench", "--reg", "none", "--preset", preset, "--precision", precision, "--batch-size", batch, "--steps", steps,
                "--val-split", "none", "--profile", "--out", out, *daemon.at(), timeout=1200)
+        os.environ.pop("TRAINER_KERNELS", None)
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         self.gigabytes = peak / 1e6 if peak > before else None
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().split("\n") if line]
@@ -153,36 +158,49 @@ def torch_rate(preset, batch, data, length=0):
     return statistics.median(rates[SKIPPED_STEPS:])
 
 
-def add_rows(table, what, fp32, bf16, alone, peers):
-    for precision, mine in (("fp32", fp32), ("bf16", bf16)):
-        if mine is None:
+def median(values):
+    return statistics.median(values) if values else None
+
+
+def add_rows(table, what, runs, peers):
+    for precision in ("fp32", "bf16"):
+        if not runs[precision]:
             continue
-        table.add(f"{what}, {precision}", mine.rate, "pairs/s", "PyTorch fp32, padded to the batch's longest", peers.get(0))
-        if peers:
-            table.add(f"{what}, {precision}", mine.rate, "pairs/s", f"PyTorch fp32, padded to {PADDED_LENGTH} tokens", peers[PADDED_LENGTH])
-        table.add(f"{what}, {precision}, needed operations", mine.flops / 1e9, "GFLOP/s", "the peak of fp32 multiply-adds", mine.peak_flops / 1e9)
-    if alone is not None:
-        table.add(f"{what}, fp32, OpenBLAS alone", alone.rate, "pairs/s", "the usual build", fp32.rate)
-    if fp32.gigabytes:
-        table.add(f"{what}, peak memory of trainer, fp32", fp32.gigabytes, "GB")
+        rate, flops, peak = (median([getattr(run, name) for run in runs[precision]]) for name in ("rate", "flops", "peak_flops"))
+        table.add(f"{what}, {precision}", rate, "pairs/s", "PyTorch fp32, padded to the batch's longest", median(peers[0]))
+        if peers[PADDED_LENGTH]:
+            table.add(f"{what}, {precision}", rate, "pairs/s", f"PyTorch fp32, padded to {PADDED_LENGTH} tokens", median(peers[PADDED_LENGTH]))
+        table.add(f"{what}, {precision}, needed operations", flops / 1e9, "GFLOP/s", "the peak of fp32 multiply-adds", peak / 1e9)
+    fp32 = median([run.rate for run in runs["fp32"]])
+    for name, title in (("libraries", "the libraries' kernels"), ("alone", "OpenBLAS's kernels alone")):
+        if runs[name]:
+            table.add(f"{what}, fp32, {title}", median([run.rate for run in runs[name]]), "pairs/s", "as it comes", fp32)
+    gigabytes = [run.gigabytes for run in runs["fp32"] if run.gigabytes]
+    if gigabytes:
+        table.add(f"{what}, peak memory of trainer, fp32", gigabytes[0], "GB")
 
 
 def bench(table, preset, options, with_peer, folder):
     batch, size, steps = SHAPES[preset]
     steps = max(options.steps or steps, SKIPPED_STEPS + 1)
-    bf16 = alone = None
-    peers = {}
+    runs = {"fp32": [], "bf16": [], "libraries": [], "alone": []}
+    peers = {0: [], PADDED_LENGTH: []}
     with Daemon() as daemon:
         data_name = add_data(daemon, preset, folder)
-        fp32 = Run(daemon, preset, "fp32", steps, folder / f"run-{preset}")
-        if has_bf16():
-            bf16 = Run(daemon, preset, "bf16", steps, folder / f"run-{preset}-bf16")
-        if not options.no_openblas:
-            alone = Run(daemon, preset, "fp32", steps, folder / f"run-{preset}-openblas", OPENBLAS_TRAINER)
-        data = list(batches(daemon, preset, batch, fp32.places[:12], folder)) if with_peer else None
-    if with_peer:
-        peers = {length: torch_rate(preset, batch, data, length) for length in (0, PADDED_LENGTH)}
-    add_rows(table, f"{preset}, {data_name} at {size} px, batch {batch}", fp32, bf16, alone, peers)
+        bf16, data = has_bf16(), None
+        for turn in range(options.rounds):
+            out = folder / f"run-{preset}-{turn}"
+            runs["fp32"].append(Run(daemon, preset, "fp32", steps, out))
+            if with_peer:
+                data = data or list(batches(daemon, preset, batch, runs["fp32"][0].places[:12], folder))
+                for length, rates in peers.items():
+                    rates.append(torch_rate(preset, batch, data, length))
+            if bf16:
+                runs["bf16"].append(Run(daemon, preset, "bf16", steps, out.with_suffix(".bf16")))
+            runs["libraries"].append(Run(daemon, preset, "fp32", steps, out.with_suffix(".libraries"), libraries=True))
+            if not options.no_openblas:
+                runs["alone"].append(Run(daemon, preset, "fp32", steps, out.with_suffix(".alone"), OPENBLAS_TRAINER, libraries=True))
+    add_rows(table, f"{preset}, {data_name} at {size} px, batch {batch}", runs, peers)
 
 
 def has_torch():
@@ -200,6 +218,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--preset", action="append", choices=list(SHAPES))
     parser.add_argument("--steps", type=int, help="steps of each run")
+    parser.add_argument("--rounds", type=int, default=2, help="how often everything takes its turn (2)")
     parser.add_argument("--no-openblas", action="store_true", help="leave out the build without oneDNN")
     parser.add_argument("--no-torch", action="store_true", help="leave out PyTorch")
     options = parser.parse_args()

@@ -9,8 +9,8 @@
  *   contrast_ops.h unit vectors, InfoNCE, ranks
  *   reg_ops.h    soft targets, divergences, mixing, random perturbations and their bounds
  * kernels_reference() is a plain version of every one, kept as the oracle of
- * the fast ones; kernels_fast() is OpenBLAS, oneDNN (where built with it) and
- * hand-written loops, in bf16 after kernels_set_precision(). With profile_turn_on() (profile.h) it has clocks around it.
+ * the fast ones; kernels_fast() is OpenBLAS and oneDNN (where built with it) or, where those are slow,
+ * products of our own (gemm.h), and hand-written loops, in bf16 after kernels_set_precision(). With profile_turn_on() (profile.h) it has clocks around it.
  */
 #ifndef TRAINER_KERNELS_KERNELS_H
 #define TRAINER_KERNELS_KERNELS_H
