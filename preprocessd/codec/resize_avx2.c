@@ -5,9 +5,16 @@
  * that vpmaddwd multiplies and adds two taps exactly; the two sums are put
  * together at the end.
  *
- * Horizontal, three channels: four taps (12 bytes) at a time are spread to
- * words, two taps of each channel side by side, taps 0 and 1 in the lower half
- * of a register and 2 and 3 in the upper. One channel: 16 taps at a time.
+ * Horizontal:
+ *   GROUPED: 8 output samples (pixel by pixel, channel by channel) and two
+ *            taps at a time. Each half of a register loads 16 bytes of its own
+ *            and vpshufb spreads them to words, for any layout of pixels; the
+ *            two taps of a half's four samples lie within its 16 bytes up to
+ *            fourfold reduction. No sum crosses a lane and none is wasted.
+ *   PIXELS:  stronger reduction, one output pixel at a time. Three channels:
+ *            four taps (12 bytes), two in each half. One channel: 16 taps.
+ * Up to ROWS rows are done together, so that tables are read once for them.
+ *
  * Vertical: two rows are interleaved, 32 samples at a time.
  */
 #include "preprocessd/codec/resize_kernels.h"
@@ -22,17 +29,142 @@
 #define TARGET __attribute__((target("avx2")))
 #define TARGET_INLINE TARGET __attribute__((always_inline)) static inline
 
-enum { SPLIT_BITS = 11, WORDS = 16, VECTOR = 32, ROWS = 4 };
+enum { SPLIT_BITS = 11, WORDS = 16, VECTOR = 32, ROWS = 4, LANE_BYTES = 16, LANE_SAMPLES = 4, GROUP = 8, PAIR = 2 };
 
-/* Taps of one step of the horizontal pass. */
+enum kind { KIND_GROUPED, KIND_PIXELS };
+
+/* Taps of one step of PIXELS. */
 struct step {
 	int16_t high[WORDS], low[WORDS];
+};
+
+/* Two taps of GROUP output samples. */
+struct group_step {
+	uint8_t place[VECTOR]; /* of each word's lower byte within its half's 16 bytes; upper bytes are cleared */
+	int16_t high[WORDS], low[WORDS];
+};
+
+/* Where the two halves of a step load from, in bytes. */
+struct group_base {
+	int32_t half[2];
 };
 
 /* Two rows' weights, side by side. */
 struct pair {
 	int16_t high[2], low[2];
 };
+
+static void split(int32_t weight, int16_t *high, int16_t *low)
+{
+	*high = (int16_t)(weight >> SPLIT_BITS);
+	*low = (int16_t)(weight & ((1 << SPLIT_BITS) - 1));
+}
+
+/* ---- horizontal, tables of GROUPED ---- */
+
+/* The four output samples from `at` on, fewer at the end: their pixels and
+ * channels, and the first byte that any of them looks at. */
+struct half {
+	int count;
+	uint32_t pixel[LANE_SAMPLES];
+	int32_t start[LANE_SAMPLES]; /* of the sample's first tap, from base */
+	int32_t base, spread;        /* spread: the greatest start */
+};
+
+static void find_half(const struct resize_plan *plan, int channels, size_t at, struct half *half)
+{
+	const size_t samples = (size_t)plan->target * (size_t)channels;
+
+	*half = (struct half){ .base = INT32_MAX };
+	for (; half->count < LANE_SAMPLES && at < samples; at++) {
+		int i = half->count++;
+
+		half->pixel[i] = (uint32_t)(at / (size_t)channels);
+		half->start[i] = plan->first[half->pixel[i]] * channels + (int32_t)(at % (size_t)channels);
+		if (half->start[i] < half->base)
+			half->base = half->start[i];
+	}
+	if (half->count == 0)
+		half->base = 0;
+	for (int i = 0; i < half->count; i++) {
+		half->start[i] -= half->base;
+		if (half->start[i] > half->spread)
+			half->spread = half->start[i];
+	}
+}
+
+static enum kind choose_kind(const struct resize_plan *plan, int channels)
+{
+	const size_t samples = (size_t)plan->target * (size_t)channels;
+	struct half half;
+
+	for (size_t at = 0; at < samples; at += LANE_SAMPLES) {
+		find_half(plan, channels, at, &half);
+		if (half.spread + channels >= LANE_BYTES)
+			return KIND_PIXELS;
+	}
+	return KIND_GROUPED;
+}
+
+/* One half of all steps of a group; lane is 0 or 1. A step that no window of the half reaches loads where the first
+ * one does, so that nothing is read far behind the row. */
+static void fill_half(const struct resize_plan *plan, int channels, const struct half *half, int lane, int steps,
+		      struct group_base *base, struct group_step *step)
+{
+	for (int s = 0; s < steps; s++)
+		base[s].half[lane] = half->base;
+	for (int i = 0; i < half->count; i++) {
+		const uint32_t pixel = half->pixel[i];
+		const int32_t *weight = plan->weight + (size_t)pixel * (size_t)plan->taps_max;
+
+		for (int t = 0; t < plan->count[pixel]; t++) {
+			struct group_step *at = &step[t / PAIR];
+			int word = lane * GROUP + PAIR * i + t % PAIR;
+
+			base[t / PAIR].half[lane] = half->base + t / PAIR * PAIR * channels;
+			at->place[2 * word] = (uint8_t)(half->start[i] + t % PAIR * channels);
+			split(weight[t], &at->high[word], &at->low[word]);
+		}
+	}
+}
+
+static size_t groups_of(const struct resize_plan *plan, int channels)
+{
+	return ((size_t)plan->target * (size_t)channels + GROUP - 1) / GROUP;
+}
+
+/* (groups, steps) struct group_base, then as many struct group_step. */
+static int pack_grouped(struct resize_packed *packed, const struct resize_plan *plan, int channels, struct err *err)
+{
+	const size_t groups = groups_of(plan, channels);
+	size_t count;
+	int code;
+
+	packed->steps = (plan->taps_max + PAIR - 1) / PAIR;
+	count = groups * (size_t)packed->steps;
+	packed->table = size_round_up(count * sizeof(struct group_base), MEM_ALIGN_BYTES);
+	if ((code = resize_packed_reserve(packed, packed->table + count * sizeof(struct group_step), err)) != 0)
+		return code;
+	struct group_base *base = (struct group_base *)(void *)packed->bytes;
+	struct group_step *step = (struct group_step *)(void *)(packed->bytes + packed->table);
+
+	for (size_t i = 0; i < count; i++) {
+		memset(step[i].place, 0x80, sizeof(step[i].place));
+		memset(step[i].high, 0, sizeof(step[i].high));
+		memset(step[i].low, 0, sizeof(step[i].low));
+	}
+	for (size_t g = 0; g < groups; g++, base += packed->steps, step += packed->steps) {
+		for (int lane = 0; lane < 2; lane++) {
+			struct half half;
+
+			find_half(plan, channels, g * GROUP + (size_t)lane * LANE_SAMPLES, &half);
+			fill_half(plan, channels, &half, lane, packed->steps, base, step);
+		}
+	}
+	return 0;
+}
+
+/* ---- horizontal, tables of PIXELS ---- */
 
 static int taps_of_step(int channels)
 {
@@ -56,14 +188,12 @@ static void fill_step(const struct resize_plan *plan, int channels, uint32_t i, 
 		int first, count;
 
 		word_places(channels, t, &first, &count);
-		for (int w = 0; w < count; w++) {
-			step->high[first + 2 * w] = (int16_t)(weight[s * taps + t] >> SPLIT_BITS);
-			step->low[first + 2 * w] = (int16_t)(weight[s * taps + t] & ((1 << SPLIT_BITS) - 1));
-		}
+		for (int w = 0; w < count; w++)
+			split(weight[s * taps + t], &step->high[first + 2 * w], &step->low[first + 2 * w]);
 	}
 }
 
-static int pack_horizontal(struct resize_packed *packed, const struct resize_plan *plan, int channels, struct err *err)
+static int pack_pixels(struct resize_packed *packed, const struct resize_plan *plan, int channels, struct err *err)
 {
 	const int taps = taps_of_step(channels);
 	int code;
@@ -93,18 +223,23 @@ static int pack_vertical(struct resize_packed *packed, const struct resize_plan 
 	for (uint32_t i = 0; i < plan->target; i++, pair += packed->steps) {
 		const int32_t *weight = plan->weight + (size_t)i * (size_t)plan->taps_max;
 
-		for (int t = 0; t < plan->count[i]; t++) {
-			pair[t / 2].high[t % 2] = (int16_t)(weight[t] >> SPLIT_BITS);
-			pair[t / 2].low[t % 2] = (int16_t)(weight[t] & ((1 << SPLIT_BITS) - 1));
-		}
+		for (int t = 0; t < plan->count[i]; t++)
+			split(weight[t], &pair[t / PAIR].high[t % PAIR], &pair[t / PAIR].low[t % PAIR]);
 	}
 	return 0;
 }
 
 static int pack(struct resize_packed *packed, const struct resize_plan *plan, int channels, struct err *err)
 {
-	return channels == 0 ? pack_vertical(packed, plan, err) : pack_horizontal(packed, plan, channels, err);
+	if (channels == 0)
+		return pack_vertical(packed, plan, err);
+	packed->kind = (int)choose_kind(plan, channels);
+	if (packed->kind == KIND_GROUPED)
+		return pack_grouped(packed, plan, channels, err);
+	return pack_pixels(packed, plan, channels, err);
 }
+
+/* ---- inner loops ---- */
 
 /* The two sums of one register of outputs. */
 struct sums {
@@ -218,9 +353,106 @@ TARGET_INLINE void gray_row(const struct resize_plan *plan, const struct resize_
 	}
 }
 
+/* The two halves' 16 bytes, as words. */
+TARGET_INLINE __m256i spread_halves(const uint8_t *row, const struct group_base *base, __m256i place)
+{
+	__m128i first = _mm_loadu_si128((const __m128i *)(const void *)(row + base->half[0]));
+	__m128i second = _mm_loadu_si128((const __m128i *)(const void *)(row + base->half[1]));
+
+	return _mm256_shuffle_epi8(_mm256_inserti128_si256(_mm256_castsi128_si256(first), second, 1), place);
+}
+
+/* 8 samples of each row. */
+TARGET_INLINE void store_group(const struct sums *sums, int rows, uint8_t *out, size_t out_stride)
+{
+	const __m256i by_row = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+	__m256i total[ROWS];
+
+	for (int r = 0; r < ROWS; r++)
+		total[r] = r < rows ? rounded(sums_total(sums[r])) : _mm256_setzero_si256();
+	__m256i bytes = _mm256_packus_epi16(_mm256_packus_epi32(total[0], total[1]), _mm256_packus_epi32(total[2], total[3]));
+
+	bytes = _mm256_permutevar8x32_epi32(bytes, by_row);
+	__m128i rows01 = _mm256_castsi256_si128(bytes);
+
+	_mm_storel_epi64((__m128i *)(void *)out, rows01);
+	if (rows != ROWS)
+		return;
+	__m128i rows23 = _mm256_extracti128_si256(bytes, 1);
+
+	_mm_storeh_pd((double *)(void *)(out + out_stride), _mm_castsi128_pd(rows01));
+	_mm_storel_epi64((__m128i *)(void *)(out + 2 * out_stride), rows23);
+	_mm_storeh_pd((double *)(void *)(out + 3 * out_stride), _mm_castsi128_pd(rows23));
+}
+
+/* One group of `rows` (ROWS or 1) rows. rows and steps are constants where this is called, or steps is packed->steps. */
+TARGET_INLINE void group_of_rows(const struct group_base *base, const struct group_step *step, const uint8_t *source,
+				 size_t source_stride, uint8_t *out, size_t out_stride, int rows, int steps)
+{
+	struct sums sums[ROWS];
+
+	for (int r = 0; r < rows; r++)
+		sums[r] = sums_start();
+	for (int s = 0; s < steps; s++, base++, step++) {
+		const __m256i place = _mm256_load_si256((const __m256i *)(const void *)step->place);
+		const __m256i high = _mm256_load_si256((const __m256i *)(const void *)step->high);
+		const __m256i low = _mm256_load_si256((const __m256i *)(const void *)step->low);
+
+		for (int r = 0; r < rows; r++)
+			sums_add(&sums[r], spread_halves(source + (size_t)r * source_stride, base, place), high, low);
+	}
+	store_group(sums, rows, out, out_stride);
+}
+
+/* Group by group, all rows of each: the tables may be larger than the nearest cache. */
+TARGET_INLINE void grouped_rows(const struct resize_packed *packed, size_t groups, const uint8_t *source,
+				size_t source_stride, int rows, uint8_t *out, size_t out_stride, int steps)
+{
+	const struct group_base *base = (const struct group_base *)(const void *)packed->bytes;
+	const struct group_step *step = (const struct group_step *)(const void *)(packed->bytes + packed->table);
+
+	for (size_t g = 0; g < groups; g++, base += steps, step += steps, out += GROUP) {
+		const uint8_t *from = source;
+		uint8_t *to = out;
+		int left = rows;
+
+		for (; left >= ROWS; left -= ROWS, from += ROWS * source_stride, to += ROWS * out_stride)
+			group_of_rows(base, step, from, source_stride, to, out_stride, ROWS, steps);
+		for (; left > 0; left--, from += source_stride, to += out_stride)
+			group_of_rows(base, step, from, source_stride, to, out_stride, 1, steps);
+	}
+}
+
+/* The usual numbers of steps (enlarging, and reducing up to threefold or so) are unrolled. */
+TARGET static void horizontal_grouped(const struct resize_packed *packed, size_t groups, const uint8_t *source,
+				      size_t source_stride, int rows, uint8_t *out, size_t out_stride)
+{
+	switch (packed->steps) {
+	case 1:
+		grouped_rows(packed, groups, source, source_stride, rows, out, out_stride, 1);
+		break;
+	case 2:
+		grouped_rows(packed, groups, source, source_stride, rows, out, out_stride, 2);
+		break;
+	case 3:
+		grouped_rows(packed, groups, source, source_stride, rows, out, out_stride, 3);
+		break;
+	case 4:
+		grouped_rows(packed, groups, source, source_stride, rows, out, out_stride, 4);
+		break;
+	default:
+		grouped_rows(packed, groups, source, source_stride, rows, out, out_stride, packed->steps);
+		break;
+	}
+}
+
 TARGET static void horizontal(const struct resize_plan *plan, const struct resize_packed *packed, int channels,
 			      const uint8_t *source, size_t source_stride, int rows, uint8_t *out, size_t out_stride)
 {
+	if (packed->kind == KIND_GROUPED) {
+		horizontal_grouped(packed, groups_of(plan, channels), source, source_stride, rows, out, out_stride);
+		return;
+	}
 	for (; channels == 3 && rows >= ROWS; rows -= ROWS, source += ROWS * source_stride, out += ROWS * out_stride)
 		rgb_rows(plan, packed, source, source_stride, out, out_stride, ROWS);
 	for (; rows > 0; rows--, source += source_stride, out += out_stride) {
@@ -252,7 +484,7 @@ TARGET_INLINE __m256i vertical_block(const struct pair *pair, const uint8_t *con
 
 	for (int i = 0; i < 4; i++)
 		sums[i] = sums_start();
-	for (int32_t t = 0; t < count; t += 2, pair++) {
+	for (int32_t t = 0; t < count; t += PAIR, pair++) {
 		int32_t high, low;
 		__m256i words[4];
 
