@@ -1,5 +1,8 @@
 /* main.c - preprocessd: options, then server.h until it is told to stop. */
 #include <grp.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +16,9 @@
 #include "shared/base/log.h"
 #include "shared/base/mem.h"
 #include "shared/base/paths.h"
+
+/* Blocks up to the first come from the heap, which gives memory back when so much of it is free. */
+enum { HEAP_BLOCK_BYTES_MAX = 32 << 20, HEAP_KEPT_BYTES = 64 << 20 };
 
 enum { CONFIG_BYTES_MAX = 1 << 16, ARGV_MAX = 256, FILE_OPTIONS_MAX = 32, GROUP_BYTES = 1 << 16, PATH_BYTES = 256 };
 
@@ -237,6 +243,16 @@ static int serve(const struct settings *settings, struct err *err)
 	return code;
 }
 
+/* Pictures come and go by the thousand. With the defaults of glibc the memory of each goes back to the kernel, which
+ * has to clear it page by page for the next one: a tenth of the time of a cold `prepctl add`. */
+static void keep_heap(void)
+{
+#ifdef __GLIBC__
+	(void)mallopt(M_MMAP_THRESHOLD, HEAP_BLOCK_BYTES_MAX);
+	(void)mallopt(M_TRIM_THRESHOLD, HEAP_KEPT_BYTES);
+#endif
+}
+
 int main(int argc, char *argv[])
 {
 	struct settings settings = { .log_level = "info" };
@@ -245,6 +261,7 @@ int main(int argc, char *argv[])
 	struct err err = { 0 };
 
 	log_setup("preprocessd", LOG_INFO, 0);
+	keep_heap();
 	int code = parse_all(&settings, argc - 1, argv + 1, &result, &err);
 	if (code == 0 && result.help)
 		return parse(&settings, 0, NULL, NULL, NULL, true);

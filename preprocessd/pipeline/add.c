@@ -43,9 +43,19 @@ static int copy_texts(const ProtobufCBinaryData *items, size_t count, char ***ou
 	return 0;
 }
 
+static int copy_text(const ProtobufCBinaryData *item, char **out, struct err *err)
+{
+	*out = mem_alloc(item->len + 1);
+	if (*out == NULL)
+		return err_nomem(err, item->len + 1);
+	memcpy(*out, item->data, item->len);
+	(*out)[item->len] = '\0';
+	return 0;
+}
+
+/* Reads it and checks its name; parsing takes longer and is done while pictures are decoded. */
 static int read_vocab(struct add *add, struct err *err)
 {
-	char **path;
 	struct hash content;
 	struct buf found = BUF_INIT;
 	struct cache_key key;
@@ -53,31 +63,36 @@ static int read_vocab(struct add *add, struct err *err)
 
 	if (add->request->vocab_path.len == 0)
 		return 0;
-	if ((code = copy_texts(&add->request->vocab_path, 1, &path, err)) != 0)
+	if ((code = copy_text(&add->request->vocab_path, &add->vocab_path, err)) != 0)
 		return code;
-	const char *slash = strrchr(path[0], '/');
-	const char *name = slash != NULL ? slash + 1 : path[0];
+	const char *slash = strrchr(add->vocab_path, '/');
+	const char *name = slash != NULL ? slash + 1 : add->vocab_path;
 	code = cache_key_name(&key, CACHE_VOCAB_NAME, name, err);
 	if (code != 0) {
-		err_prefix(err, "%s: a vocabulary has its file's name; rename the file", path[0]);
+		err_prefix(err, "%s: a vocabulary has its file's name; rename the file", add->vocab_path);
 		goto out;
 	}
 	memcpy(add->vocab_name, name, strlen(name) + 1);
-	if ((code = rights_read(&add->rights, path[0], VOCAB_FILE_BYTES_MAX, &add->vocab_bytes, err)) != 0 ||
-	    (code = catalog_vocab_parse(add->pipeline->catalog, path[0], add->vocab_bytes.data, add->vocab_bytes.size,
-					&add->vocab, err)) != 0)
+	if ((code = rights_read(&add->rights, add->vocab_path, VOCAB_FILE_BYTES_MAX, &add->vocab_bytes, err)) != 0)
 		goto out;
+	hash_bytes(&content, add->vocab_bytes.data, add->vocab_bytes.size);
 	code = cache_read_copy(add->reader, &key, &found, err);
-	content = add->vocab->content;
 	if (code == 0 && (found.size != HASH_BYTES || memcmp(found.data, content.bytes, HASH_BYTES) != 0))
 		code = err_set(err, ERR_EXISTS, "%s: a vocabulary named %s with another content is registered already; give the file "
-			       "another name", path[0], name);
+			       "another name", add->vocab_path, name);
 	else if (code == ERR_NOTFOUND)
 		code = 0;
 out:
 	buf_free(&found);
-	mem_free(path);
 	return code;
+}
+
+int add_parse_vocab(struct add *add, struct err *err)
+{
+	if (add->vocab_path == NULL)
+		return 0;
+	return catalog_vocab_parse(add->pipeline->catalog, add->vocab_path, add->vocab_bytes.data, add->vocab_bytes.size,
+				   &add->vocab, err);
 }
 
 static int read_listing(struct add *add, struct err *err)
@@ -468,6 +483,7 @@ void add_free(struct add *add)
 		records__dataset_record__free_unpacked(add->before, NULL);
 	catalog_vocab_unref(add->pipeline->catalog, add->vocab);
 	buf_free(&add->vocab_bytes);
+	mem_free(add->vocab_path);
 	manifest_free(add->manifest);
 	listing_free(add->listing);
 	buf_free(&add->reply);

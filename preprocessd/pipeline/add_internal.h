@@ -6,6 +6,7 @@
 #include "preprocessd/pipeline/catalog.h"
 #include "preprocessd/pipeline/pool.h"
 #include "preprocessd/pipeline/prepare.h"
+#include "preprocessd/pipeline/sources.h"
 
 struct add_runner {
 	struct pool_job job;
@@ -24,7 +25,8 @@ struct add {
 	_Atomic uint64_t done_count, total, failed, decoded, tokenized;
 	/* the workers' share of a phase */
 	struct add_runner runners[PIPELINE_WORKERS_MAX];
-	_Atomic uint32_t next;
+	_Atomic uint32_t next;   /* captions */
+	struct sources *sources; /* pictures */
 	pthread_mutex_t lock;
 	pthread_cond_t finished;
 	int running;    /* under lock */
@@ -37,6 +39,7 @@ struct add {
 	struct manifest *manifest;
 	struct vocab_ref *vocab;
 	struct buf vocab_bytes;
+	char *vocab_path;
 	char vocab_name[MANIFEST_NAME_BYTES_MAX + 1];
 	Records__DatasetRecord *before; /* under the same name; NULL: none */
 	uint64_t put_failures_before;
@@ -52,7 +55,10 @@ bool add_is_cancelled(struct add *add);
 /* A cache that keeps nothing any more: the disk is full, say. */
 bool add_cache_failed(struct add *add, struct err *err);
 
-/* On the add's thread: all workers prepare all pictures of the listing, or all captions of the manifest. */
+/* vocab from vocab_bytes, if there are any. */
+MUST_USE int add_parse_vocab(struct add *add, struct err *err);
+/* On the add's thread: all workers prepare all pictures of the listing, or all captions of the manifest. Meanwhile this
+ * thread parses the vocabulary and reads files ahead of them. */
 MUST_USE int add_work_pictures(struct add *add, struct err *err);
 MUST_USE int add_work_captions(struct add *add, struct err *err);
 

@@ -86,16 +86,22 @@ static void picture_failed(struct add *add, uint32_t i, const char *path, struct
 	atomic_fetch_add(&add->failed, 1);
 }
 
-static void add_picture(struct worker *worker, struct add *add, uint32_t i)
+static bool add_picture(struct worker *worker, struct add *add)
 {
-	const char *path = listing_picture_path(add->listing, i);
 	struct hash content;
-	enum prepared how;
-	struct err err;
+	enum prepared how = PREPARED_HIT;
+	struct err err, trouble;
+	uint32_t i;
+	int code;
 
-	if (add_cache_failed(add, &err)) {
-		stop_all(add, &err);
-	} else if (prepare_file(worker, &add->settings, path, &add->rights, &content, &how, &err) == 0) {
+	if (!sources_take(add->sources, worker, &i, &content, &code, &err))
+		return false;
+	const char *path = listing_picture_path(add->listing, i);
+	if (code == 0)
+		code = prepare_file(worker, &add->settings, path, &content, &how, &err);
+	if (add_cache_failed(add, &trouble)) {
+		stop_all(add, &trouble);
+	} else if (code == 0) {
 		listing_set_hash(add->listing, i, &content);
 		if (how == PREPARED_MADE)
 			atomic_fetch_add(&add->decoded, 1);
@@ -103,18 +109,19 @@ static void add_picture(struct worker *worker, struct add *add, uint32_t i)
 		picture_failed(add, i, path, &err);
 	}
 	atomic_fetch_add(&add->done_count, 1);
+	return true;
 }
 
 static void run_picture(struct worker *worker, struct pool_job *job)
 {
 	struct add *add = ((struct add_runner *)(void *)job)->add;
-	uint32_t i = atomic_fetch_add(&add->next, 1);
 
-	if (i >= listing_picture_count(add->listing) || add_is_cancelled(add)) {
+	if (add_is_cancelled(add))
+		sources_stop(add->sources);
+	if (!add_picture(worker, add)) {
 		runner_ends(add);
 		return;
 	}
-	add_picture(worker, add, i);
 	pool_submit(worker->pool, job, POOL_WARM);
 }
 
@@ -146,7 +153,9 @@ static void run_captions(struct worker *worker, struct pool_job *job)
 	pool_submit(worker->pool, job, POOL_WARM);
 }
 
-static int run_phase(struct add *add, void (*run)(struct worker *, struct pool_job *), struct err *err)
+/* meanwhile (or NULL): what this thread does while the workers are busy. */
+static int run_phase(struct add *add, void (*run)(struct worker *, struct pool_job *), void (*meanwhile)(struct add *),
+		     struct err *err)
 {
 	int workers = pool_workers(add->pipeline->pool);
 
@@ -157,11 +166,13 @@ static int run_phase(struct add *add, void (*run)(struct worker *, struct pool_j
 		add->runners[i].job.run = run;
 		pool_submit(add->pipeline->pool, &add->runners[i].job, POOL_WARM);
 	}
+	if (meanwhile != NULL)
+		meanwhile(add);
 	pthread_mutex_lock(&add->lock);
 	while (add->running > 0)
 		pthread_cond_wait(&add->finished, &add->lock);
 	pthread_mutex_unlock(&add->lock);
-	if (add->code != 0) {
+	if (add->code != 0) { /* all workers are done */
 		*err = add->err;
 		add->code = 0; /* add_main() sets it again */
 		return err->code;
@@ -169,12 +180,27 @@ static int run_phase(struct add *add, void (*run)(struct worker *, struct pool_j
 	return add_is_cancelled(add) ? add_cancelled_error(add, err) : 0;
 }
 
+static void beside_pictures(struct add *add)
+{
+	struct err err;
+
+	if (add_parse_vocab(add, &err) != 0)
+		stop_all(add, &err);
+	sources_read(add->sources);
+}
+
 int add_work_pictures(struct add *add, struct err *err)
 {
-	return run_phase(add, run_picture, err);
+	int code = sources_open(&add->sources, add->pipeline, add->listing, &add->rights, err);
+
+	if (code == 0)
+		code = run_phase(add, run_picture, beside_pictures, err);
+	sources_close(add->sources);
+	add->sources = NULL;
+	return code;
 }
 
 int add_work_captions(struct add *add, struct err *err)
 {
-	return run_phase(add, run_captions, err);
+	return run_phase(add, run_captions, NULL, err);
 }

@@ -102,7 +102,8 @@ static int land(struct request *request, struct flight *flight, void *payload, s
 	flight->pipeline = pipeline;
 	flights_land(pipeline->flights, flight, payload, size, checksum);
 	struct err put_err;
-	int put = cache_put(pipeline->cache, &flight->key, payload, size, put_done, flight, &put_err);
+	/* The flight holds its payload until put_done() settles it. */
+	int put = cache_put_lent(pipeline->cache, &flight->key, payload, size, checksum, put_done, flight, &put_err);
 	if (put != 0)
 		put_done(flight, put, &put_err);
 	return code;
@@ -189,26 +190,28 @@ static bool is_lasting(int code)
 	return code == ERR_FORMAT || code == ERR_UNSUPPORTED || code == ERR_LIMIT;
 }
 
-static int read_source(struct worker *worker, const char *path, const struct rights *rights, struct err *err)
+int prepare_source(struct pipeline *pipeline, const char *path, const struct rights *rights, struct buf *file,
+		   struct hash *content, struct err *err)
 {
-	buf_clear(&worker->file);
-	int code = rights_read(rights, path, PICTURE_FILE_BYTES_MAX, &worker->file, err);
-	if (code == 0)
-		counter_add(&worker->pipeline->counters.source_bytes, worker->file.size);
-	return code;
+	buf_clear(file);
+	int code = rights_read(rights, path, PICTURE_FILE_BYTES_MAX, file, err);
+	if (code != 0)
+		return code;
+	counter_add(&pipeline->counters.source_bytes, file->size);
+	hash_bytes(content, file->data, file->size);
+	return 0;
 }
 
 static int read_same_source(struct worker *worker, const struct picture_make *make, struct err *err)
 {
 	struct hash now;
-	int code = read_source(worker, make->path, make->rights, err);
+	int code = prepare_source(worker->pipeline, make->path, make->rights, &worker->file, &now, err);
 
 	if (code == ERR_NOTFOUND)
 		return err_set(err, code, "%s: is gone since the data set was added, and what was prepared from it is not in the "
 			       "cache; put it back, or add the data set again with prepctl add --replace", make->path);
 	if (code != 0)
 		return code;
-	hash_bytes(&now, worker->file.data, worker->file.size);
 	if (!hash_equal(&now, make->content))
 		return err_set(err, ERR_MISMATCH, "%s: has changed since the data set was added; put the old file back, or add the "
 			       "data set again with prepctl add --replace", make->path);
@@ -323,15 +326,10 @@ int prepare_picture_checksum(struct worker *worker, const struct picture_setting
 }
 
 int prepare_file(struct worker *worker, const struct picture_settings *settings, const char *path,
-		 const struct rights *rights, struct hash *content, enum prepared *how, struct err *err)
+		 const struct hash *content, enum prepared *how, struct err *err)
 {
 	struct picture_make make = { .settings = settings, .content = content, .path = path, .read = true };
-	int code = read_source(worker, path, rights, err);
 
-	*how = PREPARED_HIT;
-	if (code != 0)
-		return code;
-	hash_bytes(content, worker->file.data, worker->file.size);
 	return get_picture(worker, &make, NULL, NULL, how, err);
 }
 
@@ -340,12 +338,12 @@ int prepare_explain(struct worker *worker, const struct picture_settings *settin
 {
 	struct cache_key key;
 	struct buf record = BUF_INIT;
-	int code = read_source(worker, path, rights, err);
+	struct hash content;
+	int code = prepare_source(worker->pipeline, path, rights, &worker->file, &content, err);
 
 	if (code != 0)
 		return code;
-	*out = (struct prepare_explained){ .found = false };
-	hash_bytes(&out->content, worker->file.data, worker->file.size);
+	*out = (struct prepare_explained){ .content = content };
 	transform_describe(&settings->transform, out->settings, sizeof(out->settings));
 	cache_key_hashes(&key, CACHE_PICTURE, &out->content, &settings->fingerprint);
 	out->found = cache_has(worker->reader, &key);

@@ -4,7 +4,7 @@
  * What is found damaged is made again from its source. Why a picture cannot be
  * prepared is remembered in the cache, and it is not tried again under the same key.
  *
- * Threads:   on a worker.
+ * Threads:   on a worker, where nothing else is said.
  * Ownership: use() sees the record's payload only while it runs (cache_visit in cache.h).
  */
 #ifndef PREPROCESSD_PIPELINE_PREPARE_H
@@ -36,9 +36,12 @@ MUST_USE int prepare_picture(struct worker *worker, const struct picture_setting
  * pixels are not verified; a record that is missing is made. */
 MUST_USE int prepare_picture_checksum(struct worker *worker, const struct picture_settings *settings, const struct hash *content,
 				      const char *path, const struct rights *rights, uint64_t *out, struct err *err);
-/* Reads path, and prepares what is in it now. Errors have the path in front. */
+/* Reads path and hashes what is in it now. Errors have the path in front. Any thread. */
+MUST_USE int prepare_source(struct pipeline *pipeline, const char *path, const struct rights *rights, struct buf *file,
+			    struct hash *content, struct err *err);
+/* Prepares the picture of this content, whose bytes are in worker->file. Errors have the path in front. */
 MUST_USE int prepare_file(struct worker *worker, const struct picture_settings *settings, const char *path,
-			  const struct rights *rights, struct hash *content, enum prepared *how, struct err *err);
+			  const struct hash *content, enum prepared *how, struct err *err);
 /* Token ids (int32) of a caption. */
 MUST_USE int prepare_tokens(struct worker *worker, struct vocab_ref *vocab, const char *text, size_t bytes,
 			    cache_visit use, void *context, enum prepared *how, struct err *err);

@@ -95,6 +95,10 @@ typedef void (*cache_done)(void *context, int code, const struct err *err);
  * call it on an event loop. Replaces an existing record. done may be NULL. */
 MUST_USE int cache_put(struct cache *cache, const struct cache_key *key, const void *payload, size_t size,
 		       cache_done done, void *context, struct err *err);
+/* As cache_put, without the copy: the payload stays the caller's, and must stay as it is, until done (not NULL) is
+ * called. checksum: its XXH3-64. */
+MUST_USE int cache_put_lent(struct cache *cache, const struct cache_key *key, const void *payload, size_t size,
+			    uint64_t checksum, cache_done done, void *context, struct err *err);
 MUST_USE int cache_delete(struct cache *cache, const struct cache_key *key, cache_done done, void *context, struct err *err);
 /* Returns once everything queued so far is durable or has failed, callbacks included. Returns the
  * first failure since the last flush, if any, once. */

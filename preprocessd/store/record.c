@@ -41,18 +41,24 @@ int cache_key_name(struct cache_key *out, enum cache_kind kind, const char *name
 	return 0;
 }
 
-void record_seal(void *out, const struct cache_key *key, const void *payload, size_t size)
+void record_header_make(struct record_header *out, const struct cache_key *key, size_t payload_bytes, uint64_t checksum)
 {
-	struct record_header header = {
+	*out = (struct record_header){
 		.magic = RECORD_MAGIC,
 		.kind = key->bytes[0],
 		.version = RECORD_VERSION,
-		.payload_bytes = size,
-		.payload_checksum = hash_checksum(payload, size),
+		.payload_bytes = payload_bytes,
+		.payload_checksum = checksum,
 		.key_checksum = hash_checksum(key->bytes, key->size),
 	};
+	out->header_checksum = hash_checksum(out, offsetof(struct record_header, header_checksum));
+}
 
-	header.header_checksum = hash_checksum(&header, offsetof(struct record_header, header_checksum));
+void record_seal(void *out, const struct cache_key *key, const void *payload, size_t size)
+{
+	struct record_header header;
+
+	record_header_make(&header, key, size, hash_checksum(payload, size));
 	memcpy(out, &header, sizeof(header));
 	if (size > 0)
 		memcpy((uint8_t *)out + sizeof(header), payload, size);

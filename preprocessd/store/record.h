@@ -50,6 +50,8 @@ struct cache_meta {
 static_assert(sizeof(struct cache_meta) == 32, "cache meta");
 static_assert(offsetof(struct cache_meta, layout_version) == 24, "cache meta");
 
+/* The header of a payload whose checksum is known. */
+void record_header_make(struct record_header *out, const struct cache_key *key, size_t payload_bytes, uint64_t checksum);
 /* Header and payload into out, RECORD_HEADER_BYTES + size bytes. */
 void record_seal(void *out, const struct cache_key *key, const void *payload, size_t size);
 

@@ -15,9 +15,9 @@
 #include "shared/base/mem.h"
 
 enum {
-	BATCH_BYTES = 32 << 20,
+	BATCH_BYTES = 16 << 20,
 	BATCH_UNITS_MAX = 16384,
-	LINGER_BYTES = 8 << 20,      /* with so much queued there is no waiting */
+	LINGER_BYTES = 4 << 20,      /* with so much queued there is no waiting */
 	LINGER_NS = 20 * 1000 * 1000,
 	IDLE_SECONDS = 30,           /* between looks for dead readers */
 	ATTEMPTS_MAX = 64,           /* growing from a page to 16 EiB takes fewer */
@@ -25,15 +25,16 @@ enum {
 
 struct change {
 	struct cache_key key;
-	size_t bytes;    /* of record */
-	uint8_t *record; /* sealed; NULL: delete. Lies behind the unit in the same allocation */
+	const void *payload; /* NULL: delete. Behind the unit in the same allocation, or lent */
+	size_t payload_bytes;
+	struct record_header header;
 };
 
 struct cache_unit {
 	struct cache_unit *next;
 	uint64_t seq;
 	uint64_t queued_ns;
-	size_t bytes;    /* of the allocation */
+	size_t bytes;    /* of the allocation and what was lent */
 	cache_done done;
 	void *context;
 	bool deletes_only;
@@ -46,18 +47,21 @@ struct cache_unit {
 static int write_change(struct cache *cache, MDB_txn *txn, const struct change *change)
 {
 	MDB_val key = { change->key.size, (void *)change->key.bytes };
-	MDB_val value = { change->bytes, NULL };
+	MDB_val value = { RECORD_HEADER_BYTES + change->payload_bytes, NULL };
 	int rc;
 
-	if (change->record == NULL) {
+	if (change->payload == NULL) {
 		rc = mdb_del(txn, cache->dbi, &key, NULL);
 		return rc == MDB_NOTFOUND ? 0 : rc;
 	}
 	/* MDB_RESERVE: LMDB hands out the page, which saves it a copy of its own. */
 	rc = mdb_put(txn, cache->dbi, &key, &value, MDB_RESERVE);
-	if (rc == 0)
-		memcpy(value.mv_data, change->record, change->bytes);
-	return rc;
+	if (rc != 0)
+		return rc;
+	memcpy(value.mv_data, &change->header, RECORD_HEADER_BYTES);
+	if (change->payload_bytes > 0)
+		memcpy((uint8_t *)value.mv_data + RECORD_HEADER_BYTES, change->payload, change->payload_bytes);
+	return 0;
 }
 
 /* Gate held shared. */
@@ -331,7 +335,7 @@ static int unit_make(struct cache_unit **out, const struct cache_change *changes
 
 		if (code != 0)
 			return code;
-		if (changes[c].payload != NULL && !size_add(bytes, RECORD_HEADER_BYTES + changes[c].size, &bytes))
+		if (changes[c].payload != NULL && !size_add(bytes, changes[c].size, &bytes))
 			return err_nomem(err, changes[c].size);
 	}
 	if ((unit = mem_alloc(bytes)) == NULL)
@@ -342,11 +346,14 @@ static int unit_make(struct cache_unit **out, const struct cache_change *changes
 		unit->changes[c] = (struct change){ .key = changes[c].key };
 		if (changes[c].payload == NULL)
 			continue;
-		record_seal(next, &changes[c].key, changes[c].payload, changes[c].size);
-		unit->changes[c].record = next;
-		unit->changes[c].bytes = RECORD_HEADER_BYTES + changes[c].size;
+		record_header_make(&unit->changes[c].header, &changes[c].key, changes[c].size,
+				   hash_checksum(changes[c].payload, changes[c].size));
+		if (changes[c].size > 0)
+			memcpy(next, changes[c].payload, changes[c].size);
+		unit->changes[c].payload = next;
+		unit->changes[c].payload_bytes = changes[c].size;
 		unit->deletes_only = false;
-		next += unit->changes[c].bytes;
+		next += changes[c].size;
 	}
 	*out = unit;
 	return 0;
@@ -399,6 +406,26 @@ int cache_put(struct cache *cache, const struct cache_key *key, const void *payl
 	struct cache_change change = { .key = *key, .payload = size == 0 ? "" : payload, .size = size };
 
 	return queue_one(cache, &change, done, context, err);
+}
+
+int cache_put_lent(struct cache *cache, const struct cache_key *key, const void *payload, size_t size, uint64_t checksum,
+		   cache_done done, void *context, struct err *err)
+{
+	const struct cache_change change = { .key = *key, .payload = payload, .size = size };
+	const size_t bytes = sizeof(struct cache_unit) + sizeof(struct change);
+	struct cache_unit *unit;
+	int code = check_change(&change, err);
+
+	CHECK(payload != NULL && done != NULL);
+	if (code != 0)
+		return code;
+	if ((unit = mem_alloc(bytes)) == NULL)
+		return err_nomem(err, bytes);
+	*unit = (struct cache_unit){ .bytes = bytes + size, .count = 1, .done = done, .context = context };
+	unit->changes[0] = (struct change){ .key = *key, .payload = payload, .payload_bytes = size };
+	record_header_make(&unit->changes[0].header, key, size, checksum);
+	enqueue_take(cache, unit, false);
+	return 0;
 }
 
 int cache_delete(struct cache *cache, const struct cache_key *key, cache_done done, void *context, struct err *err)
