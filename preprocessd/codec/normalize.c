@@ -21,7 +21,10 @@ void normalize_table_init(struct normalize_table *out, const float mean[3], cons
 			for (int b = 0; b < 4; b++)
 				out->plane[c][b][x] = (uint8_t)(bits >> (8 * b));
 		}
+		out->mean[c] = mean[c];
+		out->std[c] = std[c];
 	}
+	out->computes = normalize_have_avx2() && normalize_computes_avx2(out);
 }
 
 void normalize_f32_chw_portable(const struct normalize_table *table, const uint8_t *pixels, size_t n, float *out)
@@ -59,6 +62,8 @@ void normalize_f32_chw(const struct normalize_table *table, const uint8_t *pixel
 {
 	if (normalize_have_avx512())
 		normalize_f32_chw_avx512(table, pixels, n, out);
+	else if (table->computes)
+		normalize_f32_chw_avx2(table, pixels, n, out);
 	else
 		normalize_f32_chw_portable(table, pixels, n, out);
 }
@@ -67,6 +72,8 @@ void normalize_u8_chw(const uint8_t *pixels, size_t n, uint8_t *out)
 {
 	if (normalize_have_avx512())
 		normalize_u8_chw_avx512(pixels, n, out);
+	else if (normalize_have_avx2())
+		normalize_u8_chw_avx2(pixels, n, out);
 	else
 		normalize_u8_chw_portable(pixels, n, out);
 }

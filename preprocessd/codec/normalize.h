@@ -10,6 +10,7 @@
 #ifndef PREPROCESSD_CODEC_NORMALIZE_H
 #define PREPROCESSD_CODEC_NORMALIZE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,6 +19,8 @@ struct normalize_table {
 	/* The same values by byte: plane[c][b][x] is byte b (from the lowest) of
 	 * value[c][x], which is what byte-permuting instructions look up. */
 	_Alignas(64) uint8_t plane[3][4][256];
+	float mean[3], std[3];
+	bool computes; /* this processor's arithmetic without divisions gives the same values: normalize_avx2.c */
 };
 
 extern const float NORMALIZE_IMAGENET_MEAN[3]; /* 0.485 0.456 0.406 */

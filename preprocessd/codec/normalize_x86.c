@@ -10,9 +10,6 @@
 enum {
 	GROUP = 64,           /* pixels per turn: three registers of interleaved bytes */
 	BLOCK = 32 * GROUP,   /* pixels per pass over the three channels: stays in the cache */
-	/* From here on the output is written past the cache: nobody here reads it
-	 * again, and lines that are overwritten whole need not be fetched first. */
-	STREAM_BYTES_MIN = 128 * 1024,
 };
 
 bool normalize_have_avx512(void)
@@ -69,12 +66,6 @@ AVX512_INLINE __m512i look_up(const __m512i table[4], __m512i index, __mmask64 u
 	return _mm512_mask_blend_epi8(upper_half, low, high);
 }
 
-/* All three planes begin at multiples of a cache line, and there is much of it. */
-static bool may_stream(const void *out, size_t plane_bytes)
-{
-	return ((uintptr_t)out | plane_bytes) % 64 == 0 && 3 * plane_bytes >= STREAM_BYTES_MIN;
-}
-
 AVX512_INLINE void store(void *out, __m512i bytes, bool stream)
 {
 	if (stream)
@@ -129,7 +120,7 @@ AVX512 static void block_f32(const struct normalize_table *table, const struct p
 
 void normalize_f32_chw_avx512(const struct normalize_table *table, const uint8_t *pixels, size_t n, float *out)
 {
-	const bool stream = may_stream(out, n * sizeof(float));
+	const bool stream = normalize_may_stream(out, n * sizeof(float));
 	struct pick pick[3];
 	size_t at = 0;
 
@@ -148,7 +139,7 @@ void normalize_f32_chw_avx512(const struct normalize_table *table, const uint8_t
 
 AVX512 void normalize_u8_chw_avx512(const uint8_t *pixels, size_t n, uint8_t *out)
 {
-	const bool stream = may_stream(out, n);
+	const bool stream = normalize_may_stream(out, n);
 	struct pick pick[3];
 	size_t at = 0;
 

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "preprocessd/codec/normalize.h"
+#include "preprocessd/codec/normalize_x86.h"
 #include "preprocessd/codec/resize.h"
 #include "shared/base/rng.h"
 
@@ -328,6 +329,45 @@ static void test_normalize_whole_picture(void **state)
 	assert_memory_equal(u8_got, u8_want, sizeof(u8_want));
 }
 
+/* The version for AVX2 by name: where there is AVX-512 nothing else comes to it. */
+static void test_normalize_avx2(void **state)
+{
+	enum { N_MAX = 1000 };
+	static const float mean[][3] = { { 0.485f, 0.456f, 0.406f }, { 0, 0, 0 }, { 0.5f, 0.1f, 1.0f }, { -3.7f, 1e-8f, 123.0f } };
+	static const float std[][3] = { { 0.229f, 0.224f, 0.225f }, { 1, 1, 1 }, { -0.5f, 0.3f, 7.0f }, { 1e-3f, 1e20f, 255.0f } };
+	static uint8_t pixels[3 * N_MAX], u8_want[3 * N_MAX], u8_got[3 * N_MAX + GUARD];
+	static float want[3 * N_MAX], got[3 * N_MAX + 1];
+	struct normalize_table table;
+
+	(void)state;
+	if (!normalize_have_avx2())
+		skip();
+	for (size_t i = 0; i < sizeof(pixels); i++)
+		pixels[i] = (uint8_t)(i < 768 ? i / 3 : draw(256));
+	for (size_t k = 0; k < ARRAY_LEN(mean); k++) {
+		normalize_table_init(&table, mean[k], std[k]);
+		assert_true(table.computes);
+		for (size_t n = 0; n <= N_MAX; n += n < 200 ? 1 : 61) {
+			memset(u8_got, GUARD_BYTE, sizeof(u8_got));
+			got[3 * n] = 77.0f;
+			normalize_f32_chw_portable(&table, pixels, n, want);
+			normalize_f32_chw_avx2(&table, pixels, n, got);
+			normalize_u8_chw_portable(pixels, n, u8_want);
+			normalize_u8_chw_avx2(pixels, n, u8_got);
+			assert_memory_equal(got, want, 3 * n * sizeof(float));
+			assert_memory_equal(u8_got, u8_want, 3 * n);
+			assert_true(got[3 * n] == 77.0f);
+			assert_int_equal(u8_got[3 * n], GUARD_BYTE);
+		}
+	}
+	/* A divisor whose reciprocal is no number: the table alone knows. */
+	normalize_table_init(&table, mean[0], (float[3]){ 1e-40f, 1, 1 });
+	assert_false(table.computes);
+	normalize_f32_chw_portable(&table, pixels, N_MAX, want);
+	normalize_f32_chw(&table, pixels, N_MAX, got);
+	assert_memory_equal(got, want, sizeof(want));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -336,6 +376,7 @@ int main(void)
 		cmocka_unit_test(test_horizontal_reductions), cmocka_unit_test(test_plans_are_kept_apart),
 		cmocka_unit_test(test_normalize),
 		cmocka_unit_test(test_normalize_whole_picture),
+		cmocka_unit_test(test_normalize_avx2),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,219 @@
+/*
+ * normalize_avx2.c - normalize.h's inner loops on AVX2.
+ *
+ * 32 pixels are 96 interleaved bytes. Pixels 0-15 go into the lower halves of
+ * three registers and 16-31 into the upper ones, so that one byte shuffle a
+ * register takes a channel out of both halves at once.
+ *
+ * There is no byte table of 256 entries in a register here, and gathers are
+ * slower than plain loads, so floats are computed: x / 255, minus mean, / std,
+ * where a quotient is a product with the reciprocal and one step of Newton's
+ * method on its remainder (Markstein, "Computation of elementary functions on
+ * the IBM RISC System/6000 processor", 1990). That rounds as the division does for nearly
+ * all divisors; normalize_table_init() tries the 256 values of each channel and
+ * says in table->computes whether all of them do.
+ */
+#include "preprocessd/codec/normalize_x86.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+#include <string.h>
+
+#define TARGET __attribute__((target("avx2,fma")))
+#define TARGET_INLINE TARGET __attribute__((always_inline)) static inline
+
+enum { GROUP = 32, LANE = 16 };
+
+bool normalize_have_avx2(void)
+{
+	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+/* Which byte of 16 goes to which pixel: three registers for each channel. */
+struct spread {
+	__m256i from[3][3]; /* [channel][register] */
+};
+
+static void spread_init(uint8_t bytes[3][3][LANE])
+{
+	memset(bytes, 0x80, 9 * LANE); /* a shuffle's zero */
+	for (int pixel = 0; pixel < LANE; pixel++)
+		for (int c = 0; c < 3; c++) {
+			int at = 3 * pixel + c;
+
+			bytes[c][at / LANE][pixel] = (uint8_t)(at % LANE);
+		}
+}
+
+TARGET_INLINE void spread_load(struct spread *spread)
+{
+	uint8_t bytes[3][3][LANE];
+
+	spread_init(bytes);
+	for (int c = 0; c < 3; c++)
+		for (int r = 0; r < 3; r++)
+			spread->from[c][r] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)bytes[c][r]));
+}
+
+TARGET_INLINE __m256i load_halves(const uint8_t *low, const uint8_t *high)
+{
+	__m256i both = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)low));
+
+	return _mm256_inserti128_si256(both, _mm_loadu_si128((const __m128i *)(const void *)high), 1);
+}
+
+/* 32 pixels, one register a channel, in order. */
+TARGET_INLINE void split_channels(const struct spread *spread, const uint8_t *pixels, __m256i out[3])
+{
+	__m256i a = load_halves(pixels, pixels + 48), b = load_halves(pixels + 16, pixels + 64);
+	__m256i c = load_halves(pixels + 32, pixels + 80);
+
+	for (int channel = 0; channel < 3; channel++) {
+		const __m256i *from = spread->from[channel];
+		__m256i ab = _mm256_or_si256(_mm256_shuffle_epi8(a, from[0]), _mm256_shuffle_epi8(b, from[1]));
+
+		out[channel] = _mm256_or_si256(ab, _mm256_shuffle_epi8(c, from[2]));
+	}
+}
+
+/* --- uint8 --------------------------------------------------------------------- */
+
+TARGET void normalize_u8_chw_avx2(const uint8_t *pixels, size_t n, uint8_t *out)
+{
+	struct spread spread;
+	size_t at = 0;
+
+	spread_load(&spread);
+	for (; n - at >= GROUP; at += GROUP) {
+		__m256i channel[3];
+
+		split_channels(&spread, pixels + 3 * at, channel);
+		for (size_t c = 0; c < 3; c++)
+			_mm256_storeu_si256((__m256i *)(void *)(out + c * n + at), channel[c]);
+	}
+	for (; at < n; at++)
+		for (size_t c = 0; c < 3; c++)
+			out[c * n + at] = pixels[3 * at + c];
+}
+
+/* --- float32 -------------------------------------------------------------------- */
+
+/* a / divisor; see above. */
+TARGET_INLINE __m256 quotient(__m256 a, __m256 divisor, __m256 reciprocal)
+{
+	__m256 near = _mm256_mul_ps(a, reciprocal);
+	__m256 left = _mm256_fnmadd_ps(divisor, near, a);
+
+	return _mm256_fmadd_ps(left, reciprocal, near);
+}
+
+struct constants {
+	__m256 mean, std, of_std;
+};
+
+/* 8 bytes in the lower half of each lane's numbers to floats. */
+TARGET_INLINE __m256 normalized(const struct constants *k, __m128i bytes)
+{
+	const __m256 full = _mm256_set1_ps(255.0f), of_full = _mm256_set1_ps(1.0f / 255.0f);
+	__m256 value = quotient(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)), full, of_full);
+
+	return quotient(_mm256_sub_ps(value, k->mean), k->std, k->of_std);
+}
+
+TARGET_INLINE void store(float *out, __m256 value, bool stream)
+{
+	if (stream)
+		_mm256_stream_ps(out, value);
+	else
+		_mm256_storeu_ps(out, value);
+}
+
+/* 32 floats of one channel. */
+TARGET_INLINE void store_channel(const struct constants *k, __m256i bytes, bool stream, float *out)
+{
+	__m128i low = _mm256_castsi256_si128(bytes), high = _mm256_extracti128_si256(bytes, 1);
+
+	store(out, normalized(k, low), stream);
+	store(out + 8, normalized(k, _mm_srli_si128(low, 8)), stream);
+	store(out + 16, normalized(k, high), stream);
+	store(out + 24, normalized(k, _mm_srli_si128(high, 8)), stream);
+}
+
+/* stream is a constant where this is called. Returns how many pixels are done. */
+TARGET_INLINE size_t groups_f32(const struct normalize_table *table, const uint8_t *pixels, size_t n, bool stream, float *out)
+{
+	struct constants k[3];
+	struct spread spread;
+	size_t at = 0;
+
+	spread_load(&spread);
+	for (int c = 0; c < 3; c++)
+		k[c] = (struct constants){ _mm256_set1_ps(table->mean[c]), _mm256_set1_ps(table->std[c]), _mm256_set1_ps(1.0f / table->std[c]) };
+	for (; n - at >= GROUP; at += GROUP) {
+		__m256i channel[3];
+
+		split_channels(&spread, pixels + 3 * at, channel);
+		for (size_t c = 0; c < 3; c++)
+			store_channel(&k[c], channel[c], stream, out + c * n + at);
+	}
+	return at;
+}
+
+TARGET void normalize_f32_chw_avx2(const struct normalize_table *table, const uint8_t *pixels, size_t n, float *out)
+{
+	const bool stream = normalize_may_stream(out, n * sizeof(float));
+	size_t at = stream ? groups_f32(table, pixels, n, true, out) : groups_f32(table, pixels, n, false, out);
+
+	for (; at < n; at++)
+		for (size_t c = 0; c < 3; c++)
+			out[c * n + at] = table->value[c][pixels[3 * at + c]];
+	if (stream)
+		_mm_sfence(); /* before anyone is told that the floats are there */
+}
+
+TARGET static float quotient_of(float a, float divisor)
+{
+	return _mm256_cvtss_f32(quotient(_mm256_set1_ps(a), _mm256_set1_ps(divisor), _mm256_set1_ps(1.0f / divisor)));
+}
+
+TARGET bool normalize_computes_avx2(const struct normalize_table *table)
+{
+	for (int c = 0; c < 3; c++)
+		for (int x = 0; x < 256; x++) {
+			float value = quotient_of(quotient_of((float)x, 255.0f) - table->mean[c], table->std[c]);
+
+			if (memcmp(&value, &table->value[c][x], sizeof(value)) != 0)
+				return false;
+		}
+	return true;
+}
+
+#else
+
+#include "shared/base/check.h"
+
+bool normalize_have_avx2(void)
+{
+	return false;
+}
+
+bool normalize_computes_avx2(const struct normalize_table *table)
+{
+	(void)table;
+	return false;
+}
+
+void normalize_f32_chw_avx2(const struct normalize_table *table, const uint8_t *pixels, size_t n, float *out)
+{
+	(void)table, (void)pixels, (void)n, (void)out;
+	CHECK(!"not on this processor");
+}
+
+void normalize_u8_chw_avx2(const uint8_t *pixels, size_t n, uint8_t *out)
+{
+	(void)pixels, (void)n, (void)out;
+	CHECK(!"not on this processor");
+}
+
+#endif
