@@ -1,13 +1,18 @@
 /*
  * assemble.c - one batch into its slot.
  *
- * The plan job decides which samples the batch has, starts runners for the
- * pictures, does the captions and then runs pictures itself. Whoever is last
- * writes digest and header. Every array of the slot has its own place whatever
- * the batch holds (slot.h), so all of this goes on without waiting for another.
+ * The plan job decides which samples the batch has and does the captions.
+ * Runners do the pictures, as many of them as there are workers, for one batch
+ * of the feed after the other: a client waits for the first one, and two at once would
+ * each take twice as long. Whoever is last writes digest and header. Every array of
+ * the slot has its own place whatever the batch holds (slot.h), so all of this
+ * goes on without waiting for another.
  */
+#include <errno.h>
 #include <limits.h>
+#include <sched.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "preprocessd/pipeline/feed_internal.h"
 
@@ -180,6 +185,39 @@ static int place_captions(struct worker *worker, struct feed_batch *batch, struc
 	return 0;
 }
 
+/* --- memory ------------------------------------------------------------------------ */
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+/* As much as the kernel maps with one look at a page that it has; Documentation/filesystems/proc: fault-around. */
+enum { AROUND_BYTES = 64 << 10 };
+
+/* Maps pages that are there. Looked at, not written to: only then the kernel maps those around it too. */
+static void map_ready(const char *from, const char *end)
+{
+	while (from < end) {
+		(void)*(const volatile char *)from;
+		from = (const char *)(((uintptr_t)from / AROUND_BYTES + 1) * AROUND_BYTES);
+	}
+}
+
+/* Before a part of a slot is written for the first time: its pages by the piece rather than one fault each,
+ * and an error where there is no memory instead of a signal. */
+static int back_memory(struct feed *feed, uint64_t at, uint64_t bytes, struct err *err)
+{
+	uint64_t first = at / SLOT_PAGE_BYTES * SLOT_PAGE_BYTES;
+	uint64_t end = (at + bytes + SLOT_PAGE_BYTES - 1) / SLOT_PAGE_BYTES * SLOT_PAGE_BYTES;
+
+	if (end <= feed->ready_bytes)
+		map_ready(feed->pool + first, feed->pool + end);
+	/* EINVAL: a kernel before 5.14, where writing finds the pages one by one. */
+	else if (madvise(feed->pool + first, end - first, MADV_POPULATE_WRITE) != 0 && errno != EINVAL)
+		return err_errno(err, errno, "no memory for a batch");
+	return 0;
+}
+
 /* --- pictures --------------------------------------------------------------------- */
 
 struct picture_place {
@@ -227,6 +265,11 @@ static void run_picture(struct worker *worker, struct feed_batch *batch, uint32_
 	enum prepared how;
 	struct err err;
 
+	if (!batch->backed && feed->pixels != FEED_NO_PIXELS &&
+	    back_memory(batch->feed, (uint64_t)(place.out - feed->pool), feed->layout.image_bytes, &err) != 0) {
+		batch_fail(batch, &err);
+		return;
+	}
 	if (feed->pixels == FEED_NO_PIXELS) {
 		if (prepare_picture_checksum(worker, &feed->settings, &manifest->picture_hash[picture], path, &feed->rights,
 					     &batch->image_checksum[image], &err) != 0)
@@ -306,11 +349,65 @@ static void finish_one(struct feed_batch *batch)
 		counter_add(&pipeline->counters.batch_bytes, batch->image_count * batch->feed->layout.image_bytes);
 	}
 	pipeline->post(pipeline->post_context, &batch->completion);
+	/* Workers with more batches to make take every core, and the one who waits for this batch would wait for
+	 * the end of their time slices twice: until the loop runs, and until the client does. */
+	sched_yield();
+}
+
+/* --- whose turn it is ---------------------------------------------------------------- */
+
+static void start_runners(struct pool *pool, struct feed_batch *batch)
+{
+	for (uint32_t i = 0; i < batch->runner_count; i++)
+		pool_submit(pool, &batch->runners[i].job, POOL_BATCH);
+}
+
+static void enter_line(struct feed_batch *batch)
+{
+	struct feed *feed = batch->feed;
+
+	pthread_mutex_lock(&feed->line_lock);
+	CHECK(feed->line_count < FEED_ACTIVE_MAX);
+	batch->planned = false;
+	feed->line[feed->line_count++] = batch;
+	pthread_mutex_unlock(&feed->line_lock);
+}
+
+static void now_planned(struct pool *pool, struct feed_batch *batch)
+{
+	struct feed *feed = batch->feed;
+
+	pthread_mutex_lock(&feed->line_lock);
+	batch->planned = true;
+	bool first = feed->line[0] == batch;
+	pthread_mutex_unlock(&feed->line_lock);
+	if (first)
+		start_runners(pool, batch);
+}
+
+/* Its pictures are all begun: the next batch's may start. Every runner says so; the first one counts. */
+static void leave_line(struct pool *pool, struct feed_batch *batch)
+{
+	struct feed *feed = batch->feed;
+	struct feed_batch *next = NULL;
+
+	pthread_mutex_lock(&feed->line_lock);
+	if (feed->line_count > 0 && feed->line[0] == batch) {
+		feed->line_count--;
+		for (uint32_t i = 0; i < feed->line_count; i++)
+			feed->line[i] = feed->line[i + 1];
+		if (feed->line_count > 0 && feed->line[0]->planned)
+			next = feed->line[0];
+	}
+	pthread_mutex_unlock(&feed->line_lock);
+	if (next != NULL)
+		start_runners(pool, next);
 }
 
 /* Pictures of the batch until there are none left, or others have waited long enough. */
-static void run_pictures(struct worker *worker, struct feed_batch *batch, struct pool_job *again)
+static void run_runner(struct worker *worker, struct pool_job *job)
 {
+	struct feed_batch *batch = ((struct feed_runner *)(void *)job)->batch;
 	/* Without pixels a picture is a look at a few bytes. */
 	int chunk = batch->feed->pixels == FEED_NO_PIXELS ? INT_MAX : FEED_CHUNK_PICTURES;
 
@@ -318,40 +415,36 @@ static void run_pictures(struct worker *worker, struct feed_batch *batch, struct
 		uint32_t image = atomic_fetch_add(&batch->next_image, 1);
 
 		if (image >= batch->image_count || batch_stopped(batch)) {
+			leave_line(worker->pool, batch);
 			finish_one(batch);
 			return;
 		}
 		run_picture(worker, batch, image);
 	}
-	pool_submit(worker->pool, again, POOL_BATCH);
+	pool_submit(worker->pool, job, POOL_BATCH);
 }
 
-static void run_runner(struct worker *worker, struct pool_job *job)
+static uint32_t runners_for(const struct feed_batch *batch, int workers)
 {
-	struct feed_runner *runner = (struct feed_runner *)(void *)job;
+	uint32_t count = workers < FEED_RUNNERS_MAX ? (uint32_t)workers : FEED_RUNNERS_MAX;
 
-	run_pictures(worker, runner->batch, job);
+	if (batch->feed->pixels == FEED_NO_PIXELS || batch->image_count == 0)
+		return 1;
+	return count < batch->image_count ? count : batch->image_count;
 }
 
 static void run_plan(struct worker *worker, struct pool_job *job)
 {
 	struct feed_batch *batch = (struct feed_batch *)(void *)((char *)job - offsetof(struct feed_batch, plan));
-	uint32_t helpers = (uint32_t)pool_workers(worker->pool) - 1;
 	struct err err;
 
 	plan_samples(batch);
-	if (batch->feed->pixels == FEED_NO_PIXELS)
-		helpers = 0;
-	if (helpers > FEED_RUNNERS_MAX - 1)
-		helpers = FEED_RUNNERS_MAX - 1;
-	if (helpers + 1 > batch->image_count)
-		helpers = batch->image_count > 0 ? batch->image_count - 1 : 0;
-	atomic_store(&batch->left, helpers + 1);
-	for (uint32_t i = 1; i <= helpers; i++)
-		pool_submit(worker->pool, &batch->runners[i].job, POOL_BATCH);
+	batch->runner_count = runners_for(batch, pool_workers(worker->pool));
+	atomic_store(&batch->left, batch->runner_count + 1);
+	now_planned(worker->pool, batch);
 	if (place_captions(worker, batch, &err) != 0)
 		batch_fail(batch, &err);
-	run_pictures(worker, batch, &batch->runners[0].job);
+	finish_one(batch);
 }
 
 void assemble_start(struct feed_batch *batch)
@@ -364,5 +457,6 @@ void assemble_start(struct feed_batch *batch)
 		batch->runners[i].job.run = run_runner;
 		batch->runners[i].batch = batch;
 	}
+	enter_line(batch);
 	pool_submit(batch->feed->pipeline->pool, &batch->plan, POOL_BATCH);
 }

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "preprocessd/pipeline/feed_internal.h"
+#include "preprocessd/pipeline/reserve.h"
 #include "shared/base/mem.h"
 
 #ifndef F_SEAL_FUTURE_WRITE
@@ -126,10 +127,10 @@ static int init_info(struct feed *feed, const struct feed_options *o, struct err
 static int open_pool(struct feed *feed, struct err *err)
 {
 	uint64_t bytes = feed->info.pool_bytes;
+	int code = reserve_take(feed->pipeline->reserve, bytes, feed->info.slot_bytes, &feed->fd, &feed->ready_bytes, err);
 
-	feed->fd = memfd_create("preprocessd-batches", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (feed->fd < 0 || ftruncate(feed->fd, (off_t)bytes) != 0)
-		return err_errno(err, errno, "cannot make the memory for batches (%llu MiB)", (unsigned long long)(bytes >> 20));
+	if (code != 0)
+		return code;
 	void *pool = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, feed->fd, 0);
 	if (pool == MAP_FAILED)
 		return err_errno(err, errno, "cannot map the memory for batches (%llu MiB)", (unsigned long long)(bytes >> 20));
@@ -176,19 +177,39 @@ static int open_batches(struct feed *feed, struct err *err)
 	return 0;
 }
 
-static void feed_free(struct feed *feed)
+static void release_memory(struct feed *feed)
 {
 	if (feed->pool != NULL)
 		munmap(feed->pool, feed->info.pool_bytes);
 	if (feed->fd >= 0)
 		close(feed->fd);
-	catalog_part_unref(feed->pipeline->catalog, feed->part);
-	catalog_dataset_unref(feed->pipeline->catalog, feed->dataset);
-	catalog_vocab_unref(feed->pipeline->catalog, feed->vocab);
-	atomic_fetch_sub(&feed->pipeline->feeds, 1);
+	pthread_mutex_destroy(&feed->line_lock);
 	mem_free(feed->batches);
 	mem_free(feed->memory);
 	mem_free(feed);
+}
+
+static void run_release(struct worker *worker, struct pool_job *job)
+{
+	(void)worker;
+	release_memory((struct feed *)(void *)((char *)job - offsetof(struct feed, release)));
+}
+
+static void let_go(struct feed *feed)
+{
+	catalog_part_unref(feed->pipeline->catalog, feed->part);
+	catalog_dataset_unref(feed->pipeline->catalog, feed->dataset);
+	catalog_vocab_unref(feed->pipeline->catalog, feed->vocab);
+	reserve_refill(feed->pipeline->reserve);
+	atomic_fetch_sub(&feed->pipeline->feeds, 1);
+}
+
+/* On a worker: giving back tens of megabytes takes the kernel longer than other clients should wait for the loop. */
+static void feed_free(struct feed *feed)
+{
+	let_go(feed);
+	feed->release.run = run_release;
+	pool_submit(feed->pipeline->pool, &feed->release, POOL_BATCH);
 }
 
 int feed_open(struct feed **out, struct worker *worker, const struct feed_options *o, struct err *err)
@@ -206,6 +227,7 @@ int feed_open(struct feed **out, struct worker *worker, const struct feed_option
 		return err_nomem(err, sizeof(*feed));
 	memset(feed, 0, sizeof(*feed));
 	feed->fd = -1;
+	pthread_mutex_init(&feed->line_lock, NULL);
 	feed->pipeline = worker->pipeline;
 	atomic_fetch_add(&feed->pipeline->feeds, 1);
 	feed->training = o->training;
@@ -218,7 +240,8 @@ int feed_open(struct feed **out, struct worker *worker, const struct feed_option
 	if ((code = picture_settings_init(&feed->settings, o->image_size, o->exif_apply, err)) != 0 ||
 	    (code = open_data(feed, worker, o, err)) != 0 || (code = init_info(feed, o, err)) != 0 ||
 	    (code = open_pool(feed, err)) != 0 || (code = open_batches(feed, err)) != 0) {
-		feed_free(feed);
+		let_go(feed);
+		release_memory(feed);
 		return code;
 	}
 	*out = feed;
@@ -307,7 +330,10 @@ static void batch_done(struct completion *completion)
 	int code = atomic_load(&batch->code);
 
 	batch->state = BATCH_IDLE;
+	batch->backed = true;
 	feed->active--;
+	if (++feed->done == feed->info.slots)
+		reserve_refill(feed->pipeline->reserve);
 	if (!feed->closed) {
 		struct feed_result result = {
 			.request_id = batch->request_id, .epoch = batch->epoch, .step = batch->step,

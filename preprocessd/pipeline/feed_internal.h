@@ -13,6 +13,7 @@ struct feed_batch {
 	struct feed *feed;
 	enum batch_state state; /* loop thread */
 	uint32_t slot;
+	bool backed;            /* the slot's memory was written before: the kernel has found its pages */
 	uint64_t request_id, epoch, step, generation;
 	struct completion completion;
 	struct pool_job plan;
@@ -22,6 +23,8 @@ struct feed_batch {
 	} runners[FEED_RUNNERS_MAX];
 	_Atomic uint32_t next_image; /* to be taken by a runner */
 	_Atomic uint32_t left;       /* who still works on the batch; the last one finishes it */
+	uint32_t runner_count;
+	bool planned;                /* feed->line_lock; its runners may start when it is at the head of the line */
 	_Atomic uint32_t misses;
 	_Atomic int code;            /* first failure; err below is its owner's until the end */
 	struct err err;
@@ -59,7 +62,12 @@ struct feed {
 	struct slot_layout layout;
 	struct feed_info info;
 	char *pool;
+	uint64_t ready_bytes; /* of the pool, from its start: pages that only have to be mapped */
 	int fd; /* -1: taken */
+	struct pool_job release; /* of the feed's memory, in the end */
+	pthread_mutex_t line_lock;
+	struct feed_batch *line[FEED_ACTIVE_MAX]; /* whose pictures are not all begun; the first one has all runners */
+	uint32_t line_count;
 	uint32_t table_size; /* of image_table; a power of two */
 	struct feed_batch *batches; /* (slots) */
 	void *memory;               /* of the arrays in batches */
@@ -69,6 +77,7 @@ struct feed {
 	uint32_t queue[FEED_SLOTS_MAX]; /* ring of slots */
 	uint32_t queue_first, queue_count, active;
 	uint32_t outstanding; /* completions that will still come */
+	uint64_t done;        /* batches */
 	bool closed;
 	_Atomic bool cancelled;
 	/* reading ahead: samples counted over epochs, epoch * steps * per_step + ... */

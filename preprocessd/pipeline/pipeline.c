@@ -3,6 +3,7 @@
 #include "preprocessd/pipeline/catalog.h"
 #include "preprocessd/pipeline/flight.h"
 #include "preprocessd/pipeline/pool.h"
+#include "preprocessd/pipeline/reserve.h"
 #include "shared/base/mem.h"
 
 int pipeline_open(struct pipeline **out, const struct pipeline_options *options, struct err *err)
@@ -18,10 +19,12 @@ int pipeline_open(struct pipeline **out, const struct pipeline_options *options,
 	pipeline->post = options->post;
 	pipeline->post_context = options->post_context;
 	if ((code = flights_open(&pipeline->flights, err)) != 0 || (code = catalog_open(&pipeline->catalog, err)) != 0 ||
+	    (code = reserve_open(&pipeline->reserve, err)) != 0 ||
 	    (code = pool_open(&pipeline->pool, pipeline, options->workers, err)) != 0) {
 		pipeline_close(pipeline);
 		return code;
 	}
+	reserve_start(pipeline->reserve, pipeline->pool);
 	*out = pipeline;
 	return 0;
 }
@@ -32,7 +35,9 @@ void pipeline_close(struct pipeline *pipeline)
 
 	if (pipeline == NULL)
 		return;
+	reserve_stop(pipeline->reserve);
 	pool_close(pipeline->pool);
+	reserve_close(pipeline->reserve);
 	/* Puts that are still queued settle their flights when they are done. */
 	if (pipeline->flights != NULL)
 		(void)!cache_flush(pipeline->cache, &err);

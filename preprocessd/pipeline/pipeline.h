@@ -7,6 +7,7 @@
  *     flight.h    the same thing is made once, however many ask
  *     catalog.h   data sets and vocabularies by name
  *     pool.h      the worker threads
+ *     reserve.h   memory for batches, made beforehand
  *
  * Threads:   opened and closed by one thread while no job is under way.
  * Ownership: the cache is the caller's and outlives the pipeline.
@@ -60,6 +61,7 @@ struct pipeline {
 	struct pool *pool;
 	struct flights *flights;
 	struct catalog *catalog;
+	struct reserve *reserve;
 	struct counters counters;
 	completion_post post;
 	void *post_context;

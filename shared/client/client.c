@@ -155,7 +155,7 @@ static int ask(struct stream *stream, struct entry *entry, uint32_t slot, struct
 	request.id = entry->generation;
 	request.verb_case = WIRE__REQUEST__VERB_READ_BATCH;
 	request.read_batch = &read;
-	int code = conn_send(&stream->conn, &request, err);
+	int code = conn_queue(&stream->conn, &request, err);
 	if (code != 0)
 		return code;
 	entry->state = ENTRY_LENT;
@@ -164,13 +164,15 @@ static int ask(struct stream *stream, struct entry *entry, uint32_t slot, struct
 	return 0;
 }
 
-/* Asks for all that is needed and has a slot. */
+/* Asks for all that is needed and has a slot. In one piece: the daemon's threads get to work with the first
+ * byte, and where they take every core the rest would wait until one of them stops. */
 static int pump(struct stream *stream, struct err *err)
 {
 	uint32_t slot = 0;
+	int code = 0;
 
 	extend_window(stream);
-	for (uint32_t i = 0; i < stream->count; i++) {
+	for (uint32_t i = 0; i < stream->count && code == 0; i++) {
 		struct entry *entry = entry_at(stream, i);
 
 		if (entry->state != ENTRY_NEEDED)
@@ -179,11 +181,14 @@ static int pump(struct stream *stream, struct err *err)
 			slot++;
 		if (slot == stream->options.slots)
 			break;
-		int code = ask(stream, entry, slot, err);
-		if (code != 0)
-			return code;
+		code = ask(stream, entry, slot, err);
 	}
-	return 0;
+	/* What was asked for before something failed must be on its way all the same. */
+	struct err flush_err;
+	int flush_code = conn_flush(&stream->conn, &flush_err);
+	if (code == 0 && flush_code != 0 && err != NULL)
+		*err = flush_err;
+	return code != 0 ? code : flush_code;
 }
 
 int stream_seek(struct stream *stream, uint64_t epoch, uint64_t step, struct err *err)

@@ -185,20 +185,26 @@ static int wait_for(struct conn *conn, short events, double deadline_s, bool *re
 	}
 }
 
-int conn_send(struct conn *conn, const Wire__Request *request, struct err *err)
+int conn_queue(struct conn *conn, const Wire__Request *request, struct err *err)
+{
+	size_t before = conn->out.size;
+
+	if (conn->fd < 0)
+		return err_set(err, ERR_UNAVAILABLE, "not connected to preprocessd");
+	int code = frame_append(&conn->out, &request->base, err);
+	if (code == 0 && conn->out.size - before > FRAME_REQUEST_BYTES_MAX) {
+		code = err_set(err, ERR_LIMIT, "a request of %zu bytes, the limit is %d", conn->out.size - before,
+			       FRAME_REQUEST_BYTES_MAX);
+		conn->out.size = before;
+	}
+	return code;
+}
+
+int conn_flush(struct conn *conn, struct err *err)
 {
 	size_t sent = 0;
 	bool ready;
 
-	if (conn->fd < 0)
-		return err_set(err, ERR_UNAVAILABLE, "not connected to preprocessd");
-	buf_clear(&conn->out);
-	int code = frame_append(&conn->out, &request->base, err);
-	if (code != 0)
-		return code;
-	if (conn->out.size > FRAME_REQUEST_BYTES_MAX)
-		return err_set(err, ERR_LIMIT, "a request of %zu bytes, the limit is %d", conn->out.size,
-			       FRAME_REQUEST_BYTES_MAX);
 	while (sent < conn->out.size) {
 		ssize_t put = send(conn->fd, conn->out.data + sent, conn->out.size - sent, MSG_NOSIGNAL);
 
@@ -211,16 +217,24 @@ int conn_send(struct conn *conn, const Wire__Request *request, struct err *err)
 		/* The other side closed, perhaps with a word why that is still there to be read:
 		 * conn_receive() finds it, or the end. */
 		if (errno == EPIPE || errno == ECONNRESET)
-			return 0;
+			break;
 		if (errno != EAGAIN)
 			return broken(conn, err, strerror(errno));
-		code = wait_for(conn, POLLOUT, -1, &ready, err);
+		int code = wait_for(conn, POLLOUT, -1, &ready, err);
 		if (code != 0) {
 			conn_close(conn); /* in the middle of a frame: no use any more */
 			return code;
 		}
 	}
+	buf_clear(&conn->out);
 	return 0;
+}
+
+int conn_send(struct conn *conn, const Wire__Request *request, struct err *err)
+{
+	int code = conn_queue(conn, request, err);
+
+	return code != 0 ? code : conn_flush(conn, err);
 }
 
 static void keep_descriptor(struct conn *conn, struct msghdr *message)

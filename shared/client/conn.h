@@ -38,8 +38,11 @@ MUST_USE int conn_open(struct conn *conn, const char *socket, const char *client
 void conn_close(struct conn *conn);
 void conn_free(struct conn *conn);
 
-/* ERR_UNAVAILABLE: the connection broke (it is closed then). */
+/* Sends. ERR_UNAVAILABLE: the connection broke (it is closed then). */
 MUST_USE int conn_send(struct conn *conn, const Wire__Request *request, struct err *err);
+/* The same in two steps, so that several requests go out at once. */
+MUST_USE int conn_queue(struct conn *conn, const Wire__Request *request, struct err *err);
+MUST_USE int conn_flush(struct conn *conn, struct err *err);
 /* Waits up to timeout_s (< 0: for ever) for a reply; *out is NULL when none came. An
  * Error reply is given as a reply: see conn_error(). ERR_UNAVAILABLE, ERR_PROTOCOL: the
  * connection broke and is closed. ERR_CANCELLED. */

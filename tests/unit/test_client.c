@@ -18,6 +18,7 @@
 
 #include "shared/client/client.h"
 #include "shared/client/conn.h"
+#include "shared/client/conn.h"
 #include "shared/wire/slot.h"
 #include "tests/support/scratch.h"
 
@@ -336,6 +337,37 @@ static void test_order_and_end(void **state)
 	fake_stop(&fake);
 }
 
+/* Queued requests go out together, and none before. */
+static void test_requests_in_one_piece(void **state)
+{
+	Wire__ReadBatch read_batch = WIRE__READ_BATCH__INIT;
+	Wire__Request request = WIRE__REQUEST__INIT;
+	struct conn conn;
+	char got[256];
+	int ends[2];
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+	conn_init(&conn, NULL, NULL);
+	assert_int_equal(conn_queue(&conn, &request, &trash), ERR_UNAVAILABLE); /* closed */
+	conn.fd = ends[0];
+	request.verb_case = WIRE__REQUEST__VERB_READ_BATCH;
+	request.read_batch = &read_batch;
+	for (uint32_t i = 0; i < 4; i++) {
+		request.id = read_batch.slot = i + 1;
+		assert_int_equal(conn_queue(&conn, &request, &trash), 0);
+		assert_int_equal(recv(ends[1], got, sizeof(got), 0), -1);
+	}
+	size_t queued = conn.out.size;
+	assert_int_equal(conn_flush(&conn, &trash), 0);
+	assert_int_equal(recv(ends[1], got, sizeof(got), 0), queued);
+	/* Nothing twice. */
+	assert_int_equal(conn_flush(&conn, &trash), 0);
+	assert_int_equal(recv(ends[1], got, sizeof(got), 0), -1);
+	conn_free(&conn);
+	close(ends[1]);
+}
+
 /* Batches that are held stay what they are while the daemon goes and comes. */
 static void test_held_batches_survive(void **state)
 {
@@ -513,7 +545,7 @@ static void test_no_daemon(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_order_and_end), cmocka_unit_test(test_held_batches_survive),
+		cmocka_unit_test(test_order_and_end), cmocka_unit_test(test_requests_in_one_piece), cmocka_unit_test(test_held_batches_survive),
 		cmocka_unit_test(test_all_held_is_an_error), cmocka_unit_test(test_error_in_turn),
 		cmocka_unit_test(test_hostile_open), cmocka_unit_test(test_hostile_batches),
 		cmocka_unit_test(test_lost_daemon_without_waiting), cmocka_unit_test(test_another_version_after_the_restart),
