@@ -13,6 +13,12 @@ struct add_runner {
 	struct add *add;
 };
 
+/* Where a caption's record stands among the others: the first bytes of its key. */
+struct caption_place {
+	uint64_t key;
+	uint32_t caption;
+};
+
 struct add {
 	struct pipeline *pipeline;
 	const Wire__AddDataset *request;
@@ -37,6 +43,7 @@ struct add {
 	struct picture_settings settings;
 	struct listing *listing;
 	struct manifest *manifest;
+	struct caption_place *caption_places; /* while captions are prepared: in the order of their keys */
 	struct vocab_ref *vocab;
 	struct buf vocab_bytes;
 	char *vocab_path;

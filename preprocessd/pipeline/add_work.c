@@ -1,7 +1,9 @@
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "preprocessd/pipeline/add_internal.h"
+#include "shared/base/mem.h"
 
 enum { CAPTIONS_A_TURN = 64 };
 
@@ -136,7 +138,8 @@ static void run_captions(struct worker *worker, struct pool_job *job)
 		runner_ends(add);
 		return;
 	}
-	for (uint32_t i = first; i < first + CAPTIONS_A_TURN && i < manifest->caption_count; i++) {
+	for (uint32_t n = first; n < first + CAPTIONS_A_TURN && n < manifest->caption_count; n++) {
+		uint32_t i = add->caption_places[n].caption;
 		const uint64_t *at = manifest->caption_at + i;
 		enum prepared how;
 
@@ -200,7 +203,46 @@ int add_work_pictures(struct add *add, struct err *err)
 	return code;
 }
 
+static int by_key(const void *a, const void *b)
+{
+	const struct caption_place *x = a, *y = b;
+
+	if (x->key != y->key)
+		return x->key < y->key ? -1 : 1;
+	return x->caption < y->caption ? -1 : x->caption > y->caption;
+}
+
+/* Captions in the order of their keys. Taken as they come, nearly each would dirty a page of the tree of
+ * its own once there are more pages than captions to a commit; so neighbours share one, however many there are. */
+static int order_captions(struct add *add, struct err *err)
+{
+	const struct manifest *manifest = add->manifest;
+	uint32_t count = manifest->caption_count;
+
+	add->caption_places = mem_array(count, sizeof(*add->caption_places));
+	if (add->caption_places == NULL)
+		return err_nomem(err, count * sizeof(*add->caption_places));
+	for (uint32_t i = 0; i < count; i++) {
+		const uint64_t *at = manifest->caption_at + i;
+		struct hash hash;
+		uint64_t key = 0;
+
+		hash_bytes(&hash, manifest->caption_text + at[0], at[1] - at[0]);
+		for (int b = 0; b < 8; b++)
+			key = key << 8 | hash.bytes[b];
+		add->caption_places[i] = (struct caption_place){ key, i };
+	}
+	qsort(add->caption_places, count, sizeof(*add->caption_places), by_key);
+	return 0;
+}
+
 int add_work_captions(struct add *add, struct err *err)
 {
-	return run_phase(add, run_captions, NULL, err);
+	int code = order_captions(add, err);
+
+	if (code == 0)
+		code = run_phase(add, run_captions, NULL, err);
+	mem_free(add->caption_places);
+	add->caption_places = NULL;
+	return code;
 }
