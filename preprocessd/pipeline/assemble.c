@@ -194,7 +194,8 @@ static int place_captions(struct worker *worker, struct feed_batch *batch, struc
 /* As much as the kernel maps with one look at a page that it has; Documentation/filesystems/proc: fault-around. */
 enum { AROUND_BYTES = 64 << 10 };
 
-/* Maps pages that are there. Looked at, not written to: only then the kernel maps those around it too. */
+/* Maps pages that are there. Looked at, not written to: only then the kernel maps those around it too. No byte
+ * beyond the end is looked at: the neighbour on the same page may be written at this moment. */
 static void map_ready(const char *from, const char *end)
 {
 	while (from < end) {
@@ -211,7 +212,7 @@ static int back_memory(struct feed *feed, uint64_t at, uint64_t bytes, struct er
 	uint64_t end = (at + bytes + SLOT_PAGE_BYTES - 1) / SLOT_PAGE_BYTES * SLOT_PAGE_BYTES;
 
 	if (end <= feed->ready_bytes)
-		map_ready(feed->pool + first, feed->pool + end);
+		map_ready(feed->pool + at, feed->pool + at + bytes);
 	/* EINVAL: a kernel before 5.14, where writing finds the pages one by one. */
 	else if (madvise(feed->pool + first, end - first, MADV_POPULATE_WRITE) != 0 && errno != EINVAL)
 		return err_errno(err, errno, "no memory for a batch");

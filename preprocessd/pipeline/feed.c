@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "preprocessd/pipeline/feed_internal.h"
-#include "preprocessd/pipeline/reserve.h"
 #include "shared/base/mem.h"
 
 #ifndef F_SEAL_FUTURE_WRITE
@@ -189,10 +188,9 @@ static void release_memory(struct feed *feed)
 	mem_free(feed);
 }
 
-static void run_release(struct worker *worker, struct pool_job *job)
+static void release_later(struct reserve_return *item)
 {
-	(void)worker;
-	release_memory((struct feed *)(void *)((char *)job - offsetof(struct feed, release)));
+	release_memory((struct feed *)(void *)((char *)item - offsetof(struct feed, release)));
 }
 
 static void let_go(struct feed *feed)
@@ -204,12 +202,14 @@ static void let_go(struct feed *feed)
 	atomic_fetch_sub(&feed->pipeline->feeds, 1);
 }
 
-/* On a worker: giving back tens of megabytes takes the kernel longer than other clients should wait for the loop. */
+/* Not here: freeing tens of megabytes takes the kernel longer than other clients should wait for the loop. */
 static void feed_free(struct feed *feed)
 {
+	struct reserve *reserve = feed->pipeline->reserve;
+
 	let_go(feed);
-	feed->release.run = run_release;
-	pool_submit(feed->pipeline->pool, &feed->release, POOL_BATCH);
+	feed->release.release = release_later;
+	reserve_give_back(reserve, &feed->release);
 }
 
 int feed_open(struct feed **out, struct worker *worker, const struct feed_options *o, struct err *err)

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "preprocessd/pipeline/feed.h"
+#include "preprocessd/pipeline/reserve.h"
 
 enum batch_state { BATCH_IDLE, BATCH_QUEUED, BATCH_ACTIVE };
 
@@ -64,7 +65,7 @@ struct feed {
 	char *pool;
 	uint64_t ready_bytes; /* of the pool, from its start: pages that only have to be mapped */
 	int fd; /* -1: taken */
-	struct pool_job release; /* of the feed's memory, in the end */
+	struct reserve_return release; /* of the feed's memory, in the end */
 	pthread_mutex_t line_lock;
 	struct feed_batch *line[FEED_ACTIVE_MAX]; /* whose pictures are not all begun; the first one has all runners */
 	uint32_t line_count;

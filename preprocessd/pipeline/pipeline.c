@@ -24,7 +24,6 @@ int pipeline_open(struct pipeline **out, const struct pipeline_options *options,
 		pipeline_close(pipeline);
 		return code;
 	}
-	reserve_start(pipeline->reserve, pipeline->pool);
 	*out = pipeline;
 	return 0;
 }
@@ -35,7 +34,6 @@ void pipeline_close(struct pipeline *pipeline)
 
 	if (pipeline == NULL)
 		return;
-	reserve_stop(pipeline->reserve);
 	pool_close(pipeline->pool);
 	reserve_close(pipeline->reserve);
 	/* Puts that are still queued settle their flights when they are done. */

@@ -1,19 +1,26 @@
 #include "preprocessd/pipeline/reserve.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "shared/base/mem.h"
 
+enum { LOWEST_PRIORITY = 19 };
+
 struct reserve {
-	struct pool_job job;
-	struct pool *pool; /* NULL: stopped, or not started */
 	pthread_mutex_t lock;
+	pthread_cond_t work;
+	pthread_t thread;
 	/* under lock */
-	int fd;            /* -1: none */
+	int fd;                  /* -1: none, or the thread is just writing it */
 	uint64_t filled, target;
-	bool running;      /* the job is queued or runs */
+	bool wanted;             /* to be filled up to target */
+	bool stopping;
+	struct reserve_return *first, **last;
 };
 
 static const uint8_t ZEROS[RESERVE_PIECE_BYTES];
@@ -23,43 +30,62 @@ static int make_memory(void)
 	return memfd_create("preprocessd-batches", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 }
 
-/* lock is held. Written rather than mapped and touched: a page costs half as much. */
-static bool fill_piece(struct reserve *reserve)
+/* lock is held, and let go of while the kernel works. Whoever takes meanwhile goes without.
+ * Written rather than mapped and touched: a page costs half as much. */
+static void fill_piece(struct reserve *reserve)
 {
-	if (reserve->fd < 0 && (reserve->fd = make_memory()) < 0)
-		return false;
-	ssize_t put = pwrite(reserve->fd, ZEROS, sizeof(ZEROS), (off_t)reserve->filled);
-	if (put > 0) {
-		reserve->filled += (uint64_t)put;
-		return true;
-	}
-	/* No memory to spare: then a stream finds its own, or says that there is none. */
-	close(reserve->fd);
+	int fd = reserve->fd;
+	uint64_t at = fd >= 0 ? reserve->filled : 0;
+
 	reserve->fd = -1;
-	reserve->filled = 0;
-	return false;
-}
-
-static void run_fill(struct worker *worker, struct pool_job *job)
-{
-	struct reserve *reserve = (struct reserve *)(void *)job;
-	bool more;
-
-	pthread_mutex_lock(&reserve->lock);
-	more = reserve->pool != NULL && reserve->filled < reserve->target && fill_piece(reserve);
-	reserve->running = more;
 	pthread_mutex_unlock(&reserve->lock);
-	if (more)
-		pool_submit(worker->pool, job, POOL_WARM);
+	if (fd < 0)
+		fd = make_memory();
+	ssize_t put = fd >= 0 ? pwrite(fd, ZEROS, sizeof(ZEROS), (off_t)at) : -1;
+	if (put <= 0 && fd >= 0) {
+		/* No memory to spare: then a stream finds its own, or says that there is none. */
+		close(fd);
+		fd = -1;
+	}
+	pthread_mutex_lock(&reserve->lock);
+	reserve->fd = fd;
+	reserve->filled = fd >= 0 ? at + (uint64_t)put : 0;
+	if (fd < 0 || reserve->filled >= reserve->target)
+		reserve->wanted = false;
 }
 
-/* lock is held */
-static void start_filling(struct reserve *reserve)
+/* lock is held, and let go of meanwhile */
+static void release_one(struct reserve *reserve)
 {
-	if (reserve->running || reserve->pool == NULL || reserve->filled >= reserve->target)
-		return;
-	reserve->running = true;
-	pool_submit(reserve->pool, &reserve->job, POOL_WARM);
+	struct reserve_return *item = reserve->first;
+
+	reserve->first = item->next;
+	if (reserve->first == NULL)
+		reserve->last = &reserve->first;
+	pthread_mutex_unlock(&reserve->lock);
+	item->release(item);
+	pthread_mutex_lock(&reserve->lock);
+}
+
+static void *reserve_main(void *context)
+{
+	struct reserve *reserve = context;
+
+	pthread_setname_np(pthread_self(), "reserve");
+	(void)setpriority(PRIO_PROCESS, 0, LOWEST_PRIORITY); /* of this thread, on Linux; without it things work as well */
+	pthread_mutex_lock(&reserve->lock);
+	for (;;) {
+		if (reserve->first != NULL)
+			release_one(reserve);
+		else if (reserve->stopping)
+			break;
+		else if (reserve->wanted)
+			fill_piece(reserve);
+		else
+			pthread_cond_wait(&reserve->work, &reserve->lock);
+	}
+	pthread_mutex_unlock(&reserve->lock);
+	return NULL;
 }
 
 int reserve_open(struct reserve **out, struct err *err)
@@ -70,46 +96,34 @@ int reserve_open(struct reserve **out, struct err *err)
 	if (reserve == NULL)
 		return err_nomem(err, sizeof(*reserve));
 	pthread_mutex_init(&reserve->lock, NULL);
+	pthread_cond_init(&reserve->work, NULL);
 	reserve->fd = -1;
 	reserve->target = RESERVE_FIRST_BYTES;
-	reserve->job.run = run_fill;
+	reserve->wanted = true;
+	reserve->last = &reserve->first;
+	int reason = pthread_create(&reserve->thread, NULL, reserve_main, reserve);
+	if (reason != 0) {
+		mem_free(reserve);
+		return err_errno(err, reason, "cannot start a thread");
+	}
 	*out = reserve;
 	return 0;
-}
-
-void reserve_start(struct reserve *reserve, struct pool *pool)
-{
-	pthread_mutex_lock(&reserve->lock);
-	reserve->pool = pool;
-	start_filling(reserve);
-	pthread_mutex_unlock(&reserve->lock);
-}
-
-void reserve_stop(struct reserve *reserve)
-{
-	if (reserve == NULL)
-		return;
-	pthread_mutex_lock(&reserve->lock);
-	reserve->pool = NULL;
-	pthread_mutex_unlock(&reserve->lock);
 }
 
 void reserve_close(struct reserve *reserve)
 {
 	if (reserve == NULL)
 		return;
-	CHECK(!reserve->running);
+	pthread_mutex_lock(&reserve->lock);
+	reserve->stopping = true;
+	pthread_cond_signal(&reserve->work);
+	pthread_mutex_unlock(&reserve->lock);
+	pthread_join(reserve->thread, NULL);
 	if (reserve->fd >= 0)
 		close(reserve->fd);
+	pthread_cond_destroy(&reserve->work);
 	pthread_mutex_destroy(&reserve->lock);
 	mem_free(reserve);
-}
-
-void reserve_refill(struct reserve *reserve)
-{
-	pthread_mutex_lock(&reserve->lock);
-	start_filling(reserve);
-	pthread_mutex_unlock(&reserve->lock);
 }
 
 static uint64_t size_of_reserve(uint64_t slot_bytes)
@@ -123,10 +137,10 @@ int reserve_take(struct reserve *reserve, uint64_t bytes, uint64_t slot_bytes, i
 {
 	pthread_mutex_lock(&reserve->lock);
 	*fd = reserve->fd;
-	*ready = reserve->filled < bytes ? reserve->filled : bytes;
+	*ready = *fd < 0 ? 0 : reserve->filled < bytes ? reserve->filled : bytes;
 	reserve->fd = -1;
-	reserve->filled = 0;
 	reserve->target = size_of_reserve(slot_bytes);
+	reserve->wanted = false;
 	pthread_mutex_unlock(&reserve->lock);
 	if (*fd < 0)
 		*fd = make_memory();
@@ -139,4 +153,22 @@ int reserve_take(struct reserve *reserve, uint64_t bytes, uint64_t slot_bytes, i
 		return err_errno(err, reason, "cannot make the memory for batches (%llu MiB)", (unsigned long long)(bytes >> 20));
 	}
 	return 0;
+}
+
+void reserve_refill(struct reserve *reserve)
+{
+	pthread_mutex_lock(&reserve->lock);
+	reserve->wanted = reserve->fd < 0 || reserve->filled < reserve->target;
+	pthread_cond_signal(&reserve->work);
+	pthread_mutex_unlock(&reserve->lock);
+}
+
+void reserve_give_back(struct reserve *reserve, struct reserve_return *item)
+{
+	item->next = NULL;
+	pthread_mutex_lock(&reserve->lock);
+	*reserve->last = item;
+	reserve->last = &item->next;
+	pthread_cond_signal(&reserve->work);
+	pthread_mutex_unlock(&reserve->lock);
 }

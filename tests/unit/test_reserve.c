@@ -10,54 +10,28 @@
 
 #include <cmocka.h>
 
-#include "preprocessd/pipeline/pipeline.h"
 #include "preprocessd/pipeline/reserve.h"
-#include "tests/support/scratch.h"
 
 enum { POOL_BYTES = 80 << 20, SLOT_BYTES = 24 << 20, WAIT_MS = 10000, NAP_MS = 10, BLOCK_BYTES = 512 };
 
-struct fixture {
-	struct scratch scratch;
-	struct cache *cache;
-	struct pipeline *pipeline;
-};
-
-static void post(void *context, struct completion *completion)
+static struct reserve *open_reserve(void)
 {
-	(void)context;
-	(void)completion;
-}
-
-static void fixture_open(struct fixture *fixture)
-{
-	struct cache_options cache = { 0 };
-	struct pipeline_options options = { .workers = 2, .post = post };
+	struct reserve *reserve;
 	struct err err;
 
-	scratch_open(&fixture->scratch);
-	cache.path = fixture->scratch.path;
-	if (cache_open(&fixture->cache, &cache, &err) != 0)
+	if (reserve_open(&reserve, &err) != 0)
 		fail_msg("%s", err.message);
-	options.cache = fixture->cache;
-	if (pipeline_open(&fixture->pipeline, &options, &err) != 0)
-		fail_msg("%s", err.message);
-}
-
-static void fixture_close(struct fixture *fixture)
-{
-	pipeline_close(fixture->pipeline);
-	cache_close(fixture->cache);
-	scratch_close(&fixture->scratch);
+	return reserve;
 }
 
 /* Takes memory, checks that it is as large as asked for and no fewer pages are there than promised. */
-static int take(struct fixture *fixture, uint64_t bytes, uint64_t slot_bytes, uint64_t *ready)
+static int take(struct reserve *reserve, uint64_t bytes, uint64_t slot_bytes, uint64_t *ready)
 {
 	struct err err;
 	struct stat info;
 	int fd;
 
-	if (reserve_take(fixture->pipeline->reserve, bytes, slot_bytes, &fd, ready, &err) != 0)
+	if (reserve_take(reserve, bytes, slot_bytes, &fd, ready, &err) != 0)
 		fail_msg("%s", err.message);
 	assert_int_equal(fstat(fd, &info), 0);
 	assert_int_equal(info.st_size, bytes);
@@ -80,14 +54,14 @@ static void expect_zeros(int fd, uint64_t bytes)
 }
 
 /* Until all that the last stream asked for is in store: the one after finds it. */
-static void expect_filled(struct fixture *fixture, uint64_t slot_bytes, uint64_t expected)
+static void expect_filled(struct reserve *reserve, uint64_t slot_bytes, uint64_t expected)
 {
 	uint64_t ready = 0;
 
 	for (int ms = NAP_MS; ms < WAIT_MS && ready < expected; ms *= 2) {
-		reserve_refill(fixture->pipeline->reserve);
+		reserve_refill(reserve);
 		nanosleep(&(struct timespec){ .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L }, NULL);
-		int fd = take(fixture, POOL_BYTES, slot_bytes, &ready);
+		int fd = take(reserve, POOL_BYTES, slot_bytes, &ready);
 		if (ready >= expected) {
 			static const char mark[] = "what a client sees is in its own memory alone";
 
@@ -101,41 +75,66 @@ static void expect_filled(struct fixture *fixture, uint64_t slot_bytes, uint64_t
 
 static void test_filled_beforehand(void **state)
 {
-	struct fixture fixture;
+	struct reserve *reserve = open_reserve();
 	uint64_t ready;
 
 	(void)state;
-	fixture_open(&fixture);
-	expect_filled(&fixture, SLOT_BYTES, RESERVE_FIRST_BYTES);
+	expect_filled(reserve, 1, RESERVE_FIRST_BYTES);
 	/* Taken, and not made again before somebody says so. */
-	close(take(&fixture, POOL_BYTES, SLOT_BYTES, &ready));
+	close(take(reserve, POOL_BYTES, SLOT_BYTES, &ready));
 	assert_int_equal(ready, 0);
 	/* As much as the last stream's slot, but not without end, and not less than a usual one. */
-	expect_filled(&fixture, SLOT_BYTES, SLOT_BYTES);
-	close(take(&fixture, POOL_BYTES, (uint64_t)RESERVE_BYTES_MAX * 4, &ready));
-	expect_filled(&fixture, RESERVE_BYTES_MAX, RESERVE_BYTES_MAX);
-	close(take(&fixture, POOL_BYTES, 1, &ready));
-	expect_filled(&fixture, 1, RESERVE_FIRST_BYTES);
-	fixture_close(&fixture);
+	expect_filled(reserve, SLOT_BYTES, SLOT_BYTES);
+	close(take(reserve, POOL_BYTES, (uint64_t)RESERVE_BYTES_MAX * 4, &ready));
+	expect_filled(reserve, RESERVE_BYTES_MAX, RESERVE_BYTES_MAX);
+	close(take(reserve, POOL_BYTES, 1, &ready));
+	expect_filled(reserve, 1, RESERVE_FIRST_BYTES);
+	reserve_close(reserve);
 }
 
-/* Less is asked for than is there; and the pipeline ends while workers fill. */
+/* Less is asked for than is there; and the end comes while it is being filled. */
 static void test_small_pools_and_a_sudden_end(void **state)
 {
-	struct fixture fixture;
+	struct reserve *reserve = open_reserve();
 	uint64_t ready;
 
 	(void)state;
-	fixture_open(&fixture);
 	nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
 	for (int i = 0; i < 50; i++) {
-		int fd = take(&fixture, 8192, 4096, &ready);
+		int fd = take(reserve, 8192, 4096, &ready);
 
 		expect_zeros(fd, 8192);
 		close(fd);
-		reserve_refill(fixture.pipeline->reserve);
+		reserve_refill(reserve);
 	}
-	fixture_close(&fixture);
+	reserve_close(reserve);
+}
+
+struct item {
+	struct reserve_return back;
+	int *count;
+};
+
+static void release(struct reserve_return *item)
+{
+	++*((struct item *)(void *)item)->count;
+}
+
+/* All that was given back is freed before the end, once. */
+static void test_given_back(void **state)
+{
+	enum { ITEMS = 100 };
+	struct reserve *reserve = open_reserve();
+	struct item items[ITEMS];
+	int count = 0;
+
+	(void)state;
+	for (int i = 0; i < ITEMS; i++) {
+		items[i] = (struct item){ .back = { .release = release }, .count = &count };
+		reserve_give_back(reserve, &items[i].back);
+	}
+	reserve_close(reserve);
+	assert_int_equal(count, ITEMS);
 }
 
 int main(void)
@@ -143,6 +142,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_filled_beforehand),
 		cmocka_unit_test(test_small_pools_and_a_sudden_end),
+		cmocka_unit_test(test_given_back),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
