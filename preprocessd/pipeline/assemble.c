@@ -213,9 +213,9 @@ static int back_memory(struct feed *feed, uint64_t at, uint64_t bytes, struct er
 
 	if (end <= feed->ready_bytes)
 		map_ready(feed->pool + at, feed->pool + at + bytes);
-	/* EINVAL: a kernel before 5.14, where writing finds the pages one by one. */
-	else if (madvise(feed->pool + first, end - first, MADV_POPULATE_WRITE) != 0 && errno != EINVAL)
-		return err_errno(err, errno, "no memory for a batch");
+	/* EFAULT: writing would end in SIGBUS. Others: a kernel before 5.14, where writing finds the pages one by one. */
+	else if (madvise(feed->pool + first, end - first, MADV_POPULATE_WRITE) != 0 && (errno == EFAULT || errno == ENOMEM))
+		return err_errno(err, ENOMEM, "no memory for a batch");
 	return 0;
 }
 

@@ -23,7 +23,7 @@ struct reserve {
 	struct reserve_return *first, **last;
 };
 
-static const uint8_t ZEROS[RESERVE_PIECE_BYTES];
+static uint8_t zeros[RESERVE_PIECE_BYTES]; /* never written: as a constant it would lie in the program's file */
 
 static int make_memory(void)
 {
@@ -41,7 +41,7 @@ static void fill_piece(struct reserve *reserve)
 	pthread_mutex_unlock(&reserve->lock);
 	if (fd < 0)
 		fd = make_memory();
-	ssize_t put = fd >= 0 ? pwrite(fd, ZEROS, sizeof(ZEROS), (off_t)at) : -1;
+	ssize_t put = fd >= 0 ? pwrite(fd, zeros, sizeof(zeros), (off_t)at) : -1;
 	if (put <= 0 && fd >= 0) {
 		/* No memory to spare: then a stream finds its own, or says that there is none. */
 		close(fd);
