@@ -213,9 +213,10 @@ def test_dead_clients_cost_nothing(small, daemon):
         reader.kill()
         reader.wait()
     wait_until(lambda: daemon.status()["clients"] == [], "dead clients to be forgotten")
-    descriptors = len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
-    maps = pathlib.Path(f"/proc/{daemon.process.pid}/maps").read_text().count("preprocessd-batches")
-    assert maps == 0 and descriptors < 64
+    # Memory is given back by a thread of the lowest priority.
+    maps = pathlib.Path(f"/proc/{daemon.process.pid}/maps")
+    wait_until(lambda: maps.read_text().count("preprocessd-batches") == 0, "their memory to be given back")
+    assert len(os.listdir(f"/proc/{daemon.process.pid}/fd")) < 64
     assert digests(daemon, "small", "--batch-size", 16, "--size", 128)
 
 
