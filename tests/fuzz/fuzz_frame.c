@@ -11,7 +11,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void check_message(struct arena *arena, const uint8_t *bytes, size_t size)
+/* As a request, the way to the daemon, or as a reply, the way back. */
+static void check_message(const ProtobufCMessageDescriptor *type, struct arena *arena, const uint8_t *bytes, size_t size)
 {
 	ProtobufCMessage *message, *again;
 	struct buf frame = BUF_INIT;
@@ -21,12 +22,13 @@ static void check_message(struct arena *arena, const uint8_t *bytes, size_t size
 
 	arena_reset(arena);
 	wire_text(text, sizeof(text), (const char *)bytes, size);
-	if (wire_decode(&wire__request__descriptor, arena, bytes, size, &message, &err) != 0)
+	if (wire_decode(type, arena, bytes, size, &message, &err) != 0)
 		return;
 	/* Into other memory it is the same message, and it can be sent on. */
 	CHECK(arena_init(&second, 2 << 20, &err) == 0);
-	CHECK(wire_decode(&wire__request__descriptor, &second, bytes, size, &again, &err) == 0);
-	CHECK(((Wire__Request *)again)->verb_case == ((Wire__Request *)message)->verb_case);
+	CHECK(wire_decode(type, &second, bytes, size, &again, &err) == 0);
+	if (type == &wire__request__descriptor)
+		CHECK(((Wire__Request *)again)->verb_case == ((Wire__Request *)message)->verb_case);
 	size_t packed = protobuf_c_message_get_packed_size(message);
 	CHECK(packed == protobuf_c_message_get_packed_size(again));
 	if (packed > 0 && packed <= FRAME_REPLY_BYTES_MAX) {
@@ -74,8 +76,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		while (got) {
 			if (frame_reader_next(&reader, &message, &bytes, &got, &err) != 0)
 				goto out;
-			if (got)
-				check_message(&arena, message, bytes);
+			if (!got)
+				continue;
+			check_message(&wire__request__descriptor, &arena, message, bytes);
+			check_message(&wire__reply__descriptor, &arena, message, bytes);
 		}
 	}
 out:
