@@ -24,7 +24,7 @@ enum { CONFIG_BYTES_MAX = 1 << 16, ARGV_MAX = 256, FILE_OPTIONS_MAX = 32, GROUP_
 
 struct settings {
 	const char *cache, *socket, *config, *log_level, *readers, *adders;
-	int64_t workers;
+	int64_t workers, max_datasets;
 	uint64_t max_cache;
 	bool version;
 	char *from_file[FILE_OPTIONS_MAX]; /* "--name=value" of each line of --config; the rest points into them */
@@ -56,6 +56,8 @@ static int parse(struct settings *settings, int argc, char *const argv[], struct
 		  .max = PIPELINE_WORKERS_MAX, .help = "Threads that decode, resize, tokenize and assemble. Default: one for each core." },
 		{ .name = "max-cache", .kind = ARGS_SIZE, .value = &settings->max_cache, .metavar = "SIZE",
 		  .help = "How large the cache may grow, such as 50G. Default: no limit but the disk." },
+		{ .name = "max-datasets", .kind = ARGS_INT, .value = &settings->max_datasets, .metavar = "N", .min = 1,
+		  .max = SERVER_DATASETS_MAX, .help = "How many data sets may be registered, and how many vocabularies. Default: 4096." },
 		{ .name = "readers", .kind = ARGS_TEXT, .value = &settings->readers, .metavar = "GROUP",
 		  .help = "Members of this group may connect too, and read every data set. Default: only your own user." },
 		{ .name = "adders", .kind = ARGS_TEXT, .value = &settings->adders, .metavar = "GROUP",
@@ -91,7 +93,7 @@ static char *trim(char *text)
 /* One "--name=value" for each line. Format: schemas/config.md. */
 static int config_line(const char *path, int number, char *line, char **out, struct err *err)
 {
-	static const char *const names[] = { "cache", "socket", "workers", "max-cache", "readers", "adders", "log-level" };
+	static const char *const names[] = { "cache", "socket", "workers", "max-cache", "max-datasets", "readers", "adders", "log-level" };
 	char *equals = strchr(line, '=');
 
 	*out = NULL;
@@ -106,7 +108,7 @@ static int config_line(const char *path, int number, char *line, char **out, str
 	while (known < ARRAY_LEN(names) && strcmp(names[known], name) != 0)
 		known++;
 	if (known == ARRAY_LEN(names))
-		return err_set(err, ERR_USAGE, "%s:%d: there is no option '%s'; known: cache, socket, workers, max-cache, readers, adders, log-level",
+		return err_set(err, ERR_USAGE, "%s:%d: there is no option '%s'; known: cache, socket, workers, max-cache, max-datasets, readers, adders, log-level",
 			       path, number, name);
 	size_t bytes = strlen(name) + strlen(value) + 4;
 	*out = mem_alloc(bytes);
@@ -220,7 +222,7 @@ static void warn_unreachable(const char *socket)
 
 static int serve(const struct settings *settings, struct err *err)
 {
-	struct server_options options = { .max_cache_bytes = settings->max_cache };
+	struct server_options options = { .max_cache_bytes = settings->max_cache, .datasets_max = (uint64_t)settings->max_datasets };
 	char *socket = NULL, *cache = NULL;
 	int code = find_group("readers", settings->readers, &options.readers, err);
 
@@ -255,7 +257,7 @@ static void keep_heap(void)
 
 int main(int argc, char *argv[])
 {
-	struct settings settings = { .log_level = "info" };
+	struct settings settings = { .log_level = "info", .max_datasets = SERVER_DATASETS_DEFAULT };
 	struct args_result result;
 	enum log_level level = LOG_INFO;
 	struct err err = { 0 };

@@ -15,20 +15,30 @@ static void pass_line_end(struct csv *csv)
 	csv->next_line++;
 }
 
+static int too_long(uint32_t line, struct err *err)
+{
+	return err_set(err, ERR_LIMIT, "a field of more than %d MiB begins in line %u; is this a CSV file, and no quote missing?",
+		       CSV_FIELD_BYTES_MAX >> 20, line);
+}
+
 /* at stands behind the opening quote; leaves it behind the closing one. */
 static int quoted(struct csv *csv, struct err *err)
 {
 	uint32_t begin_line = csv->next_line;
+	size_t length = 0;
 	int code;
 
 	for (;;) {
 		size_t begin = csv->at;
 
-		while (csv->at < csv->size && csv->data[csv->at] != '"') {
+		while (csv->at < csv->size && csv->data[csv->at] != '"' && csv->at - begin <= CSV_FIELD_BYTES_MAX) {
 			char c = csv->data[csv->at++];
 
 			csv->next_line += c == '\n' || (c == '\r' && !(csv->at < csv->size && csv->data[csv->at] == '\n'));
 		}
+		length += csv->at - begin + 1;
+		if (length > CSV_FIELD_BYTES_MAX)
+			return too_long(begin_line, err);
 		if ((code = buf_add(&csv->text, csv->data + begin, csv->at - begin, err)) != 0)
 			return code;
 		if (csv->at >= csv->size)
@@ -51,9 +61,11 @@ static int plain(struct csv *csv, struct err *err)
 {
 	size_t begin = csv->at, end;
 
-	while (!ends_field(csv, csv->at))
+	while (!ends_field(csv, csv->at) && csv->at - begin <= CSV_FIELD_BYTES_MAX)
 		csv->at++;
 	end = csv->at;
+	if (end - begin > CSV_FIELD_BYTES_MAX)
+		return too_long(csv->next_line, err);
 	if (csv->separator == '|') {
 		while (begin < end && csv->data[begin] == ' ')
 			begin++;

@@ -6,7 +6,7 @@
  * fields quotes are ordinary characters, as such files are written; around
  * '|' spaces are dropped. Blank lines are passed over.
  *
- * Threads: one. Limits: CSV_COLUMNS_MAX.
+ * Threads: one. Limits: CSV_COLUMNS_MAX, CSV_FIELD_BYTES_MAX.
  */
 #ifndef PREPROCESSD_DATASET_CSV_H
 #define PREPROCESSD_DATASET_CSV_H
@@ -16,7 +16,7 @@
 
 #include "shared/base/buf.h"
 
-enum { CSV_COLUMNS_MAX = 256 };
+enum { CSV_COLUMNS_MAX = 256, CSV_FIELD_BYTES_MAX = 16 << 20 };
 
 struct csv {
 	const char *data; /* borrowed */

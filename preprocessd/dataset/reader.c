@@ -219,6 +219,14 @@ static int missing_error(const struct reading *reading, const struct reader *rea
 		       reading->found > 0 ? ", or leave them out with --on-bad skip" : "");
 }
 
+/* It is read whole: what would fill the machine's memory is refused by its size. */
+static size_t caption_file_limit(void)
+{
+	size_t half = (size_t)sysconf(_SC_PHYS_PAGES) / 2 * (size_t)sysconf(_SC_PAGESIZE);
+
+	return half < CAPTION_FILE_BYTES_MAX ? half : CAPTION_FILE_BYTES_MAX;
+}
+
 static int read_file(struct reading *reading, const char *path, int16_t split, struct err *err)
 {
 	struct listing *listing = reading->listing;
@@ -236,7 +244,7 @@ static int read_file(struct reading *reading, const char *path, int16_t split, s
 	    (code = default_split(reading, path, &reader.default_split, err)) != 0 ||
 	    (reading->options->image_count == 0 && (code = folder_of_captions(reading, path, err)) != 0))
 		return code;
-	if ((code = rights_read(reading->options->rights, path, CAPTION_FILE_BYTES_MAX, &bytes, err)) == 0)
+	if ((code = rights_read(reading->options->rights, path, caption_file_limit(), &bytes, err)) == 0)
 		code = reading->read(&reader, bytes.data == NULL ? "" : bytes.data, bytes.size, err);
 	buf_free(&bytes);
 	if (code == 0) {

@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/magic.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -40,79 +42,115 @@ bool rights_in_group(const struct rights *rights, uint32_t gid)
 	return false;
 }
 
-/* bits: 4 to read, 1 to search. */
-static bool grants(const struct rights *rights, const char *path, const struct stat *info, unsigned bits)
+/* Where the mode bits (and lists) of an inode are all that decides. Elsewhere they may say yes and the system no: /proc asks who
+ * may trace the process, FUSE who mounted, a file server somebody else again. */
+static bool modes_decide(int fd)
 {
-	mode_t mode = info->st_mode;
+	struct statfs system;
 
-	if (info->st_uid == rights->uid)
-		return (mode >> 6 & bits) == bits;
+	if (fstatfs(fd, &system) != 0)
+		return false;
+	switch ((uint32_t)system.f_type) {
+	case EXT4_SUPER_MAGIC:
+	case XFS_SUPER_MAGIC:
+	case BTRFS_SUPER_MAGIC:
+	case F2FS_SUPER_MAGIC:
+	case TMPFS_MAGIC:
+	case RAMFS_MAGIC:
+	case OVERLAYFS_SUPER_MAGIC:
+	case SQUASHFS_MAGIC:
+	case EROFS_SUPER_MAGIC_V1:
+	case ISOFS_SUPER_MAGIC:
+	case MSDOS_SUPER_MAGIC:
+	case REISERFS_SUPER_MAGIC:
+	case 0x2011BAB0: /* exFAT; these have no name in linux/magic.h */
+	case 0x3153464A: /* JFS */
+	case 0x15013346: /* UDF */
+	case 0x2FC12FC1: /* ZFS */
+	case 0xCA451A4E: /* bcachefs */
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* bits: 4 to read, 1 to search. fd: of any kind, O_PATH too. */
+static bool grants(const struct rights *rights, int fd, mode_t type, unsigned bits)
+{
+	char path[FD_PATH_BYTES];
+	struct stat info;
+
+	if (fstat(fd, &info) != 0 || (info.st_mode & S_IFMT) != type || !modes_decide(fd))
+		return false;
+	if (info.st_uid == rights->uid)
+		return (info.st_mode >> 6 & bits) == bits;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	/* With a list, the group bits are its mask and say nothing of the group; a list may also refuse what the others have. */
 	if (getxattr(path, "system.posix_acl_access", NULL, 0) > 0)
-		return (mode & bits) == bits && (mode >> 3 & bits) == bits;
-	if (rights_in_group(rights, info->st_gid))
-		return (mode >> 3 & bits) == bits;
-	return (mode & bits) == bits;
+		return (info.st_mode & bits) == bits && (info.st_mode >> 3 & bits) == bits;
+	if (rights_in_group(rights, info.st_gid))
+		return (info.st_mode >> 3 & bits) == bits;
+	return (info.st_mode & bits) == bits;
 }
 
-/* Every folder on the way to where it really lies. */
-static bool may_reach(const struct rights *rights, char *path)
+/* From folder to folder by descriptors, none of which the user may not search: what lies at the end is what the user
+ * could have opened the same way, whatever is renamed meanwhile. path is cut up. */
+static int walk(const struct rights *rights, char *path)
 {
-	struct stat info;
+	int fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	char *rest = path;
 
-	if (path[0] != '/')
-		return false; /* "(unreachable)..." and pipes have no place */
-	for (char *slash = path; slash != NULL; slash = strchr(slash + 1, '/')) {
-		char kept = slash == path ? slash[1] : slash[0];
-		char *end = slash == path ? slash + 1 : slash;
+	while (fd >= 0 && rest != NULL) {
+		char *name = strsep(&rest, "/");
+		int next;
 
-		*end = '\0';
-		bool granted = stat(path, &info) == 0 && S_ISDIR(info.st_mode) && grants(rights, path, &info, 1);
-		*end = kept;
-		if (!granted)
-			return false;
+		if (name[0] == '\0')
+			continue;
+		next = grants(rights, fd, S_IFDIR, 1) ? openat(fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC) : -1;
+		close(fd);
+		fd = next;
 	}
-	return true;
+	return fd;
 }
 
-static bool may_open(const struct rights *rights, int fd, const char *fd_path, mode_t type, unsigned bits)
+/* Where it really lies; links are followed with the daemon's rights, and what they lead to is judged. */
+static bool find_real(const char *path, char real[PATH_BYTES_MAX])
 {
-	char real[PATH_BYTES_MAX];
-	struct stat info;
-	ssize_t bytes;
-
-	if (fstat(fd, &info) != 0 || (info.st_mode & S_IFMT) != type || !grants(rights, fd_path, &info, bits))
-		return false;
-	bytes = readlink(fd_path, real, sizeof(real) - 1);
-	if (bytes <= 0 || bytes == (ssize_t)sizeof(real) - 1)
-		return false;
-	real[bytes] = '\0';
-	return may_reach(rights, real);
-}
-
-/* A descriptor on what path names, which the rights allow to be read; -1: they do not, or there is nothing. */
-static int open_allowed(const struct rights *rights, const char *path, mode_t type, unsigned bits, char fd_path[FD_PATH_BYTES])
-{
+	char fd_path[FD_PATH_BYTES];
 	int fd = open(path, O_PATH | O_CLOEXEC);
 
 	if (fd < 0)
-		return -1;
-	snprintf(fd_path, FD_PATH_BYTES, "/proc/self/fd/%d", fd);
-	if (may_open(rights, fd, fd_path, type, bits))
-		return fd;
+		return false;
+	snprintf(fd_path, sizeof(fd_path), "/proc/self/fd/%d", fd);
+	ssize_t bytes = readlink(fd_path, real, PATH_BYTES_MAX - 1);
 	close(fd);
-	return -1;
+	if (bytes <= 0 || bytes == PATH_BYTES_MAX - 1 || real[0] != '/')
+		return false; /* "(unreachable)..." and pipes have no place */
+	real[bytes] = '\0';
+	return true;
+}
+
+/* A descriptor on what path names, which the rights allow to be read; -1: they do not, or there is nothing. */
+static int open_allowed(const struct rights *rights, const char *path, mode_t type, unsigned bits)
+{
+	char real[PATH_BYTES_MAX];
+	int fd = find_real(path, real) ? walk(rights, real) : -1;
+
+	if (fd >= 0 && !grants(rights, fd, type, bits)) {
+		close(fd);
+		return -1;
+	}
+	return fd;
 }
 
 static bool is_allowed(const struct rights *rights, const char *path, mode_t type, unsigned bits)
 {
-	char fd_path[FD_PATH_BYTES];
 	struct stat info;
 	int fd;
 
 	if (rights == NULL || rights->all)
 		return stat(path, &info) == 0 && (info.st_mode & S_IFMT) == type;
-	fd = open_allowed(rights, path, type, bits, fd_path);
+	fd = open_allowed(rights, path, type, bits);
 	if (fd >= 0)
 		close(fd);
 	return fd >= 0;
@@ -136,10 +174,11 @@ int rights_read(const struct rights *rights, const char *path, size_t limit_byte
 
 	if (rights == NULL || rights->all)
 		return fs_read(path, limit_bytes, out, err);
-	fd = open_allowed(rights, path, S_IFREG, 4, fd_path);
+	fd = open_allowed(rights, path, S_IFREG, 4);
 	if (fd < 0)
-		return err_set(err, ERR_NOTFOUND, "%s: is no file that user %u may read (its mode and that of every folder above it count; "
-			       "access control lists give no rights here)", path, rights->uid);
+		return err_set(err, ERR_NOTFOUND, "%s: is no file that user %u may read (its mode and that of every folder above it count, on "
+			       "a local file system; access control lists give no rights here)", path, rights->uid);
+	snprintf(fd_path, sizeof(fd_path), "/proc/self/fd/%d", fd);
 	/* The same inode that was judged, whatever lies under its name by now. */
 	code = fs_read(fd_path, limit_bytes, out, &reason);
 	close(fd);

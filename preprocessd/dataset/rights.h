@@ -4,10 +4,12 @@
  * A daemon that serves a group runs as one user but is asked by others. What a
  * client names is read only if that client could read it: mode bits of the
  * file itself and of every folder above it, with the client's user and groups.
- * The file is opened first and judged afterwards by the descriptor (where it
- * really lies), so that nothing can be swapped in between. Access control
- * lists can only take rights away here, never give any; so the answer may be
- * "no" where the system's would be "yes", never the other way round.
+ * Where it really lies is walked to from the root, folder by folder, and each
+ * is judged by the descriptor through which the next is opened, so that
+ * nothing can be swapped in between. Access control lists can only take rights
+ * away here, never give any, and only local file systems count, where modes
+ * are all that decides (not /proc, FUSE, NFS); so the answer may be "no" where
+ * the system's would be "yes", never the other way round.
  *
  * Threads:   any.
  * Ownership: plain values.

@@ -53,11 +53,44 @@ static int copy_text(const ProtobufCBinaryData *item, char **out, struct err *er
 	return 0;
 }
 
+/* May one more be registered under this name? */
+static int check_room(struct add *add, enum cache_kind kind, const char *name, struct err *err)
+{
+	uint64_t limit = add->pipeline->datasets_max, count;
+	struct cache_key key;
+	int code = cache_key_name(&key, kind, name, err);
+
+	if (code != 0 || cache_has(add->reader, &key))
+		return code;
+	if ((code = describe_count(add->reader, kind, &count, err)) != 0 || count < limit)
+		return code;
+	return err_set(err, ERR_LIMIT, "%s cannot be registered: there are %llu %s, and this preprocessd takes %llu (--max-datasets)", name,
+		       (unsigned long long)count, kind == CACHE_DATASET ? "data sets" : "vocabularies", (unsigned long long)limit);
+}
+
+/* A vocabulary keeps its name for ever. */
+static int check_vocab(struct add *add, struct err *err)
+{
+	struct buf found = BUF_INIT;
+	struct hash content;
+	struct cache_key key;
+	int code = cache_key_name(&key, CACHE_VOCAB_NAME, add->vocab_name, err);
+
+	hash_bytes(&content, add->vocab_bytes.data, add->vocab_bytes.size);
+	if (code == 0)
+		code = cache_read_copy(add->reader, &key, &found, err);
+	if (code == 0 && (found.size != HASH_BYTES || memcmp(found.data, content.bytes, HASH_BYTES) != 0))
+		code = err_set(err, ERR_EXISTS, "a vocabulary named %s with another content is registered already; give the file another name",
+			       add->vocab_name);
+	else if (code == ERR_NOTFOUND)
+		code = check_room(add, CACHE_VOCAB_NAME, add->vocab_name, err);
+	buf_free(&found);
+	return code;
+}
+
 /* Reads it and checks its name; parsing takes longer and is done while pictures are decoded. */
 static int read_vocab(struct add *add, struct err *err)
 {
-	struct hash content;
-	struct buf found = BUF_INIT;
 	struct cache_key key;
 	int code;
 
@@ -70,20 +103,12 @@ static int read_vocab(struct add *add, struct err *err)
 	code = cache_key_name(&key, CACHE_VOCAB_NAME, name, err);
 	if (code != 0) {
 		err_prefix(err, "%s: a vocabulary has its file's name; rename the file", add->vocab_path);
-		goto out;
+		return code;
 	}
 	memcpy(add->vocab_name, name, strlen(name) + 1);
-	if ((code = rights_read(&add->rights, add->vocab_path, VOCAB_FILE_BYTES_MAX, &add->vocab_bytes, err)) != 0)
-		goto out;
-	hash_bytes(&content, add->vocab_bytes.data, add->vocab_bytes.size);
-	code = cache_read_copy(add->reader, &key, &found, err);
-	if (code == 0 && (found.size != HASH_BYTES || memcmp(found.data, content.bytes, HASH_BYTES) != 0))
-		code = err_set(err, ERR_EXISTS, "%s: a vocabulary named %s with another content is registered already; give the file "
-			       "another name", add->vocab_path, name);
-	else if (code == ERR_NOTFOUND)
-		code = 0;
-out:
-	buf_free(&found);
+	code = rights_read(&add->rights, add->vocab_path, VOCAB_FILE_BYTES_MAX, &add->vocab_bytes, err);
+	if (code == 0 && (code = check_vocab(add, err)) != 0)
+		err_prefix(err, "%s", add->vocab_path);
 	return code;
 }
 
@@ -144,6 +169,14 @@ static uint64_t added_by(const struct add *add)
 	return add->rights.all ? 0 : (uint64_t)add->rights.uid + 1;
 }
 
+static void forget_before(struct add *add)
+{
+	if (add->before != NULL)
+		records__dataset_record__free_unpacked(add->before, NULL);
+	add->before = NULL;
+	add->unchanged = false;
+}
+
 static int check_name(struct add *add, struct err *err)
 {
 	char was[HASH_HEX_BYTES], is[HASH_HEX_BYTES];
@@ -152,11 +185,12 @@ static int check_name(struct add *add, struct err *err)
 	struct buf bytes = BUF_INIT;
 	int code = cache_key_name(&key, CACHE_DATASET, add->request->name, err);
 
+	forget_before(add);
 	if (code == 0)
 		code = cache_read_copy(add->reader, &key, &bytes, err);
 	/* A record that is damaged or of another layout gives way to the new one. */
 	if (code == ERR_NOTFOUND || code == ERR_CORRUPT) {
-		code = 0;
+		code = check_room(add, CACHE_DATASET, add->request->name, err);
 		goto out;
 	}
 	if (code != 0 || records_dataset_decode(&add->before, add->request->name, bytes.data, bytes.size, NULL) != 0)
@@ -240,7 +274,7 @@ struct commit {
 	struct cache_change changes[CHANGES_MAX];
 	int count;
 	struct buf manifest, failures, record;
-	struct hash failures_at;
+	struct hash manifest_at, failures_at;
 };
 
 static struct cache_change *next_change(struct commit *commit, const void *payload, size_t size)
@@ -261,8 +295,10 @@ static int fill_commit(struct add *add, struct commit *commit, struct err *err)
 	if (code != 0)
 		return code;
 	fill_record(add, &record);
+	hash_bytes(&commit->manifest_at, commit->manifest.data, commit->manifest.size);
+	record.manifest = (ProtobufCBinaryData){ HASH_BYTES, commit->manifest_at.bytes };
 	cache_key_hashes(&next_change(commit, commit->manifest.data, commit->manifest.size)->key, CACHE_MANIFEST,
-			 &add->manifest->version, NULL);
+			 &commit->manifest_at, NULL);
 	if (add->failure_count > 0) {
 		if ((code = records_failures_encode(add->listing, &commit->failures, err)) != 0)
 			return code;
@@ -285,21 +321,37 @@ static int fill_commit(struct add *add, struct commit *commit, struct err *err)
 	return code;
 }
 
+/* The names were looked at before; other adds may have taken them since. Returns with the lock held where *locked. */
+static int check_names_again(struct add *add, bool *locked, struct err *err)
+{
+	int code;
+
+	pthread_mutex_lock(&add->pipeline->register_lock);
+	*locked = true;
+	code = check_name(add, err);
+	if (code == 0 && add->vocab_bytes.size > 0)
+		code = check_vocab(add, err);
+	return code;
+}
+
 static int commit_all(struct add *add, struct err *err)
 {
 	struct pipeline *pipeline = add->pipeline;
 	struct commit commit = { .manifest = BUF_INIT, .failures = BUF_INIT, .record = BUF_INIT };
+	bool locked = false;
 
 	set_phase(add, WIRE__PROGRESS__PHASE__COMMITTING, 0);
 	int code = cache_flush(pipeline->cache, err);
 	if (code == 0 && add_cache_failed(add, err))
 		code = err->code;
 	if (code == 0)
+		code = check_names_again(add, &locked, err);
+	if (code == 0)
 		code = fill_commit(add, &commit, err);
 	if (code == 0)
 		code = cache_apply(pipeline->cache, commit.changes, commit.count, err);
-	if (code == 0)
-		catalog_dataset_changed(pipeline->catalog, &add->manifest->version);
+	if (locked)
+		pthread_mutex_unlock(&pipeline->register_lock);
 	buf_free(&commit.manifest);
 	buf_free(&commit.failures);
 	buf_free(&commit.record);
@@ -317,7 +369,8 @@ static int run_add(struct add *add, struct err *err)
 	if (transform == NULL)
 		return err_set(err, ERR_PROTOCOL, "AddDataset without a transform");
 	if ((code = picture_settings_init(&add->settings, transform->size, transform->exif_apply, err)) != 0 ||
-	    (code = cache_reader_open(&add->reader, add->pipeline->cache, err)) != 0)
+	    (code = cache_reader_open(&add->reader, add->pipeline->cache, err)) != 0 ||
+	    (code = check_room(add, CACHE_DATASET, add->request->name, err)) != 0)
 		return code;
 	int (*const steps[])(struct add *, struct err *) = {
 		read_vocab, read_listing, prepare_pictures, make_manifest, prepare_captions, commit_all,
@@ -479,8 +532,7 @@ void add_free(struct add *add)
 	if (add == NULL)
 		return;
 	pthread_join(add->thread, NULL);
-	if (add->before != NULL)
-		records__dataset_record__free_unpacked(add->before, NULL);
+	forget_before(add);
 	catalog_vocab_unref(add->pipeline->catalog, add->vocab);
 	buf_free(&add->vocab_bytes);
 	mem_free(add->vocab_path);

@@ -123,12 +123,10 @@ static void trim_datasets(struct catalog *catalog)
 			if ((*at)->refs > 0)
 				continue;
 			idle++;
-			if (oldest == NULL || (*at)->replaced || (*at)->used < (*oldest)->used)
+			if (oldest == NULL || (*at)->used < (*oldest)->used)
 				oldest = at;
-			if ((*oldest)->replaced)
-				break;
 		}
-		if (oldest == NULL || (idle <= CATALOG_IDLE_MAX && !(*oldest)->replaced))
+		if (idle <= CATALOG_IDLE_MAX)
 			return;
 		struct dataset_ref *gone = *oldest;
 		*oldest = gone->next;
@@ -137,10 +135,10 @@ static void trim_datasets(struct catalog *catalog)
 }
 
 /* lock is held */
-static struct dataset_ref *find_dataset(struct catalog *catalog, const struct hash *version)
+static struct dataset_ref *find_dataset(struct catalog *catalog, const struct hash *key)
 {
 	for (struct dataset_ref *d = catalog->datasets; d != NULL; d = d->next)
-		if (!d->replaced && hash_equal(&d->manifest->version, version)) {
+		if (hash_equal(&d->key, key)) {
 			d->refs++;
 			d->used = ++catalog->uses;
 			return d;
@@ -154,19 +152,19 @@ static int decode_manifest(void *context, const void *payload, size_t size, uint
 	return manifest_decode(context, payload, size, err);
 }
 
-static int load_manifest(struct cache_reader *reader, const char *name, const struct hash *version, struct manifest **out,
-			 struct err *err)
+static int load_manifest(struct cache_reader *reader, const char *name, const struct hash *at, const uint8_t *version,
+			 struct manifest **out, struct err *err)
 {
 	struct cache_key key;
 
 	*out = NULL;
-	cache_key_hashes(&key, CACHE_MANIFEST, version, NULL);
+	cache_key_hashes(&key, CACHE_MANIFEST, at, NULL);
 	int code = cache_read(reader, &key, true, decode_manifest, out, err);
 	if (code == ERR_NOTFOUND)
 		return err_set(err, ERR_CORRUPT, "data set %s: its manifest is not in the cache; add it again", name);
 	if (code != 0)
 		return err_prefix(err, "data set %s", name);
-	if (!hash_equal(&(*out)->version, version)) {
+	if (memcmp((*out)->version.bytes, version, HASH_BYTES) != 0) {
 		manifest_free(*out);
 		*out = NULL;
 		return err_set(err, ERR_CORRUPT, "data set %s: its manifest in the cache is of another version; add it again", name);
@@ -178,16 +176,16 @@ int catalog_dataset(struct catalog *catalog, struct cache_reader *reader, const 
 		    const Records__DatasetRecord *record, struct dataset_ref **out, struct err *err)
 {
 	struct manifest *manifest;
-	struct hash version;
+	struct hash key;
 
-	memcpy(version.bytes, record->version.data, HASH_BYTES);
+	records_dataset_manifest(record, &key);
 	pthread_mutex_lock(&catalog->lock);
-	*out = find_dataset(catalog, &version);
+	*out = find_dataset(catalog, &key);
 	pthread_mutex_unlock(&catalog->lock);
 	if (*out != NULL)
 		return 0;
 	/* Two may load the same one at the same moment; the second then finds the first's. */
-	int code = load_manifest(reader, name, &version, &manifest, err);
+	int code = load_manifest(reader, name, &key, record->version.data, &manifest, err);
 	if (code != 0)
 		return code;
 	struct dataset_ref *dataset = mem_zalloc(sizeof(*dataset));
@@ -196,8 +194,9 @@ int catalog_dataset(struct catalog *catalog, struct cache_reader *reader, const 
 		return err_nomem(err, sizeof(*dataset));
 	}
 	dataset->manifest = manifest;
+	dataset->key = key;
 	pthread_mutex_lock(&catalog->lock);
-	*out = find_dataset(catalog, &version);
+	*out = find_dataset(catalog, &key);
 	if (*out == NULL) {
 		dataset->refs = 1;
 		dataset->used = ++catalog->uses;
@@ -219,16 +218,6 @@ void catalog_dataset_unref(struct catalog *catalog, struct dataset_ref *dataset)
 	pthread_mutex_lock(&catalog->lock);
 	CHECK(dataset->refs > 0);
 	dataset->refs--;
-	trim_datasets(catalog);
-	pthread_mutex_unlock(&catalog->lock);
-}
-
-void catalog_dataset_changed(struct catalog *catalog, const struct hash *version)
-{
-	pthread_mutex_lock(&catalog->lock);
-	for (struct dataset_ref *d = catalog->datasets; d != NULL; d = d->next)
-		if (hash_equal(&d->manifest->version, version))
-			d->replaced = true;
 	trim_datasets(catalog);
 	pthread_mutex_unlock(&catalog->lock);
 }

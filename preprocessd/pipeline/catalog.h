@@ -37,10 +37,10 @@ struct part_ref {
 
 struct dataset_ref {
 	struct manifest *manifest;
+	struct hash key;         /* of the manifest's record */
 	struct part_ref *parts;
 	int refs;
 	uint64_t used;
-	bool replaced;           /* its sources are known to be elsewhere now */
 	struct dataset_ref *next;
 };
 
@@ -55,8 +55,6 @@ MUST_USE int catalog_record(struct cache_reader *reader, const char *name, Recor
 MUST_USE int catalog_dataset(struct catalog *catalog, struct cache_reader *reader, const char *name,
 			     const Records__DatasetRecord *record, struct dataset_ref **out, struct err *err);
 void catalog_dataset_unref(struct catalog *catalog, struct dataset_ref *dataset);
-/* The version was registered anew, perhaps with other paths: load it from the cache next time. */
-void catalog_dataset_changed(struct catalog *catalog, const struct hash *version);
 /* A split of it, to be given back before the dataset_ref is. ERR_NOTFOUND names the splits. */
 MUST_USE int catalog_part(struct catalog *catalog, struct dataset_ref *dataset, const char *split, bool with_pairs,
 			  const struct part_ref **out, struct err *err);

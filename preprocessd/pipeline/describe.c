@@ -217,10 +217,10 @@ static int count_one(void *context, const uint8_t *name, size_t name_bytes, cons
 	return 0;
 }
 
-int describe_count(struct cache_reader *reader, uint64_t *out, struct err *err)
+int describe_count(struct cache_reader *reader, enum cache_kind kind, uint64_t *out, struct err *err)
 {
 	*out = 0;
-	return cache_each(reader, CACHE_DATASET, count_one, out, err);
+	return cache_each(reader, kind, count_one, out, err);
 }
 
 /* --- samples --------------------------------------------------------------------------------- */

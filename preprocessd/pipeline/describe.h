@@ -27,7 +27,7 @@ typedef int (*describe_samples_use)(void *context, Wire__SampleList *list, struc
 MUST_USE int describe_samples(struct catalog *catalog, struct cache_reader *reader, const Wire__DescribeSamples *request,
 			      describe_samples_use use, void *context, struct err *err);
 
-/* How many data sets there are. */
-MUST_USE int describe_count(struct cache_reader *reader, uint64_t *out, struct err *err);
+/* How many records of a kind there are. */
+MUST_USE int describe_count(struct cache_reader *reader, enum cache_kind kind, uint64_t *out, struct err *err);
 
 #endif

@@ -15,6 +15,8 @@ int pipeline_open(struct pipeline **out, const struct pipeline_options *options,
 	if (pipeline == NULL)
 		return err_nomem(err, sizeof(*pipeline));
 	pthread_mutex_init(&pipeline->put_lock, NULL);
+	pthread_mutex_init(&pipeline->register_lock, NULL);
+	pipeline->datasets_max = options->datasets_max;
 	pipeline->cache = options->cache;
 	pipeline->post = options->post;
 	pipeline->post_context = options->post_context;
@@ -41,6 +43,7 @@ void pipeline_close(struct pipeline *pipeline)
 		(void)!cache_flush(pipeline->cache, &err);
 	catalog_close(pipeline->catalog);
 	flights_close(pipeline->flights);
+	pthread_mutex_destroy(&pipeline->register_lock);
 	pthread_mutex_destroy(&pipeline->put_lock);
 	mem_free(pipeline);
 }

@@ -52,6 +52,7 @@ typedef void (*completion_post)(void *context, struct completion *completion);
 struct pipeline_options {
 	struct cache *cache;
 	int workers; /* 1..PIPELINE_WORKERS_MAX */
+	uint64_t datasets_max; /* and as many vocabularies */
 	completion_post post;
 	void *post_context;
 };
@@ -68,6 +69,8 @@ struct pipeline {
 	_Atomic int feeds;              /* open ones; zero again after the last one freed itself */
 	_Atomic uint64_t put_failures;  /* records that could not be kept */
 	_Atomic uint64_t put_failed_ns; /* when that was last complained about */
+	uint64_t datasets_max;
+	pthread_mutex_t register_lock;  /* held by the add that looks whether names are free and takes them */
 	pthread_mutex_t put_lock;
 	struct err put_err;             /* the last one's reason */
 };

@@ -33,12 +33,18 @@ int records_dataset_decode(Records__DatasetRecord **out, const char *name, const
 	if (record == NULL)
 		return err_set(err, ERR_CORRUPT, "data set %s: its record in the cache does not parse; add it again", name);
 	if (record->layout != RECORDS_LAYOUT || record->version.len != HASH_BYTES ||
+	    (record->manifest.len != 0 && record->manifest.len != HASH_BYTES) ||
 	    (record->failure_list.len != 0 && record->failure_list.len != HASH_BYTES)) {
 		records__dataset_record__free_unpacked(record, NULL);
 		return err_set(err, ERR_CORRUPT, "data set %s: its record in the cache has another layout; add it again", name);
 	}
 	*out = record;
 	return 0;
+}
+
+void records_dataset_manifest(const Records__DatasetRecord *record, struct hash *out)
+{
+	memcpy(out->bytes, record->manifest.len == HASH_BYTES ? record->manifest.data : record->version.data, HASH_BYTES);
 }
 
 int records_failure_encode(const struct err *reason, struct buf *out, struct err *err)

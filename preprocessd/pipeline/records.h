@@ -18,6 +18,9 @@ MUST_USE int records_dataset_encode(const Records__DatasetRecord *record, struct
 MUST_USE int records_dataset_decode(Records__DatasetRecord **out, const char *name, const void *bytes, size_t size,
 				    struct err *err);
 
+/* Where its manifest is kept. Two data sets of one version have manifests of their own if their files lie in different places. */
+void records_dataset_manifest(const Records__DatasetRecord *record, struct hash *out);
+
 /* Why a picture cannot be prepared. decode fills err with it, and returns its code. */
 MUST_USE int records_failure_encode(const struct err *reason, struct buf *out, struct err *err);
 int records_failure_decode(const void *bytes, size_t size, struct err *err);

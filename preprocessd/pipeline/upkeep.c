@@ -118,22 +118,22 @@ static int decode(void *context, const void *payload, size_t size, uint64_t chec
 	return manifest_decode(context, payload, size, err);
 }
 
-static int keep_version(struct upkeep *u, const char *name, const struct hash *version, struct err *err)
+static int keep_manifest_at(struct upkeep *u, const char *name, const struct hash *at, struct err *err)
 {
 	struct manifest *manifest = NULL;
 	struct cache_key key;
 	int code;
 
-	if (keepset_has(&u->manifests, version->bytes))
+	if (keepset_has(&u->manifests, at->bytes))
 		return 0;
-	cache_key_hashes(&key, CACHE_MANIFEST, version, NULL);
+	cache_key_hashes(&key, CACHE_MANIFEST, at, NULL);
 	code = cache_read(u->reader, &key, true, decode, &manifest, err);
 	if (code != 0)
 		return err_set(err, ERR_CORRUPT, "data set %s: its manifest cannot be read, so what it needs is not known; nothing was removed. "
 			       "Add it again, or remove it (prepctl rm %s)", name, name);
 	code = keep_manifest(u, manifest, err);
 	manifest_free(manifest);
-	return code == 0 ? keepset_add(&u->manifests, version->bytes, err) : code;
+	return code == 0 ? keepset_add(&u->manifests, at->bytes, err) : code;
 }
 
 struct names {
@@ -157,7 +157,7 @@ static int keep_dataset(struct upkeep *u, const char *name, struct err *err)
 	Records__DatasetRecord *record = NULL;
 	struct buf bytes = BUF_INIT;
 	struct cache_key key;
-	struct hash version;
+	struct hash manifest;
 	int code = cache_key_name(&key, CACHE_DATASET, name, err);
 
 	if (code == 0)
@@ -170,8 +170,8 @@ static int keep_dataset(struct upkeep *u, const char *name, struct err *err)
 		code = records_dataset_decode(&record, name, bytes.data, bytes.size, err);
 	if (code != 0)
 		goto out;
-	memcpy(version.bytes, record->version.data, HASH_BYTES);
-	code = keep_version(u, name, &version, err);
+	records_dataset_manifest(record, &manifest);
+	code = keep_manifest_at(u, name, &manifest, err);
 	if (code == 0 && record->failure_list.len == HASH_BYTES)
 		code = keepset_add(&u->lists, record->failure_list.data, err);
 	records__dataset_record__free_unpacked(record, NULL);

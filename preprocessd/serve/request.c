@@ -261,7 +261,7 @@ static int work_put_features(struct worker *worker, struct control *control, str
 
 static int work_status(struct worker *worker, struct control *control, struct err *err)
 {
-	return describe_count(worker->reader, &control->datasets, err);
+	return describe_count(worker->reader, CACHE_DATASET, &control->datasets, err);
 }
 
 static void fill_counters(Wire__Counters *out, struct counters *counters)

@@ -169,7 +169,7 @@ static int open_all(struct server *server, struct err *err)
 {
 	const struct server_options *options = server->options;
 	struct cache_options cache = { .path = options->cache, .max_bytes = options->max_cache_bytes };
-	struct pipeline_options pipeline = { .workers = options->workers, .post = post, .post_context = server };
+	struct pipeline_options pipeline = { .workers = options->workers, .datasets_max = options->datasets_max, .post = post, .post_context = server };
 	int code;
 
 	/* A daemon that was killed a moment ago may still be on its way out. */

@@ -14,7 +14,8 @@
 #include "shared/base/err.h"
 #include "shared/base/version.h"
 
-enum { SERVER_CLIENTS_MAX = 256, SERVER_NO_GROUP = -1 };
+/* A list of all data sets must fit into one reply. */
+enum { SERVER_CLIENTS_MAX = 256, SERVER_DATASETS_DEFAULT = 4096, SERVER_DATASETS_MAX = 32768, SERVER_NO_GROUP = -1 };
 
 #define SERVER_PROGRAM "preprocessd " PRODUCT_VERSION
 
@@ -23,6 +24,7 @@ struct server_options {
 	const char *cache; /* folder; exists */
 	uint64_t max_cache_bytes; /* 0: no limit but the disk */
 	int workers;
+	uint64_t datasets_max; /* and as many vocabularies */
 	/* Groups whose members may connect, beside the daemon's own user; SERVER_NO_GROUP: none. */
 	int64_t readers; /* read batches, list, show */
 	int64_t adders;  /* and add data sets, of files that they could read themselves */

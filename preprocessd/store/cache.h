@@ -42,7 +42,7 @@ enum cache_kind {
 	CACHE_PICTURE = 'P',  /* (content hash, transform fingerprint) -> uint8 (S, S, 3) */
 	CACHE_TOKENS = 'T',   /* (SHA-256 of the caption, vocab fingerprint) -> int32 ids, untruncated */
 	CACHE_FAILURE = 'F',  /* (content hash, transform fingerprint) -> code and reason */
-	CACHE_MANIFEST = 'M', /* (manifest version) -> manifest bytes */
+	CACHE_MANIFEST = 'M', /* (hash of them) -> manifest bytes */
 	CACHE_DATASET = 'D',  /* (name) -> version, paths, default vocabulary, when added */
 	CACHE_VOCAB = 'V',    /* (hash of its bytes) -> the file's bytes */
 	CACHE_VOCAB_NAME = 'N', /* (name) -> hash of its bytes */

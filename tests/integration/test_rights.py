@@ -2,20 +2,26 @@
 
 Needs root, to become one user after the other: a daemon of one, a reader, an adder and a stranger.
 """
+import ast
+import ctypes
 import grp
+import hashlib
 import json
 import os
 import pathlib
 import pwd
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+import wire  # noqa: E402
 from harness import BIN, SLOW, environment, write_pictures  # noqa: E402
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
@@ -32,8 +38,8 @@ class Users:
         self.socket = folder / "open" / "d.sock"
         for name in ("bin", "open"):
             (folder / name).mkdir()
-        for program in ("preprocessd", "prepctl"):
-            shutil.copy(BIN / program, folder / "bin" / program)
+        for program in (BIN / "preprocessd", BIN / "prepctl", wire.__file__):
+            shutil.copy(program, folder / "bin")
         os.chown(folder / "open", pwd.getpwnam(OWNER).pw_uid, -1)
 
     def command(self, user, words, groups=(), **variables):
@@ -47,6 +53,14 @@ class Users:
         command, env = self.command(user, [self.folder / "bin" / program, *words], groups, **({"PREPROCESSD_USER": trusts} if trusts else {}))
         return subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, timeout=60 * SLOW, stdin=subprocess.DEVNULL, check=False)
 
+    def ask(self, user, request, groups=(), times=None):
+        """(code, message) of the error that a request made by hand is answered with; None: it was granted. As wire.py."""
+        words = ["/usr/bin/python3", self.folder / "bin" / "wire.py", self.socket, request.hex(), *([times] if times else [])]
+        command, env = self.command(user, words, groups)
+        result = subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, timeout=60 * SLOW, check=False)
+        assert result.returncode == 0, result.stderr
+        return ast.literal_eval(result.stdout)
+
 
 @pytest.fixture
 def users():
@@ -56,7 +70,7 @@ def users():
 
     def start(*words):
         command, env = made.command(OWNER, [made.folder / "bin" / "preprocessd", "--cache", folder / "open" / "cache", *words])
-        daemons.append(subprocess.Popen(command, env=env, cwd="/", stderr=open(folder / "log", "ab"), stdin=subprocess.DEVNULL))
+        daemons.append(subprocess.Popen(command, env=env, cwd="/", stderr=os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), stdin=subprocess.DEVNULL))
         until = time.monotonic() + 10 * SLOW
         while time.monotonic() < until:
             if made.run(OWNER, "prepctl", "status").returncode == 0:
@@ -153,6 +167,114 @@ def test_a_link_swapped_in_later_is_not_followed(users):
     assert result.returncode != 0 and "0000.jpg" in result.stderr, result.stderr
     secret.chmod(0o644)
     assert users.run(OWNER, "prepctl", "digests", "theirs", "--batch-size", "3", "--size", "48").returncode == 0
+
+
+def test_files_whose_modes_say_too_much(users):
+    """What the system hands out by other rules than modes: of /proc/PID/maps, 0444, only that user gets anything to read."""
+    users.start("--adders", ADDERS)
+    data_of(users, ADDER, "theirs")
+    pictures = users.folder / "theirs" / "pictures"
+    for path in ("/proc/self/maps", "/proc/self/environ", "/proc/self/cmdline", "/proc/self/mem", "/proc/self/root/etc/shadow", "/sys/kernel/uevent_seqnum",
+                 *(f"/proc/self/fd/{fd}" for fd in range(30))):
+        for request in (wire.add_request("x", [pictures], [path], "jsonl"), wire.explain_request(path),
+                        wire.add_request("x", [pictures], [users.folder / "theirs" / "captions.csv"], vocab=path)):
+            code, said = users.ask(ADDER, request, [ADDERS])
+            assert "may read" in said or "rename the file" in said, (path, said)
+    # by way of a link of their own, or as a folder of pictures, it is the same
+    link = users.folder / "theirs" / "link.jsonl"
+    link.symlink_to("/proc/self/maps")
+    assert "may read" in users.ask(ADDER, wire.add_request("x", [pictures], [link], "jsonl"), [ADDERS])[1]
+    assert "may search" in users.ask(ADDER, wire.add_request("x", ["/proc/self/cwd/proc/self"], [users.folder / "theirs" / "captions.csv"]), [ADDERS])[1]
+    assert users.ask(ADDER, wire.add_request("x", [pictures], [users.folder / "theirs" / "captions.csv"]), [ADDERS]) is None
+
+
+def test_groups_and_hard_links(users):
+    """Supplementary groups count as the system counts them: a member of the file's group has the group's rights, be they fewer than others have."""
+    users.start("--adders", ADDERS)
+    data_of(users, OWNER, "data")
+    picture = users.folder / "data" / "pictures" / "0000.jpg"
+    os.chown(picture, -1, grp.getgrnam(READERS).gr_gid)
+    explain = wire.explain_request(picture)
+    for mode, member, other in ((0o640, True, False), (0o604, False, True), (0o644, True, True), (0o600, False, False)):
+        picture.chmod(mode)
+        assert (users.ask(ADDER, explain, [ADDERS, READERS]) is None) == member, oct(mode)
+        assert (users.ask(ADDER, explain, [ADDERS]) is None) == other, oct(mode)
+    # a folder that may be listed and not entered, and one that may be entered and not listed
+    picture.chmod(0o644)
+    for mode, allowed in ((0o744, False), (0o711, True), (0o700, False)):
+        picture.parent.chmod(mode)
+        assert (users.ask(ADDER, explain, [ADDERS]) is None) == allowed, oct(mode)
+    picture.parent.chmod(0o755)
+    # another name for it, where all may go, changes nothing
+    link = users.folder / "link.jpg"
+    os.link(picture, link)
+    picture.chmod(0o600)
+    assert "may read" in users.ask(ADDER, wire.explain_request(link), [ADDERS])[1]
+
+
+def exchange(a, b):
+    if ctypes.CDLL(None, use_errno=True).renameat2(-100, os.fsencode(a), -100, os.fsencode(b), 2) != 0:
+        pytest.skip("this file system cannot exchange names")
+
+
+def test_folders_that_change_places(users):
+    """A private folder in the adder's own, exchanged with an open one all the time: what lies in it is never read."""
+    users.start("--adders", ADDERS)
+    data_of(users, ADDER, "theirs")
+    parent = users.folder / "theirs"
+    private, open_ = parent / "private", parent / "open"
+    for folder, number in ((private, 1), (open_, 2)):
+        folder.mkdir()
+        shutil.copy(parent / "pictures" / f"000{number}.jpg", folder / "p.jpg")
+        (folder / "p.jpg").chmod(0o644)
+    secret = users.folder / "secret.jpg"
+    secret.write_bytes((private / "p.jpg").read_bytes() + b"its own bytes")
+    shutil.copy(secret, private / "p.jpg")
+    os.chown(private, pwd.getpwnam(OWNER).pw_uid, -1)
+    private.chmod(0o700)
+    done = threading.Event()
+
+    def swap():
+        while not done.is_set():
+            exchange(private, open_)
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    try:
+        seen = users.ask(ADDER, wire.explain_request(private / "p.jpg"), [ADDERS], times=4000)
+    finally:
+        done.set()
+        swapper.join()
+    taken = seen.count(hashlib.sha256(secret.read_bytes()).hexdigest())
+    assert taken == 0, f"read {taken} times of {len(seen)}"
+    assert len(set(seen)) == 2, "neither refusals nor the open picture were seen"
+
+
+def test_the_same_data_of_two_users(users):
+    """One version, two data sets: each is read from its own files, with its own user's rights."""
+    users.start("--adders", ADDERS)
+    words = data_of(users, OWNER, "mine")
+    assert users.run(OWNER, "prepctl", *words).returncode == 0
+    shutil.copytree(users.folder / "mine", users.folder / "theirs")
+    theirs = ["add", "theirs", *(str(word).replace("/mine/", "/theirs/") for word in words[2:])]
+    assert users.run(ADDER, "prepctl", *theirs, groups=[ADDERS]).returncode == 0
+    shows = [re.search(r"version +([0-9a-f]+)", users.run(OWNER, "prepctl", "show", name).stdout) for name in ("mine", "theirs")]
+    assert shows[0].group(1) == shows[1].group(1)
+    picture = users.folder / "theirs" / "pictures" / "0000.jpg"
+    kept = picture.read_bytes()
+    picture.unlink()
+    result = users.run(OWNER, "prepctl", "digests", "theirs", "--batch-size", "3", "--size", "48")
+    assert result.returncode != 0 and str(picture) in result.stderr
+    assert users.run(OWNER, "prepctl", "digests", "mine", "--batch-size", "3", "--size", "48").returncode == 0
+    # and the other way round: what only the owner may read does not serve the other's
+    picture.write_bytes(kept)
+    picture.chmod(0o600)
+    assert users.run(OWNER, "prepctl", *words).returncode == 0
+    assert users.run(OWNER, "prepctl", "digests", "mine", "--batch-size", "3", "--size", "56").returncode == 0
+    picture.unlink()
+    assert users.run(OWNER, "prepctl", "gc").returncode == 0
+    assert users.run(OWNER, "prepctl", "digests", "mine", "--batch-size", "3", "--size", "60").returncode == 0
+    assert str(picture) in users.run(OWNER, "prepctl", "digests", "theirs", "--batch-size", "3", "--size", "64").stderr
 
 
 def test_groups_in_the_configuration(users):
