@@ -341,9 +341,9 @@ static int commit_all(struct add *add, struct err *err)
 	bool locked = false;
 
 	set_phase(add, WIRE__PROGRESS__PHASE__COMMITTING, 0);
-	int code = cache_flush(pipeline->cache, err);
-	if (code == 0 && add_cache_failed(add, err))
-		code = err->code;
+	/* Its own answer may be about something that could not be kept before this add, for somebody else. */
+	(void)!cache_flush(pipeline->cache, err);
+	int code = add_cache_failed(add, err) ? err->code : 0;
 	if (code == 0)
 		code = check_names_again(add, &locked, err);
 	if (code == 0)

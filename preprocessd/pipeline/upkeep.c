@@ -309,6 +309,7 @@ static void *upkeep_main(void *context)
 	cache_stats(u->pipeline->cache, &stats);
 	atomic_store(&u->total, stats.records);
 	u->code = cache_reader_open(&u->reader, u->pipeline->cache, &u->err);
+	(void)!cache_flush(u->pipeline->cache, &err); /* failures of before are not of what is deleted here */
 	if (u->code == 0)
 		u->code = u->options.collect ? collect(u, &u->err) : verify(u, &u->err);
 	cache_reader_close(u->reader);

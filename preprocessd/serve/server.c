@@ -1,14 +1,16 @@
 #include "preprocessd/serve/server.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "preprocessd/serve/internal.h"
 #include "shared/base/clock.h"
 #include "shared/base/log.h"
 
-enum { CACHE_TRIES = 20, CACHE_WAIT_MS = 50 };
+enum { CACHE_TRIES = 20, CACHE_WAIT_MS = 50, DESCRIPTORS_MIN = 16 };
 
 /* --- from other threads ------------------------------------------------------------------ */
 
@@ -123,6 +125,20 @@ static int uv_error(struct err *err, int status, const char *what)
 	return err_set(err, ERR_IO, "%s: %s", what, uv_strerror(status));
 }
 
+/* libuv aborts where it cannot open its own pipes, and a daemon that cannot open a picture is of no use. */
+static int check_descriptors(struct err *err)
+{
+	int fds[DESCRIPTORS_MIN], count = 0, code = 0;
+
+	while (count < DESCRIPTORS_MIN && (fds[count] = eventfd(0, EFD_CLOEXEC)) >= 0)
+		count++;
+	if (count < DESCRIPTORS_MIN)
+		code = err_errno(err, errno, "preprocessd needs at least %d descriptors (ulimit -n)", DESCRIPTORS_MIN);
+	while (count > 0)
+		close(fds[--count]);
+	return code;
+}
+
 static int init_loop(struct server *server, struct err *err)
 {
 	int status = uv_loop_init(&server->loop);
@@ -197,9 +213,9 @@ static void close_handle(uv_handle_t *handle, void *context)
 static int serve(struct server *server, struct err *err)
 {
 	const struct server_options *options = server->options;
-	int code = init_loop(server, err);
+	int code = check_descriptors(err);
 
-	if (code != 0)
+	if (code != 0 || (code = init_loop(server, err)) != 0)
 		return code;
 	code = open_all(server, err);
 	if (code == 0) {
