@@ -96,7 +96,7 @@ RUN_TESTS = $(PYTHON) tests/support/run_tests.py --results $(RESULTS)
 SUBMAKE = $(MAKE) --no-print-directory -j$(JOBS)
 
 .PHONY: all programs openblas help clean deps demo test test-unit test-python lint objects fuzz fuzz-programs fuzz-run \
-	check-asan check-tsan tsan-run unit unit-programs benches bench install uninstall
+	check-asan check-asan-all check-tsan tsan-run unit unit-programs benches bench install uninstall
 .DEFAULT_GOAL := all
 .SECONDARY:
 .DELETE_ON_ERROR:
@@ -150,11 +150,21 @@ lint: ## warnings as errors, who may include whom, banned functions, scripts
 objects: $(OBJ_shared) $(OBJ_preprocessd) $(OBJ_trainer) $(call obj,$(wildcard preprocessd/main.c trainer/main.c) $(SRC_prepctl) \
 	$(SRC_demo) $(SRC_test_support) $(wildcard tests/unit/test_*.c tests/fault/*.c tests/parity/*.c tools/bench/*.c tools/vocab/*.c))
 
+# What a daemon and several clients of it do, the hostile ones among them.
+TESTS_OF_DAEMON := tests/integration/test_daemon.py tests/integration/test_rights.py tests/integration/test_upkeep.py \
+	tests/fault/test_hostile_files.py tests/fault/test_hostile_clients.py
+
 check-asan: ## unit tests and a real daemon under AddressSanitizer and UBSan
 	@rm -f build/results/asan.jsonl
 	@$(SUBMAKE) -s MODE=asan unit-programs build/asan/bin/preprocessd build/asan/bin/prepctl
 	@$(MAKE) --no-print-directory MODE=asan RESULTS=build/results/asan.jsonl test-unit
-	@MODE=asan $(PYTHON) tests/support/run_tests.py --results build/results/asan.jsonl pytest tests/integration/test_daemon.py
+	@MODE=asan $(PYTHON) tests/support/run_tests.py --results build/results/asan.jsonl pytest $(TESTS_OF_DAEMON)
+	@$(PYTHON) tests/support/run_tests.py --results build/results/asan.jsonl total
+
+check-asan-all: ## every test of `make test` under AddressSanitizer and UBSan; takes hours
+	@rm -f build/results/asan.jsonl
+	@$(SUBMAKE) -s MODE=asan all openblas unit-programs build/asan/demo/make_demo_data build/asan/tools/train_vocab
+	@$(MAKE) --no-print-directory MODE=asan RESULTS=build/results/asan.jsonl test-unit test-python
 	@$(PYTHON) tests/support/run_tests.py --results build/results/asan.jsonl total
 
 check-tsan: ## the same for daemon and client library under ThreadSanitizer
@@ -169,7 +179,7 @@ tsan-programs: $(UNIT_TESTS_TSAN) $(B)/bin/preprocessd $(B)/bin/prepctl
 NO_ASLR := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 tsan-run: tsan-programs
 	@$(NO_ASLR) $(RUN_TESTS) unit $(UNIT_TESTS_TSAN)
-	@TSAN_OPTIONS=halt_on_error=1 $(NO_ASLR) $(RUN_TESTS) pytest tests/integration/test_daemon.py
+	@TSAN_OPTIONS=halt_on_error=1 $(NO_ASLR) $(RUN_TESTS) pytest $(TESTS_OF_DAEMON)
 
 fuzz: ## build the fuzz targets with clang and run each for FUZZ_SECONDS (10)
 	@rm -f build/results/fuzz.jsonl
