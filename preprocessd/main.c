@@ -108,8 +108,8 @@ static int config_line(const char *path, int number, char *line, char **out, str
 	while (known < ARRAY_LEN(names) && strcmp(names[known], name) != 0)
 		known++;
 	if (known == ARRAY_LEN(names))
-		return err_set(err, ERR_USAGE, "%s:%d: there is no option '%s'; known: cache, socket, workers, max-cache, max-datasets, readers, adders, log-level",
-			       path, number, name);
+		return err_set(err, ERR_USAGE, "%s:%d: there is no option '%s'; known: cache, socket, workers, max-cache, max-datasets, readers, "
+			       "adders, log-level", path, number, name);
 	size_t bytes = strlen(name) + strlen(value) + 4;
 	*out = mem_alloc(bytes);
 	if (*out == NULL)
