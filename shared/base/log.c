@@ -34,6 +34,18 @@ static size_t append(char *line, size_t used, const char *format, ...)
 	return used < LOG_LINE_BYTES ? used : LOG_LINE_BYTES - 1;
 }
 
+void log_clean(char *text, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i++) {
+		unsigned char c = (unsigned char)text[i], next = i + 1 < bytes ? (unsigned char)text[i + 1] : 0;
+
+		if ((c < ' ' && c != '\t') || c == 0x7F)
+			text[i] = '?';
+		else if (c == 0xC2 && next >= 0x80 && next < 0xA0)
+			text[i] = text[i + 1] = '?';
+	}
+}
+
 void log_line(enum log_level level, const char *format, ...)
 {
 	static const char *const words[] = { "error: ", "warning: ", "", "debug: " };
@@ -58,6 +70,7 @@ void log_line(enum log_level level, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(message, sizeof(message), format, args);
 	va_end(args);
+	log_clean(message, strlen(message));
 	used = append(line, used, "%s: %s%s", log_program, words[level], message);
 	if (used > LOG_LINE_BYTES - 2)
 		used = LOG_LINE_BYTES - 2;

@@ -1,7 +1,9 @@
 """Files that are none, that never end, that lead in circles or change while they are read, as pictures, captions and vocabularies:
 an error that names them, soon; the daemon serves on."""
+import contextlib
 import os
 import pathlib
+import pty
 import shutil
 import socket
 import subprocess
@@ -206,6 +208,40 @@ def test_captions_that_are_replaced_while_they_are_read(daemon, tmp_path):
     finally:
         done.set()
         swapper.join()
+
+
+def on_terminal(daemon, *words):
+    """What a program prints when its output is a terminal."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([str(BIN / "prepctl"), *map(str, [*words, *daemon.at()])], stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=environment())
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # EIO at the end
+        while part := os.read(ours, 65536):
+            said += part
+    process.wait(60 * SLOW)
+    os.close(ours)
+    return said.replace(b"\r\x1b[K", b"")
+
+
+def test_names_that_steer_a_terminal(daemon, tmp_path):
+    """Escape sequences in names of files and in captions are not obeyed; where no terminal is, they are given as they are."""
+    evil = b"\x1b]0;owned\x07\x1b[2J\xc2\x9b2J"
+    rows = write_pictures(tmp_path / "images", 3)
+    names = [os.fsencode(tmp_path / "images") + b"/" + b"%d" % i + evil + b".jpg" for i in range(3)]
+    for name, row in zip(names, rows):
+        os.rename(tmp_path / "images" / row[0], name)
+    with open(names[2], "wb") as file:
+        file.write(b"no picture" + evil)
+    (tmp_path / "c.csv").write_bytes(b"image,caption\n" + b"".join(os.path.basename(name) + b",a caption " + evil + b"\n" for name in names))
+    usual = ["add", "evil", "--format", "csv", "--images", tmp_path / "images", "--captions", tmp_path / "c.csv", "--size", 32]
+    for words in (usual, [*usual, "--on-bad", "skip", "--replace"], ["show", "evil"], ["failures", "evil"], ["samples", "evil", 0]):
+        said = on_terminal(daemon, *words)
+        assert b"owned" in said or words[-1] == "--replace", said
+        assert b"\x1b" not in said and b"\xc2\x9b" not in said and b"\x07" not in said, said
+    assert b"\x1b" not in daemon.log.read_bytes()
+    piped = subprocess.run([str(BIN / "prepctl"), "samples", "evil", "0", *map(str, daemon.at())], capture_output=True, env=environment(), check=True).stdout
+    assert evil in piped
 
 
 def test_as_many_data_sets_as_allowed(tmp_path):

@@ -1,10 +1,14 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "shared/base/log.h"
 #include "shared/base/mem.h"
 #include "shared/base/paths.h"
 #include "tools/prepctl/prepctl.h"
+
+enum { PIECE_BYTES = 1024 };
 
 static volatile sig_atomic_t interrupted;
 
@@ -95,6 +99,24 @@ char *prepctl_short_hash(char *out, ProtobufCBinaryData hash)
 		used += (size_t)snprintf(out + used, 13 - used, "%02x", hash.data[i]);
 	out[used] = '\0';
 	return out;
+}
+
+void prepctl_print_bytes(const ProtobufCBinaryData *text)
+{
+	char piece[PIECE_BYTES];
+
+	if (!isatty(STDOUT_FILENO)) {
+		fwrite(text->data, 1, text->len, stdout);
+		return;
+	}
+	for (size_t at = 0, bytes; at < text->len; at += bytes) {
+		bytes = text->len - at < sizeof(piece) ? text->len - at : sizeof(piece);
+		if (bytes == sizeof(piece) && text->data[at + bytes - 1] == 0xC2)
+			bytes--; /* one character stays in one piece */
+		memcpy(piece, text->data + at, bytes);
+		log_clean(piece, bytes);
+		fwrite(piece, 1, bytes, stdout);
+	}
 }
 
 void prepctl_print_detail(const Wire__DatasetDetail *detail)

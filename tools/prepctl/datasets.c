@@ -68,6 +68,13 @@ static void print_paths(const char *what, const ProtobufCBinaryData *paths, size
 		printf("  %-16s %.*s\n", what, (int)paths[i].len, (const char *)paths[i].data);
 }
 
+static void print_label(size_t number, const ProtobufCBinaryData *name, const char *pictures)
+{
+	printf("  label %-4zu       ", number);
+	prepctl_print_bytes(name);
+	printf(" (%s)\n", pictures);
+}
+
 static void print_show(const Wire__DatasetDetail *detail)
 {
 	const Wire__Dataset *d = detail->dataset;
@@ -93,10 +100,12 @@ static void print_show(const Wire__DatasetDetail *detail)
 		       detail->transform->exif_apply ? "applied" : "ignored");
 	prepctl_print_detail(detail);
 	for (size_t i = 0; i < detail->n_labels && i < detail->n_label_pictures; i++)
-		printf("  label %-4zu       %.*s (%s)\n", i, (int)detail->labels[i].len, (const char *)detail->labels[i].data,
-		       prepctl_count(a, detail->label_pictures[i], "picture"));
-	printf("  first picture    %.*s\n", (int)detail->sample_source.len, (const char *)detail->sample_source.data);
-	printf("  first caption    %.*s\n", (int)detail->sample_caption.len, (const char *)detail->sample_caption.data);
+		print_label(i, &detail->labels[i], prepctl_count(a, detail->label_pictures[i], "picture"));
+	printf("  first picture    ");
+	prepctl_print_bytes(&detail->sample_source);
+	printf("\n  first caption    ");
+	prepctl_print_bytes(&detail->sample_caption);
+	printf("\n");
 }
 
 int prepctl_show(int argc, char *const argv[], struct err *err)
@@ -148,7 +157,10 @@ int prepctl_failures(int argc, char *const argv[], struct err *err)
 		for (size_t i = 0; i < reply->failures->n_failures; i++) {
 			const Wire__Failure *failure = reply->failures->failures[i];
 
-			printf("%.*s\t%s\n", (int)failure->source.len, (const char *)failure->source.data, failure->reason);
+			prepctl_print_bytes(&failure->source);
+			printf("\t");
+			prepctl_print_bytes(&(ProtobufCBinaryData){ strlen(failure->reason), (uint8_t *)failure->reason });
+			printf("\n");
 		}
 		list.first += reply->failures->n_failures;
 	} while (reply->failures->n_failures > 0 && list.first < reply->failures->total);
@@ -163,8 +175,11 @@ static void print_sample(const Wire__Sample *sample)
 	printf("%llu\t%d\t%s\t", (unsigned long long)sample->id, sample->label, sample->split);
 	for (size_t i = 0; i < sample->content.len; i++)
 		printf("%02x", sample->content.data[i]);
-	printf("\t%.*s\t%.*s\n", (int)sample->source.len, (const char *)sample->source.data, (int)sample->caption.len,
-	       (const char *)sample->caption.data);
+	printf("\t");
+	prepctl_print_bytes(&sample->source);
+	printf("\t");
+	prepctl_print_bytes(&sample->caption);
+	printf("\n");
 }
 
 int prepctl_samples(int argc, char *const argv[], struct err *err)

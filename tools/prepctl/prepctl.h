@@ -58,6 +58,8 @@ char *prepctl_count(char *out, uint64_t count, const char *one);
 /* The first 12 hexadecimal digits; out has at least 13 bytes. Returns out. */
 char *prepctl_short_hash(char *out, ProtobufCBinaryData hash);
 /* Prints what add and show say about a data set. */
+/* To standard output: as it is, but without control characters where that is a terminal. */
+void prepctl_print_bytes(const ProtobufCBinaryData *text);
 void prepctl_print_detail(const Wire__DatasetDetail *detail);
 
 #endif
