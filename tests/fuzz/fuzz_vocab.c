@@ -25,7 +25,7 @@ static const char *const blanks[] = {
 struct plain {
 	struct line {
 		const char *bytes;
-		size_t length;
+		size_t length, untrimmed;
 	} lines[LINES_MAX];
 	int32_t count;
 	bool ascii, utf8;
@@ -75,7 +75,7 @@ static void read_plainly(struct plain *plain, const char *bytes, size_t size)
 		plain->utf8 = plain->utf8 && is_utf8(bytes + start, at - start);
 		for (size_t i = start; i < at; i++)
 			plain->ascii = plain->ascii && (uint8_t)bytes[i] < 0x80;
-		plain->lines[plain->count++] = (struct line){ bytes + start, trimmed(bytes + start, at - start) };
+		plain->lines[plain->count++] = (struct line){ bytes + start, trimmed(bytes + start, at - start), at - start };
 		at++;
 	}
 }
@@ -102,6 +102,8 @@ static void check_word(const struct vocab *vocab, const struct plain *plain, con
 	uint8_t padded[WORDTABLE_READ_BYTES] = { 0 };
 	int32_t id = find_plainly(plain, line->bytes, line->length);
 
+	if (line->untrimmed > line->length)
+		CHECK(find_in_trie(&vocab->trie, line->bytes, line->untrimmed) == TRIE_NONE);
 	if (line->length == 0 || line->length > WORD_BYTES_MAX + 2)
 		return;
 	CHECK(find_in_trie(&vocab->trie, line->bytes, line->length) == id);
