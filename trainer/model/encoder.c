@@ -51,8 +51,10 @@ int encoder_open(struct encoder **out, struct model *model, int tokens_per_capti
 	e->word = model_alloc(tokens * (size_t)config->text.width);
 	e->rows = model_alloc(GROUP * e->features);
 	if (e->caption_place == NULL || e->pixels == NULL || e->ids == NULL || e->word == NULL || e->rows == NULL) {
+		int code = err_nomem(err, GROUP * e->picture_elements * sizeof(float));
+
 		encoder_close(e);
-		return err_nomem(err, GROUP * e->picture_elements * sizeof(float));
+		return code;
 	}
 	*out = e;
 	return 0;
