@@ -278,12 +278,14 @@ def test_ten_steps_of_larger_models(data, daemon, tmp_path, preset, size, name):
     """At a hundredth of the rate (full: a thousandth): with random weights a large one throws these models about, and one ReLU that
     flips in float32 is then a different run after ten steps, in PyTorch against itself too. With full at a hundredth PyTorch's losses
     with and without its mkldnn are 4.6e-4 apart; at a thousandth its gradient norms still are 2.4% apart, which sets the limit of ours,
-    and a weight moves by so little (1e-8) that rounding it is a few percent of the way."""
+    and a weight moves by so little (1e-8) that rounding it is a few percent of the way. With small, whose pictures here have whole areas of
+    one color that flip together, PyTorch's norms in float32 are up to 0.5% from its own in float64, and ours likewise, now one and now the
+    other: 2% is where neither comes."""
     words, _, options = CASES[name]
     part = 1000 if preset == "full" else 100
     words = [word if before != "--lr" else word / part for before, word in zip([""] + words, words)]
     check_steps(data, daemon, fetch(daemon, tmp_path, 4, size), tmp_path, preset, (words, adamw(3e-4 / part) if name == "dropout" else sgd(1e-2 / part), options),
-                *((5e-2, 0.1) if preset == "full" else ()))
+                *((5e-2, 0.1) if preset == "full" else (2e-2,)))
 
 
 def check_steps(data, daemon, batches, tmp_path, preset, case, norm_limit=5e-3, way_limit=0.02):

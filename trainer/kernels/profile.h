@@ -8,9 +8,10 @@
  * "profile.json").
  *
  * Turned on before the first kernels_fast(), that function gives a table of
- * wrappers (profile_ops.c). Turned off, kernels are called directly: no cost.
+ * wrappers (profile_ops.c, profile_reg_ops.c). Turned off, kernels are called directly: no cost.
  *
- * Adding an operation to a kernel table: give it a wrapper in profile_ops.c, or its time is "other".
+ * Adding an operation to a kernel table: give it a wrapper in profile_ops.c or profile_reg_ops.c, or its time is "other"
+ * (tests/unit/test_profile.c knows which ones do without).
  *
  * Threads: one caller, that of the kernels.
  */
@@ -87,7 +88,7 @@ void profile_leave(enum profile_part before);
 uint64_t profile_begin(void);
 void profile_end(uint64_t began, enum profile_kind kind);
 
-/* For profile_ops.c. numbers NULL: no shape. */
+/* For the wrappers. numbers NULL: no shape. */
 void profile_count(uint64_t began, enum profile_kind kind, double flops, double bytes, const int *numbers);
 /* The same table with clocks around it. */
 const struct kernels *profile_wrap(const struct kernels *inner);

@@ -7,23 +7,14 @@
  */
 #include "trainer/kernels/image_engine.h"
 #include "trainer/kernels/kernels.h"
-#include "trainer/kernels/profile.h"
-
+#include "trainer/kernels/profile_parts.h"
 
 static const struct image_ops *image;
 static const struct dense_ops *dense;
 static const struct vector_ops *vector;
 
-/* Bytes of a float, and of an activation of the image tower. */
-#define F ((double)sizeof(float))
+/* Bytes of an activation of the image tower. */
 #define E ((double)image->element_bytes)
-
-#define TIMED(kind, flops, bytes, call)                                          \
-	do {                                                                     \
-		uint64_t began_ = profile_begin();                               \
-		call;                                                            \
-		profile_count(began_, kind, (double)(flops), (double)(bytes), NULL); \
-	} while (0)
 
 /* ---- convolutions ---- */
 
@@ -560,6 +551,7 @@ const struct kernels *profile_wrap(const struct kernels *inner)
 	wrap_image(&image_timed);
 	wrap_dense(&dense_timed);
 	wrap_vector(&vector_timed);
-	table = (struct kernels){ inner->name, &image_timed, &dense_timed, &vector_timed, inner->contrast, inner->reg };
+	table = (struct kernels){ inner->name, &image_timed, &dense_timed, &vector_timed,
+				  profile_wrap_contrast(inner->contrast), profile_wrap_reg(inner->reg) };
 	return &table;
 }

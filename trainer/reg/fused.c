@@ -1,4 +1,5 @@
 /* The fusion stage as --reg uses it: pairs as they are, mixed, or with a perturbation of their own. */
+#include "trainer/kernels/profile.h"
 #include "trainer/reg/mixup.h"
 #include "trainer/reg/work.h"
 
@@ -11,6 +12,7 @@ void fused_begin(struct objective *o)
 {
 	const struct stages *s = o->s;
 	const struct model_pairs *pairs = s->pairs;
+	uint64_t began = profile_begin();
 
 	for (int n = 0; o->iota != NULL && n < pairs->count; n++) {
 		o->iota[n] = (uint32_t)n;
@@ -19,14 +21,16 @@ void fused_begin(struct objective *o)
 		o->pair_picture[n] = name_of(s->picture_positions, pairs->picture[n]);
 		o->pair_caption[n] = name_of(s->caption_positions, pairs->caption[n]);
 	}
-	if (!o->mixing)
-		return;
-	mixup_draw(pairs, o->pair_picture, o->pair_caption, o->spec->mixup.alpha, s->seed, s->step, o->partner, o->share, o->sums);
-	for (int n = 0; n < pairs->count; n++) {
+	if (o->mixing)
+		mixup_draw(pairs, o->pair_picture, o->pair_caption, o->spec->mixup.alpha, s->seed, s->step, o->partner, o->share,
+			   o->sums);
+	for (int n = 0; o->mixing && n < pairs->count; n++) {
 		o->picture2[n] = pairs->picture[o->partner[n]];
 		o->caption2[n] = pairs->caption[o->partner[n]];
 		o->label2[n] = pairs->label[o->partner[n]];
 	}
+	if (o->iota != NULL)
+		profile_end(began, KIND_CHOOSE);
 }
 
 static void expand(struct objective *o, const float *v, const float *t)
