@@ -127,6 +127,17 @@ def test_init_from_pth(daemon, tmp_path):  # noqa: F811
     assert lines(one, timeless=True) == lines(other, timeless=True)
 
 
+def test_init_from_a_damaged_file_of_ours(daemon, tmp_path):  # noqa: F811
+    """One bit of one weight: the values are finite and the shapes right, only the checksum knows."""
+    first = train_ok(daemon, tmp_path / "first", "--steps", "1")
+    damaged = bytearray((first / "last.safetensors").read_bytes())
+    damaged[-1000] ^= 1
+    (tmp_path / "damaged.safetensors").write_bytes(damaged)
+    result = train(daemon, tmp_path / "run", "--init", tmp_path / "damaged.safetensors", "--steps", "1")
+    assert result.returncode == 1 and "--init" in result.stderr and "damaged" in result.stderr, result.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_attention_dropout_is_its_own(daemon, tmp_path):  # noqa: F811
     runs = {spec: train_ok(daemon, tmp_path / str(number), "--text-encoder", spec, "--bert-dropout", "0.2", "--steps", "1")
             for number, spec in enumerate(("attention-dropout=0.2", "attention-dropout=0.5", "layers=2"))}
