@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Seconds an epoch of 50,000 samples takes when both encoders are frozen and their features come from the cache.
 
     tools/bench/bench_features.py [--out FILE.md] [--samples N] [--batch-size N ...]

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """What grows with the count: time a picture, the daemon's memory and the latency of a random batch, up to 50,000 pictures
 with 250,000 captions; and the cache's index up to 10 million records.
 

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Peak memory of training steps: what `trainer --dry-run` expects, what a run takes, and what PyTorch takes for the same.
 
     tools/bench/bench_memory.py [--out FILE.md] [--preset full|small|tiny ...] [--no-torch]

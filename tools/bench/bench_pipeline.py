@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Pictures a second: adding them cold, and reading prepared batches, beside torchvision's pipeline and memcpy.
 
     tools/bench/bench_pipeline.py [--out FILE.md]

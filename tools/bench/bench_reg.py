@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """What an adversary costs, as a multiple of a clean step.
 
     tools/bench/bench_reg.py [--out FILE.md] [--preset full|small] [--steps N] [--only NAME ...] [--threads N] [--cpu]

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """From `trainer` typed to the first step done, on a warm cache; and the share of training that waits for data.
 
     tools/bench/bench_start.py [--out FILE.md] [--preset small|full|tiny ...]

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Pairs a second of a whole optimizer step, in fp32 and bf16, beside PyTorch in fp32 on the same batches, and beside the
 processor's peak; and what the trainer does by the libraries' kernels alone (TRAINER_KERNELS=libraries), with oneDNN and without.
 

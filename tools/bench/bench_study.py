@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """How a study should share the cores: runs at a time on one thread each, or one run at a time on all of them.
 
     tools/bench/bench_study.py [--out FILE.md] [--preset tiny|small ...] [--rounds N]

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Captions a second of the tokenizer beside Hugging Face's Rust tokenizer, one thread each, and whether their ids are the same.
 
     tools/bench/bench_tokens.py [--out FILE.md]

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Does training in bf16 go the way of fp32? Loss over 300 real steps of preset full (docs/training.md, "bf16").
 
     tools/bench/bf16_curve.py [--out FILE.md] [--keep DIR] [--task contrast] [--steps 300]

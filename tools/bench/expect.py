@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """What README's "Your own 50,000 COCO pictures" takes on this machine: rates are measured on a few hundred pictures, times computed.
 
     tools/bench/expect.py [--out FILE.md] [--pictures 300] [--threads N]

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Do all arms leave chance? From random weights, and from encoders trained on other pictures (docs/training.md, "A fair start").
 
     tools/bench/fair_start.py [--out FILE.md] [--keep DIR] [--towers-epochs 50] [--epochs 10]

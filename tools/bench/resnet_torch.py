@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """PyTorch's side of bench_resnet: the same tower, the same sizes, the same number of threads.
 
     resnet_torch.py ARCH SIZE BATCH STEPS [THREADS]

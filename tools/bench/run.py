@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Runs every bench and writes one document: `make bench`.
 
     tools/bench/run.py --out build/bench.md [NAME...]

@@ -197,7 +197,7 @@ def check_scripts(find):
             continue
         with open(path, "rb") as file:
             start = file.read(64)
-        if name.endswith(".py") or start.startswith(b"#!/usr/bin/env python3"):
+        if name.endswith(".py") or start.startswith((b"#!/usr/bin/env python3", b"#!/usr/bin/python3")):
             with open(path, encoding="utf-8") as file:
                 try:
                     compile(file.read(), name, "exec")
