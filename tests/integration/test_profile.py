@@ -106,6 +106,13 @@ def test_the_adversary_has_a_part_of_its_own(profiled):
     assert part["attention forward"]["flops"] == text["attention forward"]["flops"]  # it runs that tower once more
 
 
+def test_drawing_partners_is_accounted_for(daemon, tmp_path):
+    """mixup's draws are no kernel, and were time that nobody had taken."""
+    train(daemon, tmp_path / "mixup", "--reg", "mixup", "--profile")
+    profile = json.loads((tmp_path / "mixup" / "profile.json").read_text())
+    assert kinds(profile, "calls")["choosing pairs"] == 2 * profile["steps"]
+
+
 def test_the_table_is_printed(profiled):
     stdout, _, profile = profiled
     assert re.search(r"measured limits: \d+ GFLOP/s \(FMA peak\)", stdout)
