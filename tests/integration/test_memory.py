@@ -29,3 +29,22 @@ def test_dry_run_knows_the_memory(tmp_path, preset, size, batch, more):
         expected = float(re.search(r"^peak memory +([\d.]+) MiB expected", said, re.M)[1])
         taken = peak_mebibytes(BIN / "trainer", *common, "--epochs", 1, "--quiet", "--out", tmp_path / "run")
         assert 0.9 < expected / taken < 1.1, (expected, taken)
+
+
+# Takes more memory than the run, then asks; as a script does that has PyTorch loaded.
+FAT = """
+import subprocess, sys
+ballast = b"x" * (400 << 20)
+sys.exit(subprocess.run(sys.argv[1:]).returncode)
+"""
+
+
+def test_who_asks_does_not_matter(tmp_path):
+    with Daemon() as daemon:
+        SmallData(tmp_path).add(daemon)
+        command = [BIN / "trainer", "--data", "small", "--preset", "tiny", "--batch-size", 8, "--threads", 1, "--dry-run", *daemon.at()]
+        expected = []
+        for before in [], [sys.executable, "-c", FAT]:
+            said = subprocess.run([*before, *map(str, command)], stdout=subprocess.PIPE, text=True, check=True, timeout=300).stdout
+            expected.append(float(re.search(r"^peak memory +([\d.]+) MiB expected", said, re.M)[1]))
+        assert expected[1] == pytest.approx(expected[0], rel=0.1)

@@ -6,9 +6,11 @@
  * taken on zeros, and a few features are computed to say what all of them take.
  */
 #include <stdio.h>
-#include <sys/resource.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "shared/base/clock.h"
+#include "shared/base/fs.h"
 #include "trainer/train/session.h"
 
 enum { TRIAL_STEPS = 3 };
@@ -181,11 +183,27 @@ static int print_features(const struct session *s, struct err *err)
 	return 0;
 }
 
+/* The largest resident size so far. Not getrusage()'s: there a process starts with that of the one that started it, so a
+ * script that has PyTorch in memory would be told its own. */
+static int peak_bytes(double *out, struct err *err)
+{
+	static const char path[] = "/proc/self/status", key[] = "\nVmHWM:";
+	struct buf text = BUF_INIT;
+	int code = fs_read(path, 1 << 20, &text, err);
+	const char *at = code == 0 && text.data != NULL ? strstr(text.data, key) : NULL;
+
+	if (code == 0 && at == NULL)
+		code = err_set(err, ERR_FORMAT, "%s: has no line VmHWM", path);
+	if (code == 0)
+		*out = 1024.0 * strtod(at + strlen(key), NULL);
+	buf_free(&text);
+	return code;
+}
+
 int plan_print(struct session *s, struct err *err)
 {
-	double best = 0, tokens = 0;
+	double best = 0, tokens = 0, peak;
 	struct metrics_train line;
-	struct rusage usage;
 	int code;
 
 	print_run(s);
@@ -204,13 +222,14 @@ int plan_print(struct session *s, struct err *err)
 		tokens += s->stages.tokens / (double)TRIAL_STEPS;
 	}
 	double flops = step_flops(s, tokens);
-	getrusage(RUSAGE_SELF, &usage);
+	if ((code = peak_bytes(&peak, err)) != 0)
+		return code;
 	printf("arithmetic      %12.1f GFLOP a step at %.1f tokens a caption\n", flops / 1e9,
 	       tokens / (double)s->config.batch_size);
 	printf("a step          %12.3f s = %.1f pairs/s, %.0f GFLOP/s on %d threads\n", best,
 	       (double)(s->config.batch_size * s->config.accumulate) / best, flops / best / 1e9, s->threads);
 	printf("the run         %12.0f s without validation\n", best * (double)s->steps_total);
-	printf("peak memory     %12.1f MiB expected of the run, by %d steps%s\n", (double)usage.ru_maxrss / 1024, TRIAL_STEPS,
+	printf("peak memory     %12.1f MiB expected of the run, by %d steps%s\n", mebibytes((size_t)peak), TRIAL_STEPS,
 	       feature_bytes(s) > 0 ? ", without the features" : "");
 	if (!s->options->profile)
 		return 0;
