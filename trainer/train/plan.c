@@ -200,39 +200,63 @@ static int peak_bytes(double *out, struct err *err)
 	return code;
 }
 
-int plan_print(struct session *s, struct err *err)
-{
-	double best = 0, tokens = 0, peak;
-	struct metrics_train line;
-	int code;
+struct trial {
+	double step_s, tokens; /* the fastest step; tokens of a batch */
+	double peak;           /* bytes */
+};
 
-	print_run(s);
-	print_memory(s);
-	fflush(stdout);
-	if ((code = print_features(s, err)) != 0 || (code = feed_seek(s->feed, 0, 0, err)) != 0)
-		return code;
-	for (int i = 0; i < TRIAL_STEPS; i++) {
+/* Real steps on the run's first batches, to be thrown away. */
+static int try_steps(struct session *s, struct trial *out, struct err *err)
+{
+	struct metrics_train line;
+	int code = feed_seek(s->feed, 0, 0, err);
+
+	*out = (struct trial){ 0 };
+	for (int i = 0; code == 0 && i < TRIAL_STEPS; i++) {
 		double began = clock_seconds(), waited = feed_wait_seconds(s->feed);
 
 		if ((code = loop_step(s, &line, err)) != 0)
 			return code;
 		double seconds = clock_seconds() - began - (feed_wait_seconds(s->feed) - waited);
-		if (i == 0 || seconds < best)
-			best = seconds;
-		tokens += s->stages.tokens / (double)TRIAL_STEPS;
+		if (i == 0 || seconds < out->step_s)
+			out->step_s = seconds;
+		out->tokens += s->stages.tokens / (double)TRIAL_STEPS;
 	}
-	double flops = step_flops(s, tokens);
-	if ((code = peak_bytes(&peak, err)) != 0)
+	return code == 0 ? peak_bytes(&out->peak, err) : code;
+}
+
+/* Computing features takes memory that steps on cached ones do not. */
+static int print_peak(const struct session *s, const struct trial *trial, struct err *err)
+{
+	double features = (double)feature_bytes(s), most;
+	int code = peak_bytes(&most, err);
+
+	if (code != 0)
 		return code;
-	printf("arithmetic      %12.1f GFLOP a step at %.1f tokens a caption\n", flops / 1e9,
-	       tokens / (double)s->config.batch_size);
-	printf("a step          %12.3f s = %.1f pairs/s, %.0f GFLOP/s on %d threads\n", best,
-	       (double)(s->config.batch_size * s->config.accumulate) / best, flops / best / 1e9, s->threads);
-	printf("the run         %12.0f s without validation\n", best * (double)s->steps_total);
-	printf("peak memory     %12.1f MiB expected of the run, by %d steps%s\n", mebibytes((size_t)peak), TRIAL_STEPS,
-	       feature_bytes(s) > 0 ? ", without the features" : "");
-	if (!s->options->profile)
-		return 0;
+	printf("peak memory     %12.1f MiB expected of the run, by %d steps", mebibytes((size_t)(trial->peak + features)), TRIAL_STEPS);
+	if (features > 0)
+		printf(" with the features cached; %.1f MiB where they must be computed", mebibytes((size_t)(most + features)));
+	printf("\n");
+	return 0;
+}
+
+int plan_print(struct session *s, struct err *err)
+{
+	struct trial trial;
+	int code;
+
+	print_run(s);
+	print_memory(s);
+	fflush(stdout);
+	if ((code = try_steps(s, &trial, err)) != 0 || (code = print_features(s, err)) != 0)
+		return code;
+	double flops = step_flops(s, trial.tokens), batch = (double)(s->config.batch_size * s->config.accumulate);
+	printf("arithmetic      %12.1f GFLOP a step at %.1f tokens a caption\n", flops / 1e9, trial.tokens / (double)s->config.batch_size);
+	printf("a step          %12.3f s = %.1f pairs/s, %.0f GFLOP/s on %d threads\n", trial.step_s, batch / trial.step_s,
+	       flops / trial.step_s / 1e9, s->threads);
+	printf("the run         %12.0f s without validation\n", trial.step_s * (double)s->steps_total);
+	if ((code = print_peak(s, &trial, err)) != 0 || !s->options->profile)
+		return code;
 	printf("\n");
 	return profile_report(s, NULL, err);
 }
