@@ -252,9 +252,9 @@ def test_nothing_yet(tmp_path):
     check_page(folder)
 
 
-@pytest.mark.parametrize("folds,seeds", [(1, 1), (1, 4), (2, 1), (2, 5)])
-def test_small_designs(tmp_path, folds, seeds):
-    make_study(tmp_path / "s", {"none": 0, "a": 0.4}, folds=folds, seeds=tuple(range(seeds)), pictures=40)
+@pytest.mark.parametrize("folds,seeds,cut", [(1, 1, 0), (1, 4, 0), (2, 1, 0), (2, 5, 0), (2, 5, "each"), (2, 4, "each")])
+def test_small_designs(tmp_path, folds, seeds, cut):
+    make_study(tmp_path / "s", {"none": 0, "a": 0.4}, folds=folds, seeds=tuple(range(seeds)), pictures=40, fold_seed=cut)
     said = report(tmp_path / "s").stdout
     against = arm_of(as_json(tmp_path / "s"), "a")["against_baseline"]
     if folds * seeds == 1:
@@ -263,7 +263,9 @@ def test_small_designs(tmp_path, folds, seeds):
     else:
         assert against["corrected_t"]["test_over_train"] == pytest.approx(0.25 if folds == 1 else 1)
         assert against["corrected_t"]["p"] is not None
-    assert ("cv52_f" in against) == (folds == 2 and seeds == 5)
+    # Five halvings, not one halving five times; and folds of different halvings are no folds to average over seeds.
+    assert ("cv52_f" in against) == (folds == 2 and seeds == 5 and cut == "each")
+    assert against["corrected_t_by_fold"]["n"] == (0 if cut == "each" else folds)
     check_page(tmp_path / "s")
 
 

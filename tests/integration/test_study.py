@@ -1,5 +1,6 @@
 """Studies: what they write, that arms differ in the regularizer alone, and that nothing that stops one changes its numbers."""
 import contextlib
+import csv
 import json
 import os
 import pty
@@ -147,7 +148,7 @@ def test_two_studies_in_one_folder(daemon, tmp_path):
 @pytest.mark.parametrize("more, words", [
     (["--folds", "3"], "folds 2, now it is 3"), (["--seeds", "5,6"], "the seed 0, now it is 5"), (["--lr", "1e-3"], "--lr (not given), now it is 1e-3"),
     (["--arms", "none,dropout,l2"], "an arm l2+adv@1, now it is l2"), (["--epochs", "3"], "--epochs 2, now it is 3"),
-    (["--fold-seed", "1"], "fold_seed 0, now it is 1"), (["--baseline", "dropout"], "baseline none, now it is dropout"),
+    (["--fold-seed", "1"], "fold_seed 0, now it is 1"), (["--fold-seed", "each"], "fold_seed 0, now it is each"), (["--baseline", "dropout"], "baseline none, now it is dropout"),
     (["--threads", "7"], "--threads")])
 def test_another_study_in_the_folder(daemon, whole, more, words):
     result = run("trainer", *arguments(daemon, whole, *more))
@@ -192,6 +193,8 @@ def test_an_arm_that_diverges(daemon, tmp_path):
     ({"data": "small", "arms": ["none", {"name": "a/b", "reg": "l2"}]}, "folder's name"),
     ({"data": "none-such", "arms": ["none", "l2"]}, "there is no data set 'none-such'"),
     ({"data": "small", "arms": ["none", "l2"], "folds": 34}, "fewer folds"),
+    ({"data": "small", "arms": ["none", "l2"], "fold_seed": "all"}, "fold_seed is a whole number"),
+    ({"data": "small", "arms": ["none", "l2"], "fold_seed": "each", "folds": 1}, "no folds to cut"),
     ({"data": "small", "arms": ["dropout", "l2", "none"], "design": "all"}, "factorial")])
 def test_files_that_are_wrong(daemon, tmp_path, spec, words):
     (tmp_path / "spec.json").write_text(json.dumps(spec))
@@ -220,6 +223,32 @@ def test_designs():
 def test_the_example_is_a_study(tmp_path):
     (tmp_path / "e.json").write_text(run_ok("trainer", "study", "--example").stdout)
     assert "60 runs" in run_ok("trainer", "study", tmp_path / "e.json", "--dry-run").stdout
+
+
+def test_5x2cv(daemon, tmp_path):
+    """Five halvings, one for each seed; F from the runs' own results, and each run's splits as its run.json has them."""
+    out = tmp_path / "cv"
+    run_ok("trainer", "study", "--data", "small", "--arms", "none,adv:target=feat,rel=1", "--folds", "2", "--seeds", "5", "--fold-seed", "each", *COMMON,
+           "--lr", "1e-2", "--out", out, *daemon.at())
+    assert json.loads((out / "study.json").read_text())["fold_seed"] == "each"
+    found = {(r["arm"], r["fold"], r["seed"]): r for r in (json.loads(p.read_text()) for p in out.glob("runs/*/*/result.json"))}
+    other = next(arm for arm, _, _ in found if arm != "none")
+    halves = set()
+    for seed in range(5):
+        suffix = f",seed={seed}" if seed else ""
+        for fold in (1, 2):
+            options = json.loads((out / f"runs/none/f{fold}-s{seed}/run.json").read_text())["config"]
+            assert options["val-split"] == f"train+val~fold={fold}/2{suffix}" and options["train-split"] == f"train+val~rest={fold}/2{suffix}"
+        with open(out / f"runs/none/f1-s{seed}/predictions.csv") as file:
+            halves.add(frozenset(row["picture"] for row in csv.DictReader(file)))
+    assert len(halves) == 5
+    d = [[found[other, f, s]["accuracy"] - found["none", f, s]["accuracy"] for f in (1, 2)] for s in range(5)]
+    spread = sum((a - (a + b) / 2) ** 2 + (b - (a + b) / 2) ** 2 for a, b in d)
+    against = next(a for a in json.loads((out / "report.json").read_text())["arms"] if a["name"] == other)["against_baseline"]
+    assert against["cv52_f"]["f"] == pytest.approx(sum(a * a + b * b for a, b in d) / (2 * spread), rel=1e-9)
+    assert against["corrected_t"]["n"] == 10 and against["corrected_t_by_fold"]["n"] == 0
+    assert "cut anew for each seed" in (out / "report.html").read_text() and "5×2cv F" in (out / "report.html").read_text()
+    assert "20 runs are there already" in run_ok("trainer", "study", "--out", out, *daemon.at()).stderr
 
 
 def test_equal_time(daemon, tmp_path):

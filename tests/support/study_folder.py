@@ -35,7 +35,8 @@ def write_json(path, value):
 
 
 def make_study(folder, arms=None, folds=5, seeds=(0, 1, 2), pictures=200, captions=2, epochs=8, name="made", data="made", version=None, task="match",
-               design="factorial", baseline="none", seed=1, skip=(), spread=0.05, picture_ids=None, options=None, failed=None, curves=True, predictions=True):
+               design="factorial", baseline="none", seed=1, skip=(), spread=0.05, picture_ids=None, options=None, failed=None, curves=True, predictions=True,
+               fold_seed=0):
     """Returns {(arm, fold, seed): accuracy}. skip: (arm, fold, seed) without a run."""
     folder = pathlib.Path(folder)
     arms = dict(ARMS if arms is None else arms)
@@ -46,7 +47,7 @@ def make_study(folder, arms=None, folds=5, seeds=(0, 1, 2), pictures=200, captio
     version = version or digest("data", data)
     write_json(folder / "study.json", {
         "schema": "trainer-study-1", "name": name, "data": data, "data_version": version, "task": task, "folds": folds, "seeds": list(seeds),
-        "baseline": baseline, "split": "train+val", "fold_seed": 0, "threads": 1, "design": design, "equal": "epochs",
+        "baseline": baseline, "split": "train+val", "fold_seed": fold_seed, "threads": 1, "design": design, "equal": "epochs",
         "arms": [{"name": arm, "reg": reg_of(arm), "options": (options or {}).get(arm, {})} for arm in arms],
         "common": {"preset": "tiny", "epochs": epochs, "batch-size": 32, "lr": 0.0003, "threads": 1},
         "command": ["trainer", "study", "made.json", "--out", str(folder)],

@@ -160,13 +160,14 @@ static bool both(const struct report_data *data, int arm, int fold, int seed, co
 	return report_usable(*a) && report_usable(*b);
 }
 
+/* Where each seed cuts anew, fold 1 of one seed has nothing to do with fold 1 of another. */
 static void compare_folds(const struct report_analysis *analysis, int arm, struct report_arm_result *out, double *values)
 {
 	const struct report_data *data = analysis->data;
 	const struct report_run *a, *b;
 	int count = 0;
 
-	for (int f = 0; f < data->folds; f++) {
+	for (int f = 0; f < data->folds && !data->recut; f++) {
 		double sum = 0;
 		int n = 0;
 
@@ -187,7 +188,8 @@ static void compare_52cv(const struct report_data *data, int arm, struct report_
 	const struct report_run *a, *b;
 	double d[5][2];
 
-	if (data->folds_planned != 2 || data->seeds != 5 || data->folds != 2)
+	/* Five halvings, not one halving five times. */
+	if (!data->recut || data->folds_planned != 2 || data->seeds != 5 || data->folds != 2)
 		return;
 	for (int s = 0; s < 5; s++) {
 		for (int f = 0; f < 2; f++) {

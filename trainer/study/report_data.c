@@ -90,7 +90,7 @@ static int read_seeds(struct report_data *data, struct err *err)
 static int read_study(struct report_data *data, struct err *err)
 {
 	const struct tree *tree = &data->study;
-	const struct tree_node *root;
+	const struct tree_node *root, *cut;
 	int64_t folds;
 	char *path = NULL;
 	int code = fs_join(&path, data->dir, "study.json", err);
@@ -107,9 +107,11 @@ static int read_study(struct report_data *data, struct err *err)
 	    (code = tree_text(tree, root, "equal", &data->equal, err)) != 0 || (code = read_arms(data, err)) != 0 ||
 	    (code = read_seeds(data, err)) != 0 || (code = tree_count(tree, root, "folds", &folds, err)) != 0)
 		return code;
+	cut = tree_get(root, "fold_seed");
 	if (folds < 1 || folds > REPORT_FOLDS_MAX)
 		return err_set(err, ERR_FORMAT, "%s: \"folds\" is missing or not from 1 to %d", tree->path, REPORT_FOLDS_MAX);
 	data->folds_planned = (int)folds;
+	data->recut = cut != NULL && cut->kind == JSON_STRING && strcmp(cut->text, "each") == 0;
 	data->match = data->task == NULL || strcmp(data->task, "match") == 0;
 	if ((int64_t)data->arms * folds * data->seeds > REPORT_RUNS_MAX)
 		return err_set(err, ERR_LIMIT, "%s: %lld runs; the limit is %d", tree->path, (long long)data->arms * folds * data->seeds,

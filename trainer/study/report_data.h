@@ -86,6 +86,7 @@ struct report_data {
 	bool match;                  /* task match: p is the probability of class 1 */
 	int arms, folds, seeds, baseline;
 	int folds_planned;
+	bool recut;                  /* each seed has folds of its own */
 	struct report_arm arm[REPORT_ARMS_MAX];
 	int64_t fold_name[REPORT_FOLDS_MAX], seed_name[REPORT_SEEDS_MAX];
 	struct report_run **runs;    /* (arms, folds_planned, seeds); NULL: not there yet. See report_run_at() */

@@ -81,12 +81,12 @@ void page_forest_axis(struct text *t, double low, double high)
 
 void page_curve_plot(struct text *t, const char *name, const struct page_curve *c, double low, double high, int epochs, bool percent)
 {
-	const struct svg_plot p = { .t = t, .width = 230, .height = 170, .left = 34, .right = 8, .top = 20, .bottom = 20,
+	const struct svg_plot p = { .t = t, .width = 230, .height = 174, .left = 38, .right = 12, .top = 22, .bottom = 22,
 				    .x = { 0, epochs > 1 ? epochs - 1 : 1, false }, .y = { low, high, percent } };
 
 	text_add(t, "<figure>");
 	svg_begin(&p, name);
-	text_f(t, "<text class=\"name\" x=\"%.1f\" y=\"12\">", p.left);
+	text_f(t, "<text class=\"name\" x=\"%.1f\" y=\"13\">", p.left);
 	/* Long names would run out of the plot; the tables have them whole. */
 	text_html_cut(t, name, 25);
 	text_add(t, "</text>");
@@ -339,7 +339,7 @@ void page_calibration(struct text *t, const struct report_analysis *a)
 	for (int i = -1; i < a->order_count; i++) {
 		int arm = i < 0 ? a->data->baseline : a->order[i];
 		const struct stats_calibration *c = &a->arm[arm].calibration;
-		struct svg_plot p = { .t = t, .width = 200, .height = 200, .left = 30, .right = 8, .top = 32, .bottom = 30,
+		struct svg_plot p = { .t = t, .width = 200, .height = 204, .left = 32, .right = 14, .top = 34, .bottom = 34,
 				      .x = { 0.5, 1, true }, .y = { 0.3, 1, true } };
 		double x[STATS_BINS], y[STATS_BINS];
 

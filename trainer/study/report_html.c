@@ -24,8 +24,8 @@ static void meta(struct text *t, const struct report_analysis *a)
 		text_html(t, data->data);
 		text_add(t, ", ");
 	}
-	text_f(t, "%d arm%s, %d fold%s × %d seed%s, task ", data->arms, data->arms == 1 ? "" : "s", data->folds_planned,
-	       data->folds_planned == 1 ? "" : "s", data->seeds, data->seeds == 1 ? "" : "s");
+	text_f(t, "%d arm%s, %d fold%s × %d seed%s%s, task ", data->arms, data->arms == 1 ? "" : "s", data->folds_planned,
+	       data->folds_planned == 1 ? "" : "s", data->seeds, data->seeds == 1 ? "" : "s", data->recut ? ", cut anew for each seed" : "");
 	text_html(t, data->task != NULL ? data->task : "match");
 	if (data->equal != NULL && strcmp(data->equal, "time") == 0)
 		text_add(t, ", the same time for every arm");
@@ -210,8 +210,11 @@ static void methods(struct text *t, const struct report_analysis *a)
 		text_add(t, "test/train, which is not known here");
 	text_f(t, "), the second term being validation over training pictures, with n − 1 degrees of freedom. Where seeds are many and folds differ much "
 			"more than "
-		  "seeds do, n − 1 is generous; the table below also has the test on one value a fold. p values are Holm-adjusted over %d comparison%s.</p>\n",
-	       a->compared, a->compared == 1 ? "" : "s");
+		  "seeds do, n − 1 is generous%s. p values are Holm-adjusted over %d comparison%s.</p>\n",
+	       a->data->recut ? "" : "; the table below also has the test on one value a fold", a->compared, a->compared == 1 ? "" : "s");
+	if (a->data->recut)
+		text_add(t, "<p>Each seed cuts folds of its own: repeated cross-validation, tested over all folds and repetitions (Bouckaert and "
+			    "Frank 2004).</p>\n");
 	text_f(t, "<p>The second view holds the trained models fixed and asks about other pictures: a bootstrap that draws pictures with all their pairs "
 			"(BCa, %d "
 		  "replicates, the same pictures drawn for every arm) and a permutation test that flips the sign of whole pictures. McNemar's test takes "
@@ -241,8 +244,7 @@ static void methods(struct text *t, const struct report_analysis *a)
 	}
 	text_add(t, "</tbody></table></div>\n");
 	if (cv52)
-		text_add(t, "<p class=\"muted\">The 5×2cv F test (Alpaydin 1999) assumes five different halvings; here they differ only where the study "
-				"cuts anew for each seed.</p>\n");
+		text_add(t, "<p class=\"muted\">5×2cv F: the combined test of Alpaydin (1999) over five halvings, one for each seed.</p>\n");
 }
 
 static void second_views(struct text *t, const struct report_analysis *a)

@@ -72,7 +72,7 @@ void report_md(struct text *t, const struct report_analysis *a)
 	}
 	text_f(t, "\nData set ");
 	text_md(t, data->data);
-	text_f(t, ", %d folds x %d seeds, task ", data->folds_planned, data->seeds);
+	text_f(t, ", %d folds x %d seeds%s, task ", data->folds_planned, data->seeds, data->recut ? " (cut anew for each)" : "");
 	text_md(t, data->task != NULL ? data->task : "match");
 	text_add(t, ". Accuracies in percent, differences in points against ");
 	text_md(t, data->arm[data->baseline].name);

@@ -192,10 +192,14 @@ static void by_hand(struct text *t, const struct report_analysis *a)
 	const struct tree_node *split = tree_get(data->study.root, "split"), *fold_seed = tree_get(data->study.root, "fold_seed");
 	const int arm = a->order_count > 0 ? a->order[0] : data->baseline;
 	const char *of = split != NULL && split->kind == JSON_STRING ? split->text : NULL;
-	char part[256];
+	char part[256], cut[64] = "";
 
 	if (data->data == NULL || of == NULL || strlen(of) > 128 || data->folds == 0)
 		return;
+	if (data->recut && data->seed_name[0] != 0)
+		snprintf(cut, sizeof(cut), ",seed=%lld", (long long)data->seed_name[0]);
+	else if (!data->recut && fold_seed != NULL && fold_seed->number > 0)
+		snprintf(cut, sizeof(cut), ",seed=%.40s", fold_seed->text);
 	text_add(t, "<h3>One run by hand</h3>\n<pre>trainer --data ");
 	shell_word(t, data->data);
 	text_add(t, " --reg ");
@@ -204,9 +208,8 @@ static void by_hand(struct text *t, const struct report_analysis *a)
 	for (int rest = 1; rest >= 0; rest--) {
 		text_add(t, rest ? " --train-split " : " --val-split ");
 		if (data->folds_planned > 1)
-			snprintf(part, sizeof(part), "%s~%s=%lld/%d%s%s", of, rest ? "rest" : "fold", (long long)data->fold_name[0], data->folds_planned,
-				 fold_seed != NULL && fold_seed->number > 0 ? ",seed=" : "",
-				 fold_seed != NULL && fold_seed->number > 0 ? fold_seed->text : "");
+			snprintf(part, sizeof(part), "%s~%s=%lld/%d%s", of, rest ? "rest" : "fold", (long long)data->fold_name[0], data->folds_planned,
+				 cut);
 		else
 			snprintf(part, sizeof(part), "%s", rest ? "train" : "val");
 		shell_word(t, part);

@@ -94,6 +94,11 @@ static void line_class(int arm, char *out, size_t bytes)
 	snprintf(out, bytes, "s%d%s", arm % SVG_COLORS, (const char *[]){ "", " d1", " d2", " d3" }[arm / SVG_COLORS % 4]);
 }
 
+static bool in_steps_of_255(const struct group *g)
+{
+	return strncmp(g->first->target, "pixel", 5) == 0 && strcmp(g->first->norm, "l2") != 0;
+}
+
 /* Epsilons grow by factors: they stand at equal distances. Those of pixels are said in steps of 1/255. */
 static void eps_axis(const struct svg_plot *p, const struct group *g, bool of_255)
 {
@@ -107,7 +112,7 @@ static void eps_axis(const struct svg_plot *p, const struct group *g, bool of_25
 static void plot_group(struct text *t, const struct report_analysis *a, const struct group *g)
 {
 	const struct report_data *data = a->data;
-	const bool of_255 = strncmp(g->first->target, "pixel", 5) == 0 && strcmp(g->first->norm, "l2") != 0;
+	const bool of_255 = in_steps_of_255(g);
 	struct svg_plot p = { .t = t, .width = 360, .height = 240, .left = 36, .right = 12, .top = 8, .bottom = 32,
 			      .x = { -0.15, g->count - 0.85, false }, .y = { 0, g->high * 1.05 + 0.01, true } };
 	double x[EPSILONS_MAX], y[EPSILONS_MAX];
@@ -143,7 +148,7 @@ static void plot_group(struct text *t, const struct report_analysis *a, const st
 static void transfer(struct text *t, const struct report_analysis *a, const struct group *g)
 {
 	const struct report_data *data = a->data;
-	bool source[REPORT_ARMS_MAX] = { false }, target[REPORT_ARMS_MAX] = { false }, any = false;
+	bool source[REPORT_ARMS_MAX] = { false }, target[REPORT_ARMS_MAX] = { false }, any = false, of_255 = in_steps_of_255(g);
 	double eps = 0;
 
 	for (int i = 0; i < data->robust_count; i++) {
@@ -159,9 +164,11 @@ static void transfer(struct text *t, const struct report_analysis *a, const stru
 		return;
 	text_add(t, "<h3>Transfer: ");
 	group_title(t, g);
-	text_f(t, ", epsilon %.3g</h3><p class=\"muted\">Accuracy in %%. Rows: the arm that the perturbation was made on; columns: the arm that had to "
+	text_add(t, ", epsilon ");
+	text_f(t, of_255 ? "%.3g/255" : "%.3g", of_255 ? 255 * eps : eps);
+	text_f(t, "</h3><p class=\"muted\">Accuracy in %%. Rows: the arm that the perturbation was made on; columns: the arm that had to "
 			"answer. On the diagonal "
-		  "both are one.</p><div class=\"scroll\"><table><thead><tr><th>made on</th>", eps);
+		  "both are one.</p><div class=\"scroll\"><table><thead><tr><th>made on</th>");
 	for (int arm = 0; arm < data->arms; arm++) {
 		if (!target[arm])
 			continue;

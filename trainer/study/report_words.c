@@ -317,7 +317,8 @@ void words_power(struct text *t, const struct report_analysis *a, text_escape es
 	add_number(t, text_percent(p->detectable_single, 2), escape);
 	text_add(t, "). ");
 	if (a->data->folds_planned > 1) {
-		text_f(t, "More seeds on the same %d folds can bring that down to ", a->data->folds_planned);
+		text_f(t, a->data->recut ? "More seeds, each with %d folds of its own, can bring that down to " :
+					   "More seeds on the same %d folds can bring that down to ", a->data->folds_planned);
 		add_number(t, text_percent(p->floor, 2), escape);
 		text_add(t, " points and no further: the folds share their training pictures. ");
 	}

@@ -103,7 +103,7 @@ static int open_pairs(const struct robust_options *o, const struct loaded *first
 	char *socket = NULL;
 	int code;
 
-	study_split(o->spec, o->fold, false, split);
+	study_split(o->spec, o->fold, o->seed, false, split);
 	if ((code = paths_socket(&socket, o->socket, false, err)) != 0)
 		return code;
 	options.socket = socket;

@@ -114,6 +114,15 @@ int study_spec_seeds(struct study_spec *spec, const char *text, struct err *err)
 	}
 }
 
+int study_fold_seed_parse(struct study_spec *spec, const char *text, struct err *err)
+{
+	spec->recut = strcmp(text, "each") == 0;
+	spec->fold_seed = 0;
+	if (!spec->recut && args_parse_int(text, 0, INT64_MAX, &spec->fold_seed, NULL) != 0)
+		return err_set(err, ERR_USAGE, "--fold-seed %.40s: a whole number from 0 on, or each, where every seed cuts the folds anew", text);
+	return 0;
+}
+
 /* ---- reading ---- */
 
 static int read_text(struct json_reader *r, char *out, size_t bytes, struct err *err)
@@ -242,6 +251,17 @@ static int read_seeds(struct json_reader *r, struct study_spec *spec, struct err
 	return code;
 }
 
+static int read_fold_seed(struct json_reader *r, struct study_spec *spec, struct err *err)
+{
+	struct err reason;
+	int code = json_next(r, err);
+
+	if (code == 0 && ((r->kind != JSON_NUMBER && r->kind != JSON_STRING) ||
+			  study_fold_seed_parse(spec, r->text.data == NULL ? "" : r->text.data, &reason) != 0))
+		return json_fail(r, err, "fold_seed is a whole number from 0 on, or \"each\", where every seed cuts the folds anew");
+	return code;
+}
+
 static int read_robust(struct json_reader *r, struct study_spec *spec, struct err *err)
 {
 	struct study_robust *robust = &spec->robust;
@@ -354,7 +374,7 @@ static int read_field(struct json_reader *r, struct study_spec *spec, const char
 	if (strcmp(key, "robustness") == 0)
 		return read_robust(r, spec, err);
 	if (strcmp(key, "fold_seed") == 0)
-		return read_int(r, 0, INT64_MAX, &spec->fold_seed, err);
+		return read_fold_seed(r, spec, err);
 	if (strcmp(key, "jobs") == 0)
 		return read_int(r, 1, 1024, &spec->jobs, err);
 	if (strcmp(key, "threads") == 0)
@@ -509,22 +529,25 @@ int study_spec_resolve(struct study_spec *spec, struct err *err)
 		for (int k = 0; k < i; k++)
 			if (spec->seeds[i] == spec->seeds[k])
 				return err_set(err, ERR_USAGE, "the seed %" PRId64 " is named twice", spec->seeds[i]);
+	if (spec->recut && spec->folds == 1)
+		return err_set(err, ERR_USAGE, "--fold-seed each: with --folds 1 there are no folds to cut");
 	if ((code = check_split(spec, err)) != 0)
 		return code;
 	return check_baseline(spec, err);
 }
 
-void study_split(const struct study_spec *spec, int fold, bool training, char out[STUDY_SPLIT_BYTES])
+void study_split(const struct study_spec *spec, int fold, int seed, bool training, char out[STUDY_SPLIT_BYTES])
 {
-	char seed[40] = "";
+	const int64_t cut = spec->recut ? spec->seeds[seed] : spec->fold_seed;
+	char suffix[40] = "";
 
 	if (spec->folds == 1) {
 		snprintf(out, STUDY_SPLIT_BYTES, "%s", training ? "train" : "val");
 		return;
 	}
-	if (spec->fold_seed != 0)
-		snprintf(seed, sizeof(seed), ",seed=%" PRId64, spec->fold_seed);
-	snprintf(out, STUDY_SPLIT_BYTES, "%s~%s=%d/%d%s", spec->split, training ? "rest" : "fold", fold, spec->folds, seed);
+	if (cut != 0)
+		snprintf(suffix, sizeof(suffix), ",seed=%" PRId64, cut);
+	snprintf(out, STUDY_SPLIT_BYTES, "%s~%s=%d/%d%s", spec->split, training ? "rest" : "fold", fold, spec->folds, suffix);
 }
 
 /* ---- writing ---- */
@@ -579,7 +602,11 @@ static int add_arms(struct buf *out, const struct study_spec *spec, struct err *
 
 static int add_seeds(struct buf *out, const struct study_spec *spec, struct err *err)
 {
-	int code = buf_printf(out, err, ",\n  \"folds\": %d,\n  \"fold_seed\": %" PRId64 ",\n  \"seeds\": [", spec->folds, spec->fold_seed);
+	char cut[32];
+	int code;
+
+	snprintf(cut, sizeof(cut), spec->recut ? "\"each\"" : "%" PRId64, spec->fold_seed);
+	code = buf_printf(out, err, ",\n  \"folds\": %d,\n  \"fold_seed\": %s,\n  \"seeds\": [", spec->folds, cut);
 
 	for (int i = 0; i < spec->seed_count && code == 0; i++)
 		code = buf_printf(out, err, "%s%" PRId64, i > 0 ? ", " : "", spec->seeds[i]);
@@ -652,14 +679,21 @@ static int same_options(const char *dir, const char *whose, const struct study_o
 	return 0;
 }
 
+static const char *fold_seed_text(const struct study_spec *spec, char out[32])
+{
+	snprintf(out, 32, spec->recut ? "each" : "%" PRId64, spec->fold_seed);
+	return out;
+}
+
 int study_spec_same(const struct study_spec *there, const struct study_spec *now, const char *dir, struct err *err)
 {
+	char cuts[2][32];
 	int code;
 
 	if ((code = same_text(dir, "data", there->data, now->data, err)) != 0 ||
 	    (code = same_text(dir, "split", there->split, now->split, err)) != 0 ||
 	    (code = same_number(dir, "folds", there->folds, now->folds, err)) != 0 ||
-	    (code = same_number(dir, "fold_seed", there->fold_seed, now->fold_seed, err)) != 0 ||
+	    (code = same_text(dir, "fold_seed", fold_seed_text(there, cuts[0]), fold_seed_text(now, cuts[1]), err)) != 0 ||
 	    (code = same_text(dir, "design", designs[there->design], designs[now->design], err)) != 0 ||
 	    (code = same_text(dir, "baseline", there->baseline, now->baseline, err)) != 0 ||
 	    (code = same_text(dir, "equal", equals[there->equal], equals[now->equal], err)) != 0 ||

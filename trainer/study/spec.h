@@ -51,6 +51,7 @@ struct study_spec {
 	enum study_keep keep;
 	int folds;               /* 1: no folds, but the train and val splits of the data set */
 	int64_t fold_seed;
+	bool recut;              /* each seed cuts the folds anew, by its own number */
 	int64_t seeds[STUDY_SEEDS_MAX];
 	int seed_count;
 	struct study_arm arms[STUDY_ARMS_MAX];
@@ -89,9 +90,11 @@ MUST_USE int study_spec_write(const struct study_spec *spec, struct buf *out, st
 /* ERR_MISMATCH names the first thing that differs between a study that exists and what is wanted now. */
 MUST_USE int study_spec_same(const struct study_spec *there, const struct study_spec *now, const char *dir, struct err *err);
 
-/* The splits of a fold (from 1); out: STUDY_SPLIT_BYTES. */
+/* "7", or "each". */
+MUST_USE int study_fold_seed_parse(struct study_spec *spec, const char *text, struct err *err);
+/* The splits of a fold (from 1) for the runs of a seed (an index); out: STUDY_SPLIT_BYTES. */
 enum { STUDY_SPLIT_BYTES = STUDY_NAME_BYTES + 64 };
-void study_split(const struct study_spec *spec, int fold, bool training, char out[STUDY_SPLIT_BYTES]);
+void study_split(const struct study_spec *spec, int fold, int seed, bool training, char out[STUDY_SPLIT_BYTES]);
 
 /* arms.c: from terms to arms. */
 MUST_USE int study_arms_expand(struct study_spec *spec, struct err *err);

@@ -19,6 +19,7 @@
 #include "shared/base/progress.h"
 #include "shared/base/version.h"
 #include "trainer/client/feed.h"
+#include "trainer/kernels/kernels.h"
 #include "trainer/study/robust.h"
 #include "trainer/study/work.h"
 
@@ -147,7 +148,7 @@ static int check_arms(struct study *s, struct err *err)
 }
 
 /* Opens what the runs will open: whether there are a daemon, the data and enough pictures for the folds. */
-static int check_part(struct study *s, int fold, bool training, struct err *err)
+static int check_part(struct study *s, int fold, int seed, bool training, struct err *err)
 {
 	char split[STUDY_SPLIT_BYTES];
 	struct feed_options options = { .socket = s->socket, .client_name = "trainer study", .dataset = s->spec->data, .split = split,
@@ -157,7 +158,7 @@ static int check_part(struct study *s, int fold, bool training, struct err *err)
 	struct feed *feed;
 	int code;
 
-	study_split(s->spec, fold, training, split);
+	study_split(s->spec, fold, seed, training, split);
 	if ((code = feed_open(&feed, &options, err)) != 0)
 		return code;
 	const struct hash *version = &feed_info(feed)->version;
@@ -174,11 +175,12 @@ static int check_data(struct study *s, struct err *err)
 {
 	int code = paths_socket(&s->socket, s->options->socket, false, err);
 
-	if (code == 0)
-		code = check_part(s, 1, false, err);
-	/* The last fold is the smallest. */
-	if (code == 0)
-		code = check_part(s, s->spec->folds, true, err);
+	for (int seed = 0; code == 0 && seed < (s->spec->recut ? s->spec->seed_count : 1); seed++) {
+		code = check_part(s, 1, seed, false, err);
+		/* The last fold is the smallest. */
+		if (code == 0)
+			code = check_part(s, s->spec->folds, seed, true, err);
+	}
 	return code;
 }
 
@@ -261,7 +263,7 @@ static void cpu_name(char out[CPU_BYTES])
 static int add_versions(struct buf *out, int threads, struct err *err)
 {
 	struct utsname os;
-	char cpu[CPU_BYTES], text[512];
+	char cpu[CPU_BYTES], text[512], libraries[KERNELS_TEXT_BYTES];
 	int code;
 
 	cpu_name(cpu);
@@ -272,6 +274,9 @@ static int add_versions(struct buf *out, int threads, struct err *err)
 		return code;
 	snprintf(text, sizeof(text), "%s %s %s", os.sysname, os.release, os.machine);
 	if ((code = buf_add_text(out, ", \"os\": ", err)) != 0 || (code = json_add_string(out, text, strlen(text), err)) != 0)
+		return code;
+	kernels_describe(libraries);
+	if ((code = buf_add_text(out, ", \"libraries\": ", err)) != 0 || (code = json_add_string(out, libraries, strlen(libraries), err)) != 0)
 		return code;
 	return buf_add_byte(out, '}', err);
 }

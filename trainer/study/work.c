@@ -162,9 +162,9 @@ int work_arguments(const struct study_spec *spec, const char *dir, const struct 
 	add_word(&words, err, "trainer");
 	add_word(&words, err, "--data=%s", spec->data);
 	add_word(&words, err, "--reg=%s", arm->reg);
-	study_split(spec, cell->fold, true, split);
+	study_split(spec, cell->fold, cell->seed, true, split);
 	add_word(&words, err, "--train-split=%s", split);
-	study_split(spec, cell->fold, false, split);
+	study_split(spec, cell->fold, cell->seed, false, split);
 	add_word(&words, err, "--val-split=%s", split);
 	add_word(&words, err, "--seed=%" PRId64, spec->seeds[cell->seed]);
 	add_word(&words, err, "--threads=%d", threads);
