@@ -1,11 +1,14 @@
 """Attacks on the arms of a study: accuracy against epsilon, transfer, and the checks; the clean rung agrees with the predictions."""
+import csv
 import json
 import os
 import sys
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+import tensors  # noqa: E402
 from harness import Daemon, SmallData, run, run_ok  # noqa: E402
 
 RUNGS = 6
@@ -91,3 +94,75 @@ def test_matching_and_repeatable(daemon, tmp_path):
     for more in (["--fold", "3"], ["--seed", "7"], ["--pairs", "1"]):
         assert run("trainer", "robust", tmp_path / "s", *more, *daemon.at()).returncode == 2
     assert run("trainer", "robust", tmp_path / "nothing", *daemon.at()).returncode == 1
+
+
+def validation(daemon, split, tmp_path):
+    """{sample id: (picture, ids)} of a part, in batches as anyone may read them."""
+    found, step, count = {}, 0, 8
+    while count == 8:
+        path = tmp_path / "batch.safetensors"
+        if daemon.prepctl("batch", "small", "--split", split, "--order", "eval", "--batch-size", 8, "--size", 64, "--step", step, "--out", path).returncode:
+            break
+        batch, step = tensors.read(path), step + 1
+        count = len(batch["sample_ids"])
+        for i, sample in enumerate(batch["sample_ids"]):
+            found[int(sample)] = batch["image"][i], batch["input_ids"][i][:int(batch["attention_mask"][i].sum())]
+    return found
+
+
+def test_fgsm_is_pytorchs(daemon, tmp_path):
+    """One step along the sign of the gradient in picture space, and along the gradient of a caption's inner words: the same losses and
+    accuracies as PyTorch's, in float64, on the weights that the study kept."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("torchvision")
+    sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "parity"))
+    from torch_model import FusionModel, without_dropout
+    out, F = tmp_path / "s", torch.nn.functional
+    run_ok("trainer", "study", "--data", "small", "--arms", "none,l2", "--folds", "2", "--preset", "tiny", "--batch-size", "8", "--epochs", "6", "--lr",
+           "1e-3", "--keep", "last", "--threads", "1", "--out", out, *daemon.at())
+    run_ok("trainer", "robust", out, "--pairs", "1000", "--steps", "1", "--restarts", "1", "--threads", "1", *daemon.at())
+    robust = json.loads((out / "robustness.json").read_text())
+    folder = out / "runs/none/f1-s0"
+    with open(folder / "predictions.csv") as file:
+        pairs = [(int(row["picture"]), int(row["caption"]), int(row["label"])) for row in csv.DictReader(file)]
+    samples = validation(daemon, json.loads((folder / "run.json").read_text())["val"]["split"], tmp_path)
+    weights = {name: torch.from_numpy(np.array(value)) for name, value in tensors.read(folder / "last.safetensors").items()}
+    model = without_dropout(FusionModel("tiny", len(weights["text_encoder.embeddings.word_embeddings.weight"]), 2))
+    model.load_state_dict(weights, strict=True)
+    model = model.double().eval()
+    longest = max(len(samples[c][1]) for _, c, _ in pairs)
+    ids, mask = torch.zeros(2, len(pairs), longest, dtype=torch.long)
+    for i, (_, c, _) in enumerate(pairs):
+        ids[i, :len(samples[c][1])] = torch.from_numpy(np.array(samples[c][1]))
+        mask[i, :len(samples[c][1])] = 1
+    mean, std = (torch.tensor(v).double()[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    picture = torch.stack([torch.from_numpy(np.array(samples[p][0])) for p, _, _ in pairs]).double() * std + mean
+    labels = torch.tensor([label for _, _, label in pairs])
+    inner = mask.double()
+    inner[:, 0] = 0
+    inner[torch.arange(len(pairs)), mask.sum(1) - 1] = 0
+    words = model.text_encoder.embeddings.word_embeddings(ids).detach() * inner[:, :, None]
+    moved = {}
+    model.text_encoder.embeddings.word_embeddings.register_forward_hook(lambda module, given, made: made + moved["text"])
+
+    def losses(pixel, text):
+        moved["text"] = text
+        scores = model((pixel - mean) / std, ids, mask)
+        return scores, F.cross_entropy(scores, labels, reduction="none")
+
+    x, e = picture.clone().requires_grad_(True), torch.zeros_like(words, requires_grad=True)
+    g_x, g_e = torch.autograd.grad(losses(x, e)[1].sum(), [x, e])
+    g_e = g_e * inner[:, :, None]
+    step = g_e * (words.pow(2).sum((1, 2), keepdim=True) / g_e.pow(2).sum((1, 2), keepdim=True)).sqrt()
+    tried = 0
+    for attack in robust["attacks"]:
+        if (attack["attack"], attack["arm"], attack["source_arm"]) != ("fgsm", "none", "none") or attack["target"] == "pixel+text":
+            continue
+        eps, on_pixels = attack["eps"], attack["target"] == "pixel"
+        with torch.no_grad():
+            scores, loss = losses((picture + eps * g_x.sign()).clamp(0, 1) if on_pixels else picture, torch.zeros_like(step) if on_pixels else eps * step)
+        assert attack["pairs"] == len(pairs)
+        assert attack["loss"] == pytest.approx(loss.mean().item(), rel=2e-3), attack
+        assert abs(attack["accuracy"] - (scores.argmax(1) == labels).double().mean().item()) < 1.5 / len(pairs), attack
+        tried += 1
+    assert tried == 2 * RUNGS
