@@ -8,7 +8,7 @@
  *     objective = L(x) + weight L(x + r)
  * A zero gradient perturbs nothing.
  *
- * Defaults: rel=0.03, norm=l2, weight=1. Relative because word embeddings drawn
+ * Defaults: rel=0.1, growing over the first 4 epochs, norm=l2, weight=1. Relative because word embeddings drawn
  * from N(0, 0.02) have an l2 norm near 1 for a whole caption: the customary
  * eps = 1, made for pre-trained embeddings, would drown them.
  * Cost: one more pass of what is behind the perturbation: the text tower (text),

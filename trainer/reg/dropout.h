@@ -6,7 +6,10 @@
  * [v; t] is zeroed with probability p, the others are multiplied by 1/(1-p);
  * every pair draws its own mask. Off at evaluation. Costs no extra pass.
  *
- * Default: p = 0.3. Without this term p is 0 there. Dropout inside BERT
+ * at= names other places, each with draws of its own: head (behind the fusion layer), image and text (the towers' features, one
+ * mask for each picture and caption), bert.hidden and bert.attention (inside the text tower, instead of --bert-dropout).
+ *
+ * Default: p = 0.3, at=fusion. Without this term p is 0 there. Dropout inside BERT
  * (--bert-dropout, 0.1) is part of that model and not switched by this.
  *
  * From random weights, matching starts on a plateau at accuracy 0.5 until
