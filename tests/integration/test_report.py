@@ -144,6 +144,86 @@ def test_pairs_are_counted_right(study):
     assert math.isclose(arm_of(found, "l2")["calibration"]["ece"], ece, abs_tol=1e-6)
 
 
+def close(got, want, rtol=1e-7):
+    assert got is not None and math.isclose(got, want, rel_tol=rtol, abs_tol=1e-12), (got, want)
+
+
+def holm_of(p):
+    """{name: p} adjusted."""
+    out, most = {}, 0
+    for i, name in enumerate(sorted(p, key=p.get)):
+        most = out[name] = max(most, min(1, p[name] * (len(p) - i)))
+    return out
+
+
+def test_every_number_again(study):
+    """What the report says of each arm beside the t test, worked out anew from the runs' own files with SciPy: simultaneous intervals, power,
+    sizes of effects, McNemar, BCa bootstrap and sign flips over pictures, and the effects of the factorial with their tests."""
+    folder, accuracies, _ = study
+    found, cells = as_json(folder), [(f, s) for f in range(1, 6) for s in range(3)]
+    others = [arm["name"] for arm in found["arms"] if arm["name"] != "none"]
+    tables = {(path.parent.parent.name, path.parent.name): list(csv.DictReader(open(path))) for path in folder.glob("runs/*/*/predictions.csv")}
+    results = {key: json.loads((folder / "runs" / key[0] / key[1] / "result.json").read_text())["accuracy"] for key in tables}
+    order = sorted({row["picture"] for table in tables.values() for row in table})
+    place = {picture: i for i, picture in enumerate(order)}
+    scale, alpha, flips, spreads = math.sqrt(1 / 15 + 1 / 4), 0.05 / len(others), {}, []
+
+    def power(difference, sd, level):
+        shift, critical = difference / (sd * scale), scipy_stats.t.ppf(1 - level / 2, 14)
+        return scipy_stats.nct.sf(critical, 14, shift) + scipy_stats.nct.cdf(-critical, 14, shift)
+
+    for name in others:
+        against = arm_of(found, name)["against_baseline"]
+        d = np.array([results[name, f"f{f}-s{s}"] - results["none", f"f{f}-s{s}"] for f, s in cells])
+        sd = d.std(ddof=1)
+        spreads.append(sd)
+        assert np.allclose(against["differences"], d, atol=1e-12)
+        half = scipy_stats.t.ppf(1 - alpha / 2, 14) * sd * scale
+        close(against["simultaneous"]["low"], d.mean() - half)
+        close(against["simultaneous"]["high"], d.mean() + half)
+        close(power(against["detectable"], sd, alpha), 0.8, 1e-6)
+        close(against["effect"]["cohen_d"], d.mean() / sd)
+        close(against["effect"]["hedges_g"], d.mean() / sd * math.gamma(7) / (math.sqrt(7) * math.gamma(6.5)))
+        close(against["effect"]["error_reduction"], d.mean() / np.mean([1 - results["none", f"f{f}-s{s}"] for f, s in cells]))
+        sums, counts, only = np.zeros(len(order)), np.zeros(len(order)), [0, 0]
+        for f, s in cells:
+            for mine, base in zip(tables[name, f"f{f}-s{s}"], tables["none", f"f{f}-s{s}"]):
+                gain = int(mine["correct"]) - int(base["correct"])
+                sums[place[mine["picture"]]] += gain
+                counts[place[mine["picture"]]] += 1
+                only = [only[0] + (s == 0 and gain > 0), only[1] + (s == 0 and gain < 0)]
+        assert [against["mcnemar"]["only_arm"], against["mcnemar"]["only_baseline"]] == only
+        close(against["mcnemar"]["p"], scipy_stats.binomtest(min(only), sum(only)).pvalue)
+        want = scipy_stats.bootstrap((sums, counts), lambda a, b, axis=-1: a.sum(axis=axis) / b.sum(axis=axis), paired=True, vectorized=True,
+                                     n_resamples=20000, method="BCa", random_state=3, batch=2000)
+        width = want.confidence_interval.high - want.confidence_interval.low
+        assert abs(against["bootstrap"]["low"] - want.confidence_interval.low) < 0.06 * width, name
+        assert abs(against["bootstrap"]["high"] - want.confidence_interval.high) < 0.06 * width, name
+        assert abs(against["bootstrap"]["se"] / want.standard_error - 1) < 0.04
+        rng = np.random.default_rng(5)
+        drawn = abs((rng.integers(0, 2, (20000, len(sums))) * 2 - 1) @ sums) >= abs(sums.sum()) - 1e-9
+        flips[name] = against["permutation"]["p"]
+        assert abs(flips[name] - (drawn.sum() + 1) / 20001) < 0.015, name
+    for name, p in holm_of(flips).items():
+        close(arm_of(found, name)["against_baseline"]["permutation"]["p_holm"], p)
+    pooled = math.sqrt(np.mean(np.square(spreads)))
+    close(found["power"]["sd"], pooled)
+    close(power(found["power"]["detectable"], pooled, alpha), 0.8, 1e-6)
+    close(power(found["power"]["detectable_alone"], pooled, 0.05), 0.8, 1e-6)
+    close(found["power"]["detectable_any_seeds"], (scipy_stats.norm.ppf(1 - alpha / 2) + scipy_stats.norm.ppf(0.8)) * pooled / 2)
+    # Least squares on factors coded -1 and +1: an effect is twice its coefficient.
+    factors, p = found["factorial"]["factors"], {}
+    arms = [name for name in ["none", *others] if name == "none" or set(name.split("+")) <= set(factors)]
+    for effect in found["factorial"]["effects"]:
+        signs = np.array([math.prod(1 if factor in name.split("+") else -1 for factor in effect["factors"]) for name in arms])
+        values = np.array([2 * np.mean(signs * [results[name, f"f{f}-s{s}"] for name in arms]) for f, s in cells])
+        t = values.mean() / (values.std(ddof=1) * scale)
+        close(effect["test"]["t"], t)
+        p["x".join(effect["factors"])] = 2 * scipy_stats.t.sf(abs(t), 14)
+    for effect in found["factorial"]["effects"]:
+        close(effect["test"]["p_holm"], holm_of(p)["x".join(effect["factors"])])
+
+
 def test_factorial(study):
     folder, accuracies, _ = study
     found = as_json(folder)["factorial"]
