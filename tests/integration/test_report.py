@@ -85,6 +85,18 @@ def study(tmp_path_factory):
     return folder, accuracies, report(folder).stdout
 
 
+def close(got, want, rtol=1e-7):
+    assert got is not None and math.isclose(got, want, rel_tol=rtol, abs_tol=1e-12), (got, want)
+
+
+def holm_of(p):
+    """{name: p} adjusted."""
+    out, most = {}, 0
+    for i, name in enumerate(sorted(p, key=p.get)):
+        most = out[name] = max(most, min(1, p[name] * (len(p) - i)))
+    return out
+
+
 def test_numbers_are_scipys(study):
     folder, accuracies, _ = study
     found = as_json(folder)
@@ -103,13 +115,8 @@ def test_numbers_are_scipys(study):
         folds = d.reshape(5, 3).mean(axis=1)
         by_fold = arm["against_baseline"]["corrected_t_by_fold"]
         assert np.allclose(by_fold["t"], folds.mean() / (folds.std(ddof=1) * math.sqrt(1 / 5 + 1 / 4)), rtol=1e-8)
-    order = sorted(p, key=p.get)
-    holm, most = {}, 0
-    for i, name in enumerate(order):
-        most = max(most, min(1, p[name] * (len(order) - i)))
-        holm[name] = most
-    for name, value in holm.items():
-        assert math.isclose(arm_of(found, name)["against_baseline"]["corrected_t"]["p_holm"], value, rel_tol=1e-8)
+    for name, value in holm_of(p).items():
+        close(arm_of(found, name)["against_baseline"]["corrected_t"]["p_holm"], value, 1e-8)
 
 
 def test_pairs_are_counted_right(study):
@@ -142,18 +149,6 @@ def test_pairs_are_counted_right(study):
     bins = np.minimum((confidence * 15).astype(int), 14)
     ece = sum(abs(confidence[bins == b].mean() - correct[bins == b].mean()) * np.sum(bins == b) for b in set(bins)) / len(bins)
     assert math.isclose(arm_of(found, "l2")["calibration"]["ece"], ece, abs_tol=1e-6)
-
-
-def close(got, want, rtol=1e-7):
-    assert got is not None and math.isclose(got, want, rel_tol=rtol, abs_tol=1e-12), (got, want)
-
-
-def holm_of(p):
-    """{name: p} adjusted."""
-    out, most = {}, 0
-    for i, name in enumerate(sorted(p, key=p.get)):
-        most = out[name] = max(most, min(1, p[name] * (len(p) - i)))
-    return out
 
 
 def test_every_number_again(study):
