@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shutil
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 
@@ -269,6 +270,18 @@ def test_formats(study):
     before = (folder / "report.json").read_bytes()
     report(folder)
     assert (folder / "report.json").read_bytes() == before, "the same study, another report"
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_the_table_fits_a_page(study, tmp_path):
+    folder, _, _ = study
+    as_json(folder)
+    shutil.copy(folder / "report.tex", tmp_path)
+    (tmp_path / "page.tex").write_text("\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs,textcomp,graphicx}\n"
+                                       "\\begin{document}\\input{report.tex}\\end{document}\n")
+    said = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+                          errors="replace", check=False)
+    assert said.returncode == 0 and "Overfull" not in said.stdout, said.stdout
 
 
 def test_classify(tmp_path):

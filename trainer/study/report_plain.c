@@ -167,17 +167,21 @@ void report_tex(struct text *t, const struct report_analysis *a)
 {
 	const struct report_data *data = a->data;
 
-	text_add(t, "% Needs \\usepackage{booktabs,textcomp} and, for names beyond ASCII, a UTF-8 engine with a font that has them.\n"
-		    "\\begin{table}\n\\centering\n\\begin{tabular}{lrrrrrrr}\n\\toprule\n"
+	text_add(t, "% Needs \\usepackage{booktabs,textcomp,graphicx} and, for names beyond ASCII, a UTF-8 engine with a font that has them.\n"
+		    "\\begin{table}\n\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}\n"
+		    "% Made narrower only where it is wider than the line.\n"
+		    "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n\\begin{tabular}{lrrrrrrr}\n\\toprule\n"
 		    "Arm & Accuracy (\\%) & Difference [95\\%] & Holm $p$ & Bootstrap [95\\%] & Cost & Train $-$ val & ECE \\\\\n\\midrule\n");
 	for (int i = 0; i < rows(a); i++)
 		tex_row(t, a, arm_at(a, i));
-	text_add(t, "\\bottomrule\n\\end{tabular}\n\\caption{");
+	text_add(t, "\\bottomrule\n\\end{tabular}}\n\\caption{");
 	text_tex(t, data->data);
 	text_f(t, ", %d folds $\\times$ %d seeds. Accuracy $\\pm$ 95\\%% $t$ interval over runs; difference to ", data->folds_planned, data->seeds);
 	text_tex(t, data->arm[data->baseline].name);
 	text_f(t, " in points with the corrected resampled $t$ interval (test/train %s), Holm-adjusted over %d arms, and the picture-clustered "
-		  "bootstrap. Cost in clean steps. ", text_fixed(a->ratio, 4).s, a->compared);
+		  "bootstrap. Cost in clean steps.", text_fixed(a->ratio, 4).s, a->compared);
+	if (!a->complete)
+		text_add(t, " ");
 	words_incomplete(t, a, text_tex);
 	text_add(t, "}\n\\end{table}\n");
 }
