@@ -93,6 +93,24 @@ def test_what_a_run_leaves_behind(whole):
     assert study["folds"] == 2 and study["seeds"] == [0, 1] and len(study["data_version"]) == 64
 
 
+def test_what_the_adversary_did(daemon, tmp_path):
+    """Clean and adversarial loss over the same steps, those of the last epoch in which it worked, and the targets that there are."""
+    out = tmp_path / "s"
+    run_ok("trainer", "study", "--data", "small", "--arms", "none,adv:target=fused+pixel,rel=0.1,every=2@0-1", "--folds", "2", *COMMON, "--out", out,
+           *daemon.at())
+    arm = next(path.name for path in (out / "runs").iterdir() if path.name != "none")
+    folder = out / "runs" / arm / "f1-s0"
+    worked = [line for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if "adv_loss" in line]
+    result = json.loads((folder / "result.json").read_text())
+    assert worked and {line["epoch"] for line in worked} == {0}
+    for key, field in (("adv_loss", "adv_loss"), ("clean_loss", "loss"), ("delta_over_fused", "delta_over_fused"), ("delta_over_pixel", "delta_over_pixel")):
+        assert result[key] == pytest.approx(sum(line[field] for line in worked) / len(worked), rel=1e-9), key
+    assert result["delta_over_embedding"] == 0 and 0 < result["delta_over_fused"] <= 0.1001
+    found = next(a for a in json.loads((out / "report.json").read_text())["arms"] if a["name"] == arm)
+    assert found["clean_loss"] > 0 and found["delta_over_pixel"] > 0
+    assert f"<td>{found['clean_loss']:.4f}</td><td>{found['adv_loss']:.4f}</td><td>–</td><td>–</td>" in (out / "report.html").read_text()
+
+
 def test_a_study_that_is_done_repeats_nothing(daemon, whole):
     before = {path: path.stat().st_mtime_ns for path in whole.glob("runs/*/*/*")}
     assert "12 runs are there already" in run_ok("trainer", *arguments(daemon, whole)).stderr

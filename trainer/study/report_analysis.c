@@ -53,6 +53,9 @@ static double get_step(const struct report_run *run) { return run->step_seconds;
 static double get_seconds(const struct report_run *run) { return run->train_seconds; }
 static double get_embedding(const struct report_run *run) { return run->delta_over_embedding; }
 static double get_feature(const struct report_run *run) { return run->delta_over_feature; }
+static double get_fused(const struct report_run *run) { return run->delta_over_fused; }
+static double get_pixel(const struct report_run *run) { return run->delta_over_pixel; }
+static double get_clean_loss(const struct report_run *run) { return run->clean_loss; }
 static double get_adv_loss(const struct report_run *run) { return run->adv_loss; }
 
 static double mean_of(const struct report_data *data, int arm, double (*get)(const struct report_run *run), struct column *column)
@@ -144,7 +147,10 @@ static int describe_arm(struct report_analysis *analysis, int arm, struct column
 	out->step_seconds = mean_of(data, arm, get_step, column);
 	out->delta_over_embedding = mean_of(data, arm, get_embedding, column);
 	out->delta_over_feature = mean_of(data, arm, get_feature, column);
+	out->delta_over_fused = mean_of(data, arm, get_fused, column);
+	out->delta_over_pixel = mean_of(data, arm, get_pixel, column);
 	out->adv_loss = mean_of(data, arm, get_adv_loss, column);
+	out->clean_loss = mean_of(data, arm, get_clean_loss, column);
 	calibrate(data, arm, &out->calibration);
 	for (int s = 0; code == 0 && s < SERIES_COUNT; s++)
 		code = band(data, arm, s, &out->series[s], column->values, err);

@@ -45,7 +45,7 @@ struct report_arm_result {
 	struct stats_mean accuracy, loss, gap, ece, train_accuracy;
 	double accuracy_wide;         /* half width of the interval with the correction for shared training data; NaN */
 	double cost, seconds, step_seconds, seconds_ratio; /* means; NaN: not recorded */
-	double delta_over_embedding, delta_over_feature, adv_loss;
+	double delta_over_embedding, delta_over_feature, delta_over_fused, delta_over_pixel, adv_loss, clean_loss;
 	struct stats_calibration calibration;
 	struct report_band series[SERIES_COUNT];
 	/* against the baseline; all empty for the baseline itself */

@@ -147,7 +147,8 @@ static int read_numbers(struct report_run *run, struct err *err)
 		{ "cost", &run->cost },
 		{ "epochs", &run->epochs }, { "step_seconds", &run->step_seconds }, { "train_pictures", &run->train_pictures }, { "delta_over_embedding",
 				&run->delta_over_embedding },
-		{ "delta_over_feature", &run->delta_over_feature }, { "adv_loss", &run->adv_loss },
+		{ "delta_over_feature", &run->delta_over_feature }, { "delta_over_fused", &run->delta_over_fused },
+		{ "delta_over_pixel", &run->delta_over_pixel }, { "adv_loss", &run->adv_loss }, { "clean_loss", &run->clean_loss },
 	};
 	const struct {
 		const char *key;

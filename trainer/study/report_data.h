@@ -49,7 +49,8 @@ struct report_run {
 	char *dir;
 	struct tree result;
 	double accuracy, loss, ece, train_accuracy, train_loss, best_accuracy, train_seconds, cost;
-	double step_seconds, train_pictures, delta_over_embedding, delta_over_feature, adv_loss;
+	double step_seconds, train_pictures, adv_loss, clean_loss;
+	double delta_over_embedding, delta_over_feature, delta_over_fused, delta_over_pixel;
 	double epochs; /* not a whole number where runs have equal time */
 	int64_t steps, best_epoch, pair_count, pictures;
 	const char *digest, *val_digest, *init_digest, *pairs_digest;

@@ -176,7 +176,10 @@ static void add_arm(struct text *t, const struct report_analysis *a, int arm)
 	real(t, "train_seconds_over_baseline", r->seconds_ratio);
 	real(t, "delta_over_embedding", r->delta_over_embedding);
 	real(t, "delta_over_feature", r->delta_over_feature);
+	real(t, "delta_over_fused", r->delta_over_fused);
+	real(t, "delta_over_pixel", r->delta_over_pixel);
 	real(t, "adv_loss", r->adv_loss);
+	real(t, "clean_loss", r->clean_loss);
 	add_calibration(t, &r->calibration);
 	add_series(t, r);
 	if (arm != a->data->baseline)

@@ -313,22 +313,27 @@ static void diagnostics(struct text *t, const struct report_analysis *a)
 	bool any = false;
 
 	for (int i = 0; i < a->data->arms; i++)
-		any = any || isfinite(a->arm[i].adv_loss) || a->arm[i].delta_over_embedding > 0 || a->arm[i].delta_over_feature > 0;
+		any = any || isfinite(a->arm[i].adv_loss);
 	if (!any)
 		return;
-	text_add(t, "<h3>Does the adversary do anything?</h3>\n<div "
-			"class=\"scroll\"><table><thead><tr><th>arm</th><th>‖δ‖/‖embedding‖</th><th>‖δ‖/‖feature‖</th><th>adversarial loss</th>"
-		    "</tr></thead><tbody>\n");
+	text_add(t, "<h3>Does the adversary do anything?</h3>\n<p class=\"muted\">Over the last epoch in which it worked: the loss on the same batches "
+			"without and with the perturbation, and its size as a share of what it is added to.</p>\n<div class=\"scroll\"><table><thead><tr>"
+			"<th>arm</th><th>clean loss</th><th>adversarial loss</th><th>‖δ‖/‖embedding‖</th><th>‖δ‖/‖feature‖</th><th>‖δ‖/‖fused‖</th>"
+			"<th>‖δ‖/‖pixels‖</th></tr></thead><tbody>\n");
 	for (int i = 0; i < a->data->arms; i++) {
 		const struct report_arm_result *r = &a->arm[i];
 
-		if (!isfinite(r->adv_loss) && !(r->delta_over_embedding > 0) && !(r->delta_over_feature > 0))
+		const double moved[] = { r->delta_over_embedding, r->delta_over_feature, r->delta_over_fused, r->delta_over_pixel };
+
+		if (!isfinite(r->adv_loss))
 			continue;
 		text_add(t, "<tr><td><b>");
 		text_html(t, a->data->arm[i].name);
-		text_f(t, "</b></td><td>%s</td>", text_fixed(r->delta_over_embedding, 4).s);
-		text_f(t, "<td>%s</td>", text_fixed(r->delta_over_feature, 4).s);
-		text_f(t, "<td>%s</td></tr>\n", text_fixed(r->adv_loss, 4).s);
+		text_f(t, "</b></td><td>%s</td>", text_fixed(r->clean_loss, 4).s);
+		text_f(t, "<td>%s</td>", text_fixed(r->adv_loss, 4).s);
+		for (size_t k = 0; k < ARRAY_LEN(moved); k++)
+			text_f(t, "<td>%s</td>", moved[k] > 0 ? text_fixed(moved[k], 4).s : "–");
+		text_add(t, "</tr>\n");
 	}
 	text_add(t, "</tbody></table></div>\n");
 }

@@ -43,9 +43,12 @@ static int each_line(const char *path, int (*use)(void *, const struct flat *, s
 	return code;
 }
 
+/* By how much of its norm was moved what: in metrics.jsonl and here alike. */
+static const char *const moved_names[] = { "delta_over_embedding", "delta_over_feature", "delta_over_fused", "delta_over_pixel" };
+
 /* Means over the run of what a step cost, and over its last epoch of what the adversary did. */
 struct averages {
-	double cost, adv_loss, embedding, feature, seconds;
+	double cost, seconds, adv_loss, clean_loss, moved[ARRAY_LEN(moved_names)];
 	uint64_t costs, advs, steps;
 	int64_t epoch; /* of advs */
 };
@@ -54,7 +57,7 @@ static int add_line(void *context, const struct flat *line, struct err *err)
 {
 	struct averages *a = context;
 	const char *split = flat_text(line, "split");
-	double cost, loss, embedding, feature, rate, wait, samples;
+	double cost, loss, clean, moved, rate, wait, samples;
 	int64_t epoch = 0;
 
 	(void)err;
@@ -69,17 +72,19 @@ static int add_line(void *context, const struct flat *line, struct err *err)
 		a->cost += cost;
 		a->costs++;
 	}
-	if (!flat_real(line, "adv_loss", &loss) || !flat_real(line, "delta_over_embedding", &embedding) ||
-	    !flat_real(line, "delta_over_feature", &feature) || !flat_int(line, "epoch", &epoch))
+	if (!flat_real(line, "adv_loss", &loss) || !flat_real(line, "loss", &clean) || !flat_int(line, "epoch", &epoch))
 		return 0;
 	if (epoch != a->epoch) {
-		a->adv_loss = a->embedding = a->feature = 0;
+		a->adv_loss = a->clean_loss = 0;
+		memset(a->moved, 0, sizeof(a->moved));
 		a->advs = 0;
 		a->epoch = epoch;
 	}
 	a->adv_loss += loss;
-	a->embedding += embedding;
-	a->feature += feature;
+	a->clean_loss += clean;
+	/* A line names the targets that there are. */
+	for (size_t i = 0; i < ARRAY_LEN(moved_names); i++)
+		a->moved[i] += flat_real(line, moved_names[i], &moved) ? moved : 0;
 	a->advs++;
 	return 0;
 }
@@ -181,7 +186,8 @@ static int add_averages(struct buf *out, const struct averages *a, struct err *e
 		uint64_t count;
 	} all[] = {
 		{ "step_seconds", a->seconds, a->steps }, { "cost", a->cost, a->costs }, { "adv_loss", a->adv_loss, a->advs },
-		{ "delta_over_embedding", a->embedding, a->advs }, { "delta_over_feature", a->feature, a->advs },
+		{ "clean_loss", a->clean_loss, a->advs }, { moved_names[0], a->moved[0], a->advs }, { moved_names[1], a->moved[1], a->advs },
+		{ moved_names[2], a->moved[2], a->moved[2] > 0 ? a->advs : 0 }, { moved_names[3], a->moved[3], a->moved[3] > 0 ? a->advs : 0 },
 	};
 	int code = 0;
 
