@@ -489,9 +489,7 @@ static void test_dropout(void **state)
 
 static int use(void **state)
 {
-	if (!row_ops_use(*state))
-		skip();
-	return 0;
+	return row_ops_use(*state) ? 0 : -1;
 }
 
 static int setup(void **state)
@@ -517,6 +515,10 @@ int main(void)
 	for (int i = 0; i < 3; i++) {
 		struct CMUnitTest tests[ARRAY_LEN(base)];
 
+		if (!row_ops_use(sets[i])) {
+			printf("SKIP: this processor has no %s\n", sets[i]);
+			continue;
+		}
 		memcpy(tests, base, sizeof(base));
 		for (size_t t = 0; t < ARRAY_LEN(base); t++) {
 			tests[t].setup_func = use;
