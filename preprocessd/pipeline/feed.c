@@ -14,6 +14,7 @@
 #define F_SEAL_FUTURE_WRITE 0x0010
 #endif
 
+enum { UNMAP_BYTES = 1 << 20 };
 enum { DIGEST_HEAD_BYTES = 24 + 2 * HASH_BYTES + 16, DIGEST_SAMPLE_BYTES = 24 };
 
 /* --- opening ----------------------------------------------------------------------- */
@@ -176,10 +177,21 @@ static int open_batches(struct feed *feed, struct err *err)
 	return 0;
 }
 
+/* Taken out by the piece first: one large munmap() would keep every other thread from mapping anything meanwhile,
+ * and this one has the lowest priority. */
+static void unmap_pool(struct feed *feed)
+{
+	uint64_t bytes = feed->info.pool_bytes;
+
+	for (uint64_t at = 0; at < bytes; at += UNMAP_BYTES)
+		(void)madvise(feed->pool + at, bytes - at < UNMAP_BYTES ? bytes - at : UNMAP_BYTES, MADV_DONTNEED);
+	munmap(feed->pool, bytes);
+}
+
 static void release_memory(struct feed *feed)
 {
 	if (feed->pool != NULL)
-		munmap(feed->pool, feed->info.pool_bytes);
+		unmap_pool(feed);
 	if (feed->fd >= 0)
 		close(feed->fd);
 	pthread_mutex_destroy(&feed->line_lock);
