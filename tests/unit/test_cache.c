@@ -403,6 +403,49 @@ static void put_counted(struct cache *cache, uint64_t number, size_t size, struc
 	mem_free(bytes);
 }
 
+static void put_lent_counted(struct cache *cache, uint64_t number, size_t size, uint8_t *bytes, struct results *results)
+{
+	struct cache_key key;
+	struct err err;
+
+	fill(bytes, size, number);
+	key_of(&key, CACHE_PICTURE, number);
+	assert_int_equal(cache_put_lent(cache, &key, bytes, size, hash_checksum(bytes, size), count_result, results, &err), 0);
+}
+
+/* Lent payloads, among copied ones, are the records that cache_put makes, and are the caller's again after the callback. */
+static void test_put_lent(void **state)
+{
+	enum { PUTS = 40 };
+	struct results results = { .lock = PTHREAD_MUTEX_INITIALIZER };
+	struct scratch dir;
+	uint8_t *bytes[PUTS];
+
+	(void)state;
+	scratch_open(&dir);
+	struct cache *cache = open_cache(dir.path, 0);
+	struct cache_reader *reader = open_reader(cache);
+	for (uint64_t i = 0; i < PUTS; i++) {
+		const size_t size = 1 + 4099 * (size_t)i;
+
+		bytes[i] = mem_alloc(size);
+		if (i % 3 == 0)
+			put_counted(cache, i, size, &results);
+		else
+			put_lent_counted(cache, i, size, bytes[i], &results);
+	}
+	flush(cache);
+	assert_int_equal(results.written, PUTS);
+	for (uint64_t i = 0; i < PUTS; i++) {
+		memset(bytes[i], 0, 1 + 4099 * (size_t)i);
+		mem_free(bytes[i]);
+		expect(reader, CACHE_PICTURE, i, 1 + 4099 * (size_t)i);
+	}
+	cache_reader_close(reader);
+	cache_close(cache);
+	scratch_close(&dir);
+}
+
 /* Puts beyond a limit: what was acknowledged is there, the rest failed with ERR_FULL. */
 static void check_full(struct cache *cache, uint64_t puts, const char *word)
 {
@@ -1058,6 +1101,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_foreign_lmdb),
 		cmocka_unit_test(test_second_daemon),
 		cmocka_unit_test(test_reopen),
+		cmocka_unit_test(test_put_lent),
 		cmocka_unit_test(test_readers_and_growth),
 		cmocka_unit_test(test_kill),
 	};
