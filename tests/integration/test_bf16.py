@@ -7,13 +7,8 @@ import sys
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from harness import Daemon, SmallData, run, run_ok  # noqa: E402
+from harness import Daemon, SmallData, has_bf16, run, run_ok  # noqa: E402
 from runs import differences, header, metrics  # noqa: E402
-
-
-def has_bf16():
-    result = run("trainer", "--data", "none", "--precision", "bf16", "--socket", "/nonexistent/socket", "--out", "/nonexistent/out")
-    return "--precision bf16" not in result.stderr
 
 
 pytestmark = pytest.mark.skipif(not has_bf16(), reason="this build or processor has no bf16")

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from harness import BIN, SLOW, Daemon, SmallData, environment, run, write_csv, write_pictures  # noqa: E402
+from harness import BIN, SLOW, Daemon, SmallData, environment, has_bf16, run, write_csv, write_pictures  # noqa: E402
 import tensors  # noqa: E402
 
 TIMES = {"pairs_per_s", "data_wait_s", "seconds", "adv_cost"}
@@ -82,6 +82,8 @@ ALL_THERE = {"pictures in train": (TRAIN, 0), "captions in train": (TRAIN, 0), "
                                   ["--freeze", "image", "--reg", "adv", "--accumulate", "2"], ["--freeze", "text,image", "--accumulate", "2"]],
                          ids=" ".join)
 def test_cached_is_computed(daemon, towers, tmp_path, more):
+    if "bf16" in more and not has_bf16():
+        pytest.skip("this build or processor has no bf16")
     first = train(daemon, tmp_path / "on", *more, init=towers)
     again = train(daemon, tmp_path / "again", *more, init=towers)
     off = train(daemon, tmp_path / "off", *more, "--feature-cache", "off", init=towers)

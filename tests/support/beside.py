@@ -222,7 +222,7 @@ class Beside:
         process = f"/proc/{self.daemon.process.pid}"
         with open(f"{process}/maps", encoding="utf-8") as file:
             found = [line.strip() for line in file if "memfd:" in line]
-        sockets = 0
+        sockets, batches = 0, []
         for fd in os.listdir(f"{process}/fd"):
             try:
                 target = os.readlink(f"{process}/fd/{fd}")
@@ -230,7 +230,8 @@ class Beside:
                 continue
             sockets += target.startswith("socket:")
             if "memfd:" in target:
-                found.append(target)
+                batches.append(target)
+        found += batches[1:]  # one the daemon keeps for the next stream (preprocessd/pipeline/reserve.h)
         if sockets > self.sockets:
             found.append(f"{sockets} sockets in place of {self.sockets}")
         found += [f"{os.environ['TMPDIR']}/{name}" for name in os.listdir(os.environ["TMPDIR"])]

@@ -48,6 +48,12 @@ def run_ok(program, *arguments, **options):
     return result
 
 
+def has_bf16():
+    """Whether this build and processor train in bf16; asked of a run that then finds no daemon."""
+    asked = run("trainer", "--data", "none", "--precision", "bf16", "--socket", "/nonexistent/socket", "--out", "/nonexistent/out")
+    return "--precision bf16" not in asked.stderr
+
+
 def rest_of(process, timeout):
     """(stdout, stderr) from where they were read up to. Not communicate(): that loses lines which readline() took ahead."""
     timer = threading.Timer(timeout * SLOW, process.kill)

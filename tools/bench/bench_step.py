@@ -29,7 +29,7 @@ import tempfile
 import time
 
 from common import BUILD, ROOT, SHARED_DATA, Table, note
-from harness import Daemon, run, run_ok
+from harness import Daemon, has_bf16, run_ok
 
 sys.path.insert(0, str(ROOT / "tests" / "parity"))
 
@@ -64,12 +64,6 @@ def add_data(daemon, preset, folder):
         name = "demo"
     daemon.prepctl_ok("add", "bench", *what, "--size", size, timeout=600)
     return name
-
-
-def has_bf16():
-    """Whether this build and processor train in bf16; asked of a run that then finds no daemon."""
-    asked = run("trainer", "--data", "none", "--precision", "bf16", "--socket", "/nonexistent/socket", "--out", "/nonexistent/out")
-    return "--precision bf16" not in asked.stderr
 
 
 def needed_flops(profile):
