@@ -437,7 +437,9 @@ def test_read_only_folder(daemon, tmp_path):
 def test_closed_terminal(daemon, uninterrupted, tmp_path):
     """SIGHUP is like Ctrl-C; under nohup nobody notices it."""
     out = tmp_path / "run"
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
     process = start(daemon, out, *LONG)
+    signal.signal(signal.SIGHUP, before)
     wait_for_lines(process, out, 3)
     process.send_signal(signal.SIGHUP)
     _, said = process.communicate(timeout=30 * SLOW)

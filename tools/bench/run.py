@@ -29,11 +29,12 @@ PYTHON_ARGUMENTS = {"bench_growth": ["--counts", "1000,4000", "--records", "1000
 
 
 def machine():
-    model = "unknown processor"
-    for line in pathlib.Path("/proc/cpuinfo").read_text().split("\n"):
-        if line.startswith("model name"):
-            model = line.split(":", 1)[1].strip()
-            break
+    """Virtual machines hide a processor's name; what it can do decides more."""
+    info = dict(line.split(":", 1) for line in reversed(pathlib.Path("/proc/cpuinfo").read_text().split("\n")) if ":" in line)
+    info = {name.strip(): value.strip() for name, value in info.items()}
+    flags = info.get("flags", "").split()
+    sets = [name for flag, name in (("avx2", "AVX2"), ("avx512f", "AVX-512"), ("avx512_bf16", "AVX512_BF16")) if flag in flags]
+    model = f"{info.get('model name', 'unknown processor')} ({', '.join(sets) or 'neither AVX2 nor AVX-512'})"
     return f"{model}, {len(os.sched_getaffinity(0))} cores, {platform.system()} {platform.release().split('-')[0]}"
 
 
