@@ -179,7 +179,7 @@ tsan-programs: $(UNIT_TESTS_TSAN) $(B)/bin/preprocessd $(B)/bin/prepctl
 NO_ASLR := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 tsan-run: tsan-programs
 	@$(NO_ASLR) $(RUN_TESTS) unit $(UNIT_TESTS_TSAN)
-	@TSAN_OPTIONS=halt_on_error=1 $(NO_ASLR) $(RUN_TESTS) pytest $(TESTS_OF_DAEMON)
+	@TSAN_OPTIONS=halt_on_error=1:suppressions=$(CURDIR)/tests/support/tsan.supp $(NO_ASLR) $(RUN_TESTS) pytest $(TESTS_OF_DAEMON)
 
 fuzz: ## build the fuzz targets with clang and run each for FUZZ_SECONDS (10)
 	@rm -f build/results/fuzz.jsonl

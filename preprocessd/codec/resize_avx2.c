@@ -380,9 +380,9 @@ TARGET_INLINE void store_group(const struct sums *sums, int rows, uint8_t *out, 
 		return;
 	__m128i rows23 = _mm256_extracti128_si256(bytes, 1);
 
-	_mm_storeh_pd((double *)(void *)(out + out_stride), _mm_castsi128_pd(rows01));
+	_mm_storel_epi64((__m128i *)(void *)(out + out_stride), _mm_unpackhi_epi64(rows01, rows01));
 	_mm_storel_epi64((__m128i *)(void *)(out + 2 * out_stride), rows23);
-	_mm_storeh_pd((double *)(void *)(out + 3 * out_stride), _mm_castsi128_pd(rows23));
+	_mm_storel_epi64((__m128i *)(void *)(out + 3 * out_stride), _mm_unpackhi_epi64(rows23, rows23));
 }
 
 /* One group of `rows` (ROWS or 1) rows. rows and steps are constants where this is called, or steps is packed->steps. */

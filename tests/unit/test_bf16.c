@@ -373,14 +373,16 @@ static void test_nan(void **state)
 static void test_layouts(void **state)
 {
 	enum { C = 5, PIXELS = 131, N = PICTURES * C * PIXELS };
-	float *nchw = noise(N, 51), *back = memory(N * sizeof(*back));
-	uint16_t *a = memory(N * 2), *b = memory(N * 2);
 	struct image_engine *engine;
 	struct err err;
 
 	(void)state;
 	if (!have_bf16())
 		skip();
+
+	float *nchw = noise(N, 51), *back = memory(N * sizeof(*back));
+	uint16_t *a = memory(N * 2), *b = memory(N * 2);
+
 	assert_int_equal(image_ops_bf16()->engine_open(&engine, &err), 0);
 	image_ops_bf16()->to_nhwc(engine, nchw, PICTURES, C, PIXELS, a);
 	image_ops_bf16_reference()->to_nhwc(engine, nchw, PICTURES, C, PIXELS, b);

@@ -210,11 +210,13 @@ static void test_pixels(void **state)
 	enum { HEIGHT = 7, WIDTH = 6, CHANNELS = 5, TERMS = 9 };
 	struct gemm_pixels pixels = { HEIGHT, WIDTH, 2, 1, 0 };
 	size_t rows = PICTURES * 3 * 3, all = PICTURES * HEIGHT * WIDTH * CHANNELS;
-	float *a = noise(rows * TERMS, 1), *b = noise(TERMS * CHANNELS, 2), *c = mem_array(all, sizeof(*c));
 
 	(void)state;
 	if (not_here())
 		skip();
+
+	float *a = noise(rows * TERMS, 1), *b = noise(TERMS * CHANNELS, 2), *c = mem_array(all, sizeof(*c));
+
 	for (size_t i = 0; i < all; i++)
 		c[i] = UNTOUCHED;
 	gemm_run(&(struct gemm){ .m = rows, .n = CHANNELS, .k = TERMS, .a_form = GEMM_ROWS, .a = a, .lda = TERMS, .b_form = GEMM_ROWS, .b = b,
@@ -241,11 +243,13 @@ static void test_parts(void **state)
 {
 	enum { M = 10, N = 35, K = 20000 };
 	int parts = gemm_parts(M, N, K);
-	float *a = noise((size_t)K * M, 1), *b = noise((size_t)K * N, 2), *c = noise((size_t)GEMM_PARTS_MAX * M * N, 3);
 
 	(void)state;
 	if (not_here())
 		skip();
+
+	float *a = noise((size_t)K * M, 1), *b = noise((size_t)K * N, 2), *c = noise((size_t)GEMM_PARTS_MAX * M * N, 3);
+
 	assert_true(parts > 1 && parts <= GEMM_PARTS_MAX);
 	assert_int_equal(gemm_parts(M, N, 100), 1);
 	assert_int_equal(gemm_parts(4000, 4000, K), 1);
@@ -270,13 +274,15 @@ static void test_parts(void **state)
 static void test_bits_do_not_depend_on_company(void **state)
 {
 	enum { M = 300, N = 500, K = 700, FEW = 11 };
-	float *a = noise((size_t)M * K, 1), *b = noise((size_t)K * N, 2), *first = noise((size_t)M * N, 3), *other = noise((size_t)M * N, 4);
-	struct gemm g = { .m = M, .n = N, .k = K, .a_form = GEMM_ROWS, .a = a, .lda = K, .b_form = GEMM_ROWS, .b = b, .ldb = N, .c = first,
-			  .ldc = N };
 
 	(void)state;
 	if (not_here())
 		skip();
+
+	float *a = noise((size_t)M * K, 1), *b = noise((size_t)K * N, 2), *first = noise((size_t)M * N, 3), *other = noise((size_t)M * N, 4);
+	struct gemm g = { .m = M, .n = N, .k = K, .a_form = GEMM_ROWS, .a = a, .lda = K, .b_form = GEMM_ROWS, .b = b, .ldb = N, .c = first,
+			  .ldc = N };
+
 	gemm_run(&g, 1);
 	g.c = other;
 	for (int threads = 2; threads <= 5; threads++) {
