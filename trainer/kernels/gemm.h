@@ -2,8 +2,8 @@
  * gemm.h - matrix products of our own: c (m, n) = or += a (m, k) b (k, n), with
  * operands taken from where they lie.
  *
- * For processors with AVX2 and without AVX-512, where the libraries reach 35
- * to 65% of the multiply-add peak at this model's shapes (tools/bench/bench_gemm.c
+ * For processors with AVX2 and without AVX-512, where they come closer to the
+ * multiply-add peak at this model's shapes than the libraries do (tools/bench/bench_gemm.c
  * measures both). Elsewhere gemm_is_chosen() says no, and OpenBLAS and oneDNN do the work.
  *
  * The structure is that of Goto and van de Geijn (Anatomy of High-Performance
