@@ -5,26 +5,10 @@
 """
 import os
 import struct
+import sys
 
-
-def varint(value):
-    out = b""
-    value &= (1 << 64) - 1
-    while value > 0x7F:
-        out += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    return out + bytes([value])
-
-
-def message(*fields):
-    """Pairs of a field's number and its value: a whole number, or bytes."""
-    out = b""
-    for number, value in fields:
-        if isinstance(value, int):
-            out += varint(number << 3) + varint(value)
-        else:
-            out += varint(number << 3 | 2) + varint(len(value)) + value
-    return out
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+from wire import message  # noqa: E402
 
 
 def frames(piece, *messages):
