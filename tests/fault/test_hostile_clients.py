@@ -140,30 +140,46 @@ def mutated(draw, body):
     return bytes(body) or b"\0"
 
 
-def test_requests_that_are_nearly_right(daemon, want, tmp_path):
-    """Well-formed frames of damaged messages: an answer or an end, and never the daemon's."""
+def connect_again(daemon, why):
+    """A connection; a daemon that stopped in good order because a client asked for it is started again."""
+    try:
+        return wire.Raw(daemon.socket, timeout=30 * SLOW)
+    except (ConnectionError, FileNotFoundError):
+        assert daemon.process.wait(30 * SLOW) == 0 and "stopping (asked" in daemon.log.read_text(errors="replace"), why
+        daemon.log.unlink()
+        daemon.start()
+        return wire.Raw(daemon.socket, timeout=30 * SLOW)
+
+
+def test_requests_that_are_nearly_right(small, want, tmp_path):
+    """Well-formed frames of damaged messages: an answer or an end, and never the daemon's, unless it was asked for.
+
+    One byte makes a request to remove a data set, or to stop, of many of them: so they name a data set and have a daemon of their own."""
     seed = int(os.environ.get("HOSTILE_SEED", str(int(time.time()))))
     print(f"HOSTILE_SEED={seed}")
     draw = random.Random(seed)
     data = SmallData(tmp_path, train=3, val=2)
     whole = [wire.add_request("near", [data.images], [f"train={data.train}"], vocab=data.vocab), wire.explain_request(data.images / data.rows[0][0]),
-             wire.open_request("small"), wire.message((1, 2), (4, b"")), wire.message((1, 3), (5, wire.message((1, "small")))),
-             wire.message((1, 3), (6, wire.message((1, "small"), (2, 1)))), wire.message((1, 4), (7, b"")),
-             wire.message((1, 5), (20, wire.message((1, "small"), (2, 3), (2, 4)))),
-             wire.message((1, 5), (14, wire.message((1, wire.message((1, "small"), (2, "train"), (3, b"\1" * 32), (4, 8))), (2, 0), (3, 4))))]
-    for _ in range(int(os.environ.get("HOSTILE_REQUESTS", "600"))):
-        raw = wire.Raw(daemon.socket, timeout=30 * SLOW)
-        try:
-            for _ in range(draw.randint(1, 3)):
-                raw.send(mutated(draw, draw.choice(whole)))
-                if draw.random() < 0.8 and raw.reply() is None:
-                    break
-        except ConnectionError:
-            pass
-        raw.close()
-        assert daemon.process.poll() is None, f"HOSTILE_SEED={seed}"
-    wait_until(lambda: daemon.status()["clients"] == [])
-    assert daemon.prepctl_ok("digests", *READ).stdout == want
+             wire.open_request("damaged"), wire.message((1, 2), (4, b"")), wire.message((1, 3), (5, wire.message((1, "damaged")))),
+             wire.message((1, 3), (6, wire.message((1, "damaged"), (2, 1)))), wire.message((1, 4), (7, b"")),
+             wire.message((1, 5), (20, wire.message((1, "damaged"), (2, 3), (2, 4)))),
+             wire.message((1, 5), (14, wire.message((1, wire.message((1, "damaged"), (2, "train"), (3, b"\1" * 32), (4, 8))), (2, 0), (3, 4))))]
+    with Daemon() as daemon:
+        small.add(daemon)
+        data.add(daemon, "damaged")
+        for _ in range(int(os.environ.get("HOSTILE_REQUESTS", "600"))):
+            raw = connect_again(daemon, f"HOSTILE_SEED={seed}")
+            try:
+                for _ in range(draw.randint(1, 3)):
+                    raw.send(mutated(draw, draw.choice(whole)))
+                    if draw.random() < 0.8 and raw.reply() is None:
+                        break
+            except ConnectionError:
+                pass
+            raw.close()
+        connect_again(daemon, f"HOSTILE_SEED={seed}").close()
+        wait_until(lambda: daemon.status()["clients"] == [])
+        assert daemon.prepctl_ok("digests", *READ).stdout == want
 
 
 def test_a_client_that_sleeps(daemon, want):
