@@ -11,7 +11,9 @@ counts: the cores may be shared. The peer is the script's model in PyTorch,
 channels-last, with batches that `prepctl batch` wrote for the same steps, AdamW, the same pairs: every
 picture with its own caption and with all other captions of the batch. It runs twice: with captions padded to the
 batch's longest, as a script's collate function does, and padded to 64 tokens, as scripts do that call their
-tokenizer with padding="max_length". The trainer packs captions and has one figure for both.
+tokenizer with padding="max_length". The trainer packs captions and has one figure for both. PyTorch gets as many threads
+as the trainer (torch.set_num_threads): left alone it takes what it holds for the number of cores, which is 1 on
+some virtual machines of two. Where that is so, the first round shows that figure too: it is what a script gets that says nothing.
 
 The share of the peak: the operations that a step needs (2 a multiply-add, in convolutions, matrix products and attention
 alone; border pixels count, padding tokens do not exist, nothing is counted that is computed twice) times steps a
@@ -122,10 +124,15 @@ def padded(tensor, length):
     return torch.nn.functional.pad(tensor, (0, length - tensor.shape[1]))
 
 
-def torch_rate(preset, batch, data, length=0):
-    """With captions as they are in the batches, or all padded to this many tokens."""
+def cores():
+    return len(os.sched_getaffinity(0))
+
+
+def torch_rate(preset, batch, data, length=0, threads=None):
+    """With captions as they are in the batches, or all padded to this many tokens; on all cores unless told otherwise."""
     import torch
     from torch_model import PRESETS, FusionModel
+    torch.set_num_threads(threads or cores())
     torch.manual_seed(0)
     words = 1 + max(int(tensors["input_ids"].max()) for tensors in data)
     model = FusionModel(preset, vocab=max(words, 30522 if preset != "tiny" else 400)).to(memory_format=torch.channels_last)
@@ -156,7 +163,7 @@ def median(values):
     return statistics.median(values) if values else None
 
 
-def add_rows(table, what, runs, peers):
+def add_rows(table, what, runs, peers, as_it_comes):
     for precision in ("fp32", "bf16"):
         if not runs[precision]:
             continue
@@ -164,6 +171,10 @@ def add_rows(table, what, runs, peers):
         table.add(f"{what}, {precision}", rate, "pairs/s", "PyTorch fp32, padded to the batch's longest", median(peers[0]))
         if peers[PADDED_LENGTH]:
             table.add(f"{what}, {precision}", rate, "pairs/s", f"PyTorch fp32, padded to {PADDED_LENGTH} tokens", median(peers[PADDED_LENGTH]))
+        if as_it_comes:
+            threads, own = as_it_comes
+            for length, how in ((0, "the batch's longest"), (PADDED_LENGTH, f"{PADDED_LENGTH} tokens")):
+                table.add(f"{what}, {precision}", rate, "pairs/s", f"PyTorch fp32 on {threads} of {cores()} cores, its own choice, padded to {how}", own[length])
         table.add(f"{what}, {precision}, needed operations", flops / 1e9, "GFLOP/s", "the peak of fp32 multiply-adds", peak / 1e9)
     fp32 = median([run.rate for run in runs["fp32"]])
     for name, title in (("libraries", "the libraries' kernels"), ("alone", "OpenBLAS's kernels alone")):
@@ -178,7 +189,8 @@ def bench(table, preset, options, with_peer, folder):
     batch, size, steps = SHAPES[preset]
     steps = max(options.steps or steps, SKIPPED_STEPS + 1)
     runs = {"fp32": [], "bf16": [], "libraries": [], "alone": []}
-    peers = {0: [], PADDED_LENGTH: []}
+    peers, as_it_comes = {0: [], PADDED_LENGTH: []}, None
+    own_choice = torch_threads() if with_peer else 0
     with Daemon() as daemon:
         data_name = add_data(daemon, preset, folder)
         bf16, data = has_bf16(), None
@@ -189,12 +201,20 @@ def bench(table, preset, options, with_peer, folder):
                 data = data or list(batches(daemon, preset, batch, runs["fp32"][0].places[:12], folder))
                 for length, rates in peers.items():
                     rates.append(torch_rate(preset, batch, data, length))
+                if own_choice != cores() and not as_it_comes:
+                    as_it_comes = own_choice, {length: torch_rate(preset, batch, data[:SKIPPED_STEPS + 2], length, own_choice) for length in peers}
             if bf16:
                 runs["bf16"].append(Run(daemon, preset, "bf16", steps, out.with_suffix(".bf16")))
             runs["libraries"].append(Run(daemon, preset, "fp32", steps, out.with_suffix(".libraries"), libraries=True))
             if not options.no_openblas:
                 runs["alone"].append(Run(daemon, preset, "fp32", steps, out.with_suffix(".alone"), OPENBLAS_TRAINER, libraries=True))
-    add_rows(table, f"{preset}, {data_name} at {size} px, batch {batch}", runs, peers)
+    add_rows(table, f"{preset}, {data_name} at {size} px, batch {batch}", runs, peers, as_it_comes)
+
+
+def torch_threads():
+    """How many PyTorch takes when nobody says: asked in a process of its own."""
+    code = "import torch; print(torch.get_num_threads())"
+    return int(subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
 def has_torch():
