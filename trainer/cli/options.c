@@ -83,7 +83,7 @@ static const struct entry entries[] = {
 	{ "threads", "N", "Default: one for each core.", 1, 1024 },
 };
 
-enum { OWN_OPTIONS = 11, TABLE_MAX = ARRAY_LEN(entries) + OWN_OPTIONS };
+enum { OWN_OPTIONS = 12, TABLE_MAX = ARRAY_LEN(entries) + OWN_OPTIONS };
 
 static int fill_table(struct train_options *o, struct args_option table[TABLE_MAX])
 {
@@ -115,6 +115,9 @@ static int fill_table(struct train_options *o, struct args_option table[TABLE_MA
 		{ .name = "predictions", .kind = ARGS_FLAG, .value = &o->run.predictions,
 		  .help = "At the end write predictions.csv, a line for each validation pair, and measure training pairs and calibration "
 			  "(run.json)." },
+		{ .name = "no-weights", .kind = ARGS_FLAG, .value = &o->run.no_weights,
+		  .help = "Leave no weights behind: for a run of which only the numbers are wanted. Checkpoints are written on the way, and "
+			  "removed at the end." },
 		{ .name = "dry-run", .kind = ARGS_FLAG, .value = &o->run.dry_run,
 		  .help = "Print what the run would take (parameters, memory, arithmetic) and end." },
 		{ .name = "recompute", .kind = ARGS_FLAG, .value = &o->run.recompute,

@@ -116,11 +116,16 @@ void adv_forward(struct objective *o, struct model_result *result)
 	fused_forward(o, v, t, delta, MASKS_FIRST, o->own_loss ? NULL : o->z2, result);
 }
 
-void adv_backward(struct objective *o, const float *dlogits, double scale, bool inputs_only)
+void adv_backward(struct objective *o, const float *dlogits, double scale, enum adv_way way)
 {
 	struct stages *s = o->s;
 	const struct vector_ops *ops = o->kernels->vector;
+	bool inputs_only = way == ADV_INPUTS;
 
+	if (way == ADV_LAST && s->image_frozen && s->text_frozen) {
+		fused_backward(o, dlogits, scale, NULL, NULL, NULL);
+		return;
+	}
 	model_inputs_only(s->model, inputs_only);
 	fused_backward(o, dlogits, scale, o->dv2, o->dt2, o->dfused);
 	if (o->active & ADV_TEXT)
@@ -134,14 +139,14 @@ void adv_backward(struct objective *o, const float *dlogits, double scale, bool 
 	model_inputs_only(s->model, false);
 }
 
-double adv_pass(struct objective *o, double weight, bool inputs_only)
+double adv_pass(struct objective *o, double weight, enum adv_way way)
 {
 	struct model_result result;
 	double scale = weight * (double)o->s->scale, loss;
 
 	adv_forward(o, &result);
 	loss = o->own_loss ? result.loss : base_loss(o, o->z2, scale, o->dz2);
-	adv_backward(o, o->own_loss ? NULL : o->dz2, scale, inputs_only);
+	adv_backward(o, o->own_loss ? NULL : o->dz2, scale, way);
 	return loss;
 }
 

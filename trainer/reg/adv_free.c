@@ -35,7 +35,7 @@ void adv_free(struct objective *o, struct objective_report *report)
 	if (text)
 		carry_words(o, false);
 	keep_in_ball(o);
-	loss = adv_pass(o, 1.0, false);
+	loss = adv_pass(o, 1.0, ADV_BOTH);
 	report->objective += loss;
 	adv_note(o, report, loss);
 	adv_climb_from(o, adv->step, o->dv2);

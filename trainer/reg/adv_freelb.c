@@ -15,7 +15,7 @@ void adv_freelb(struct objective *o, struct objective_report *report)
 		o->image_sent = o->active & ADV_PIXEL;
 	}
 	for (int64_t pass = clean; pass < adv->k; pass++) {
-		loss = adv_pass(o, share, false);
+		loss = adv_pass(o, share, pass + 1 < adv->k ? ADV_BOTH : ADV_LAST);
 		report->objective += share * loss;
 		if (pass + 1 < adv->k)
 			adv_climb_from(o, adv->step, o->dv2);

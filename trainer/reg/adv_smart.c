@@ -1,7 +1,7 @@
 #include "trainer/reg/adv_smart.h"
 
 /* R at x + delta, and the way back of scale times it; clean: gradient of the clean side, or NULL. */
-static double smart_pass(struct objective *o, double scale, float *clean_share, bool inputs_only, double *loss)
+static double smart_pass(struct objective *o, double scale, float *clean_share, enum adv_way way, double *loss)
 {
 	const struct model_pairs *pairs = o->s->pairs;
 	const float *clean = o->mixing ? o->base : o->s->logits;
@@ -12,7 +12,7 @@ static double smart_pass(struct objective *o, double scale, float *clean_share, 
 	*loss = base_loss(o, o->z2, 0.0, o->dz2);
 	o->kernels->vector->fill(o->dz2, (size_t)pairs->count * o->K, 0.0f);
 	kl = o->kernels->reg->symmetric_kl(o->dz2, clean_share, o->z2, clean, pairs->weight, scale, pairs->count, (int)o->K);
-	adv_backward(o, o->dz2, 0, inputs_only);
+	adv_backward(o, o->dz2, 0, way);
 	return kl;
 }
 
@@ -28,10 +28,10 @@ void adv_smart(struct objective *o, struct objective_report *report)
 		adv_clean_gradients(o, false);
 	adv_start(o, adv->init, false);
 	for (int64_t pass = 2; pass < adv->k; pass++) {
-		(void)smart_pass(o, 1.0, NULL, true, &loss);
+		(void)smart_pass(o, 1.0, NULL, ADV_INPUTS, &loss);
 		adv_climb_from(o, adv->step, o->dv2);
 	}
-	report->adv_kl = smart_pass(o, adv->weight * (double)o->s->scale, both ? o->dz_kl : NULL, false, &loss);
+	report->adv_kl = smart_pass(o, adv->weight * (double)o->s->scale, both ? o->dz_kl : NULL, ADV_LAST, &loss);
 	report->objective += adv->weight * report->adv_kl;
 	adv_note(o, report, loss);
 	if (both)

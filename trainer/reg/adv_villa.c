@@ -6,7 +6,7 @@ struct sums {
 };
 
 /* One pass of A_m. Its gradient is scale's; with dz_kl the clean side's is collected too. */
-static double villa_pass(struct objective *o, double scale, struct sums *at)
+static double villa_pass(struct objective *o, double scale, enum adv_way way, struct sums *at)
 {
 	const struct reg_adv *adv = &o->spec->adv;
 	const struct model_pairs *pairs = o->s->pairs;
@@ -17,7 +17,7 @@ static double villa_pass(struct objective *o, double scale, struct sums *at)
 	adv_forward(o, &result);
 	at->loss = base_loss(o, o->z2, scale, o->dz2);
 	at->kl = o->kernels->reg->symmetric_kl(o->dz2, share, o->z2, clean, pairs->weight, adv->kl * scale, pairs->count, (int)o->K);
-	adv_backward(o, o->dz2, 0, false);
+	adv_backward(o, o->dz2, 0, way);
 	return at->loss + adv->kl * at->kl;
 }
 
@@ -32,8 +32,10 @@ static void villa_target(struct objective *o, unsigned target, struct objective_
 	if (adv->init == 0)
 		adv_climb_from(o, adv->step, o->dv_clean);
 	for (int64_t pass = 1; pass < adv->k; pass++) {
-		report->objective += weight * villa_pass(o, weight * (double)o->s->scale, &at);
-		if (pass + 1 < adv->k)
+		bool last = pass + 1 == adv->k;
+
+		report->objective += weight * villa_pass(o, weight * (double)o->s->scale, last ? ADV_LAST : ADV_BOTH, &at);
+		if (!last)
 			adv_climb_from(o, adv->step, o->dv2);
 	}
 	adv_note(o, report, 0);

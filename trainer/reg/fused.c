@@ -77,14 +77,14 @@ void fused_backward(struct objective *o, const float *dlogits, double scale, flo
 {
 	const struct stages *s = o->s;
 	const float *share = o->mixing ? o->share : NULL;
-	float *first = o->expanded ? o->dvx : dv, *second = o->expanded ? o->dtx : dt;
+	float *first = o->expanded && dv != NULL ? o->dvx : dv, *second = o->expanded && dt != NULL ? o->dtx : dt;
 	int N = s->pairs->count, F = (int)o->F;
 
 	if (dlogits != NULL)
 		model_fusion_backward_from(s->model, dlogits, first, second);
 	else
 		model_fusion_backward(s->model, (float)scale, first, second);
-	if (!o->expanded)
+	if (!o->expanded || dv == NULL)
 		return;
 	if (dfused != NULL)
 		o->kernels->reg->join(dfused, first, second, N, F);

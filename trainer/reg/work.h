@@ -107,10 +107,16 @@ void adv_start(struct objective *o, double share, bool corners);
 void adv_climb_from(struct objective *o, double step, float *dv);
 /* A pass at x + delta of the active targets; z2 holds its logits. */
 void adv_forward(struct objective *o, struct model_result *result);
+/* What a way back is for. */
+enum adv_way {
+	ADV_INPUTS, /* gradients of the inputs alone: the next climb */
+	ADV_BOTH,   /* those of the parameters, too */
+	ADV_LAST,   /* of the parameters: nobody climbs from here, so frozen towers' features need none */
+};
 /* dlogits NULL: of scale * own loss. */
-void adv_backward(struct objective *o, const float *dlogits, double scale, bool inputs_only);
+void adv_backward(struct objective *o, const float *dlogits, double scale, enum adv_way way);
 /* Forward, loss, backward of weight * the base loss at x + delta. Returns the loss. */
-double adv_pass(struct objective *o, double weight, bool inputs_only);
+double adv_pass(struct objective *o, double weight, enum adv_way way);
 void adv_note(struct objective *o, struct objective_report *report, double loss);
 /* The clean side's share of a divergence, dz_kl, through the fusion stage into dv and dt. */
 void adv_clean_share(struct objective *o);

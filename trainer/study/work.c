@@ -96,10 +96,16 @@ static void remove_file(const struct work *work, const struct run_entry *run, co
 		log_warn("%s: cannot be removed", path);
 }
 
+/* The attacks want one run of each arm. */
+static bool is_attacked(const struct study_spec *spec, const struct study_cell *cell)
+{
+	return spec->robust.on && cell->seed == 0 && cell->fold == 1;
+}
+
 void work_prune(const struct work *work, const struct run_entry *run)
 {
 	const struct study_spec *spec = work->spec;
-	bool needed = spec->robust.on && !work->attacked && run->cell.seed == 0 && run->cell.fold == 1;
+	bool needed = is_attacked(spec, &run->cell) && !work->attacked;
 	char path[RESULT_PATH_BYTES];
 
 	study_run_path(spec, work->dir, &run->cell, "checkpoints", path);
@@ -176,6 +182,8 @@ int work_arguments(const struct study_spec *spec, const char *dir, const struct 
 	add_word(&words, err, "--out=%s", path);
 	add_word(&words, err, "--resume");
 	add_word(&words, err, "--predictions");
+	if (spec->keep == STUDY_KEEP_NONE && !is_attacked(spec, cell))
+		add_word(&words, err, "--no-weights");
 	add_word(&words, err, "--quiet");
 	if (socket != NULL)
 		add_word(&words, err, "--socket=%s", socket);
@@ -235,28 +243,6 @@ static int start(struct work *work, struct job *job, int index, struct err *err)
 	return code;
 }
 
-static int start_some(struct work *work, struct err *err)
-{
-	int next = 0, code;
-
-	for (int j = 0; j < work->job_count && !work->stopping; j++) {
-		char path[RESULT_PATH_BYTES];
-
-		if (work->jobs[j].active)
-			continue;
-		for (; next < work->run_count; next++) {
-			study_run_path(work->spec, work->dir, &work->runs[next].cell, "", path);
-			if (work->runs[next].state == RUN_PENDING && is_free(path))
-				break;
-		}
-		if (next == work->run_count)
-			return 0;
-		if ((code = start(work, &work->jobs[j], next++, err)) != 0)
-			return code;
-	}
-	return 0;
-}
-
 /* ---- ending ---- */
 
 static int ended_well(struct work *work, struct run_entry *run, struct err *err)
@@ -309,6 +295,42 @@ static int ended_badly(struct work *work, struct run_entry *run, int status, str
 	view_note(work, "%s f%d-s%" PRId64 " %s: %.600s", arm->name, run->cell.fold, work->spec->seeds[run->cell.seed],
 		  run->state == RUN_DIVERGED ? "diverged; the study goes on without it" : "failed", words);
 	return code;
+}
+
+/* A run may end while nobody waits for it: its study was killed. */
+static bool is_finished(const char *run_dir)
+{
+	char state[32];
+
+	study_run_state(run_dir, state, sizeof(state));
+	return strcmp(state, "finished") == 0;
+}
+
+static int start_some(struct work *work, struct err *err)
+{
+	struct err ignored;
+	int next = 0, code;
+
+	for (int j = 0; j < work->job_count && !work->stopping; j++) {
+		char path[RESULT_PATH_BYTES];
+
+		if (work->jobs[j].active)
+			continue;
+		for (; next < work->run_count; next++) {
+			struct run_entry *run = &work->runs[next];
+
+			study_run_path(work->spec, work->dir, &run->cell, "", path);
+			if (run->state != RUN_PENDING || !is_free(path))
+				continue;
+			if (!is_finished(path) || ended_well(work, run, &ignored) != 0)
+				break;
+		}
+		if (next == work->run_count)
+			return 0;
+		if ((code = start(work, &work->jobs[j], next++, err)) != 0)
+			return code;
+	}
+	return 0;
 }
 
 static int reap(struct work *work, struct err *err)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "shared/base/fs.h"
 #include "shared/base/json.h"
@@ -91,6 +92,28 @@ bool checkpoint_exists(const char *dir)
 	}
 	mem_free(found);
 	return any;
+}
+
+void checkpoint_remove_all(const char *dir)
+{
+	static const char *const names[] = { "last.safetensors", "best.safetensors" };
+	char folder[CHECKPOINT_PATH_BYTES], path[CHECKPOINT_PATH_BYTES], name[CHECKPOINT_NAME_BYTES];
+	struct checkpoint_found *found = mem_zalloc(sizeof(*found));
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		if (checkpoint_join(path, dir, names[i], NULL) == 0)
+			(void)unlink(path);
+	if (found != NULL && checkpoint_join(folder, dir, "checkpoints", NULL) == 0) {
+		checkpoint_tidy(folder);
+		checkpoint_list(folder, found);
+		for (int i = 0; i < found->count; i++) {
+			checkpoint_step_name(found->steps[i], name);
+			if (checkpoint_join(path, folder, name, NULL) == 0)
+				checkpoint_remove(path);
+		}
+		(void)rmdir(folder);
+	}
+	mem_free(found);
 }
 
 /* ---- links ---- */

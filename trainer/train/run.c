@@ -661,6 +661,18 @@ static int use_best(struct session *s, struct err *err)
 	return code;
 }
 
+/* Where no weights are wanted there is nothing to write at the end, unless the result is that of earlier ones (use_best()). */
+static int last_checkpoint(struct session *s, struct err *err)
+{
+	int code;
+
+	if (!s->options->no_weights || s->plan.reg.early.on)
+		return loop_checkpoint(s, err);
+	if ((code = metrics_sync(s->metrics, err)) != 0)
+		return code;
+	return tensorboard_sync(s->tensorboard, err);
+}
+
 static int train(struct session *s, struct run_result *result, struct err *err)
 {
 	struct err second = { 0 };
@@ -678,7 +690,7 @@ static int train(struct session *s, struct run_result *result, struct err *err)
 	code = loop_run(s, err);
 	progress_end(&s->bar, s->progress.step, NULL);
 	if (code == 0)
-		code = loop_checkpoint(s, err);
+		code = last_checkpoint(s, err);
 	if (code == 0 && s->options->predictions && (code = use_best(s, err)) == 0)
 		code = outcome_measure(s, err);
 	if (s->options->profile && profile_write(s, &second) != 0)
@@ -686,7 +698,9 @@ static int train(struct session *s, struct run_result *result, struct err *err)
 	if (code != 0)
 		return end_early(s, code, err);
 	fill_result(s, result);
-	return record_write(s, "finished", err);
+	if ((code = record_write(s, "finished", err)) == 0 && s->options->no_weights)
+		checkpoint_remove_all(s->dir);
+	return code;
 }
 
 static void session_close(struct session *s)
