@@ -10,13 +10,15 @@
  * Convolution Operators for Multicore Processors, 2020.
  *
  * Packed weights are panels of gemm.h: forward k = (tap line, tap column, I), n = O; backward, class by class, k = (lines of
- * taps upward, columns of taps leftward, O), n = I.
+ * taps upward, columns of taps leftward, O), n = I. Convolutions that winograd_is_chosen() says have forward and input gradient by
+ * winograd.h, and weights packed for that.
  */
 #include <string.h>
 
 #include "shared/base/mem.h"
 #include "trainer/kernels/gemm.h"
 #include "trainer/kernels/image_engine.h"
+#include "trainer/kernels/winograd.h"
 
 /* The taps that reach pixels first, first + stride, ... of one direction: last, last - stride, ... */
 struct taps {
@@ -41,8 +43,12 @@ static size_t taps_square(const struct conv_shape *s)
 	return (size_t)s->kernel * (size_t)s->kernel;
 }
 
-static size_t forward_floats(const struct conv_shape *s)
+static size_t forward_floats(const struct conv *conv)
 {
+	const struct conv_shape *s = &conv->shape;
+
+	if (conv->by_winograd)
+		return winograd_weight_floats(s->in_channels, s->out_channels);
 	return gemm_panels_floats(taps_square(s) * (size_t)s->in_channels, (size_t)s->out_channels);
 }
 
@@ -51,10 +57,13 @@ static size_t class_floats(const struct conv_shape *s, struct taps y, struct tap
 	return gemm_panels_floats((size_t)y.count * (size_t)x.count * (size_t)s->out_channels, (size_t)s->in_channels);
 }
 
-static size_t backward_floats(const struct conv_shape *s)
+static size_t backward_floats(const struct conv *conv)
 {
+	const struct conv_shape *s = &conv->shape;
 	size_t floats = 0;
 
+	if (conv->by_winograd)
+		return winograd_weight_floats(s->out_channels, s->in_channels);
 	for (int y = 0; y < s->stride; y++)
 		for (int x = 0; x < s->stride; x++)
 			floats += class_floats(s, taps_of(s, y), taps_of(s, x));
@@ -73,10 +82,15 @@ static int reserve(struct conv *conv, struct err *err)
 {
 	const struct conv_shape *s = &conv->shape;
 	struct image_engine *engine = conv->engine;
-	size_t forward = forward_floats(s), backward = backward_floats(s);
+	size_t forward = forward_floats(conv), backward = backward_floats(conv);
 	size_t gradients = (size_t)parts_of(conv, conv->pictures_max) * conv_weight_elements(s);
 	int rc = scratch_reserve(&engine->packed[conv->slot], (forward > backward ? forward : backward) * sizeof(float), err);
 
+	if (rc == 0 && conv->by_winograd) {
+		int channels = s->in_channels > s->out_channels ? s->in_channels : s->out_channels;
+
+		rc = scratch_reserve(&engine->winograd, winograd_work_floats(channels, engine->threads) * sizeof(float), err);
+	}
 	return rc < 0 ? rc : scratch_reserve(&engine->weight_gradient, gradients * sizeof(float), err);
 }
 
@@ -125,6 +139,10 @@ static void pack_forward(struct conv *conv)
 	if (conv->packing == PACKED_ROWS)
 		return;
 	conv->packing = PACKED_ROWS;
+	if (conv->by_winograd) {
+		winograd_pack(conv->weights, s->in_channels, s->out_channels, false, panels, conv->engine->threads);
+		return;
+	}
 	if (s->kernel == 1) {
 		gemm_pack_panels(GEMM_COLUMNS, conv->weights, k, k, out, panels, conv->engine->threads);
 		return;
@@ -154,6 +172,10 @@ static void pack_backward(struct conv *conv)
 	if (conv->packing == PACKED_FLIPPED)
 		return;
 	conv->packing = PACKED_FLIPPED;
+	if (conv->by_winograd) {
+		winograd_pack(conv->weights, s->out_channels, s->in_channels, true, panels, conv->engine->threads);
+		return;
+	}
 	for (int y = 0; y < s->stride; y++)
 		for (int x = 0; x < s->stride; x++) {
 			pack_class(conv, taps_of(s, y), taps_of(s, x), panels);
@@ -175,11 +197,33 @@ static bool is_plain(const struct conv_shape *s)
 	return s->kernel == 1 && s->stride == 1 && s->pad == 0;
 }
 
+/* Between pictures of the same size, with the weights that are packed. */
+static void run_winograd(const struct conv *conv, int in, int out, const float *x, int n, float *y, bool add)
+{
+	const struct image_engine *engine = conv->engine;
+
+	winograd_run(&(struct winograd){ .in = in,
+					 .out = out,
+					 .pictures = n,
+					 .height = conv->out_height,
+					 .width = conv->out_width,
+					 .x = x,
+					 .packed = engine->packed[conv->slot].data,
+					 .y = y,
+					 .add = add,
+					 .work = engine->winograd.data,
+					 .threads = engine->threads });
+}
+
 static void gemm_conv_forward(struct conv *conv, const void *x, int n, void *y)
 {
 	const struct conv_shape *s = &conv->shape;
 
 	pack_forward(conv);
+	if (conv->by_winograd) {
+		run_winograd(conv, s->in_channels, s->out_channels, x, n, y, false);
+		return;
+	}
 	gemm_run(&(struct gemm){ .m = (size_t)n * (size_t)conv->out_height * (size_t)conv->out_width,
 				 .n = (size_t)s->out_channels,
 				 .k = taps_square(s) * (size_t)s->in_channels,
@@ -232,6 +276,10 @@ static void gemm_conv_backward_data(struct conv *conv, const void *dy, int n, vo
 	const float *panels;
 
 	pack_backward(conv);
+	if (conv->by_winograd) {
+		run_winograd(conv, s->out_channels, s->in_channels, dy, n, dx, add);
+		return;
+	}
 	panels = conv->engine->packed[conv->slot].data;
 	for (int y = 0; y < s->stride; y++)
 		for (int x = 0; x < s->stride; x++) {
@@ -295,6 +343,7 @@ static int gemm_conv_open(struct conv **out, struct image_engine *engine, const 
 	(void)passes; /* nothing to plan but memory */
 	if (rc < 0)
 		return rc;
+	(*out)->by_winograd = winograd_is_chosen(shape);
 	rc = reserve(*out, err);
 	if (rc < 0) {
 		mem_free(*out);

@@ -44,6 +44,7 @@ void image_engine_close(struct image_engine *engine)
 	mem_free(engine->columns.data);
 	mem_free(engine->data_gradient.data);
 	mem_free(engine->flipped.data);
+	mem_free(engine->winograd.data);
 	mem_free(engine->blocked_from.data);
 	mem_free(engine->blocked_to.data);
 	mem_free(engine->library.data);
@@ -55,7 +56,7 @@ size_t image_engine_bytes(const struct image_engine *engine)
 {
 	size_t bytes = engine->weight_gradient.bytes + engine->columns.bytes + engine->data_gradient.bytes +
 		       engine->flipped.bytes + engine->blocked_from.bytes + engine->blocked_to.bytes +
-		       engine->library.bytes + engine->sums.bytes;
+		       engine->library.bytes + engine->sums.bytes + engine->winograd.bytes;
 
 	for (int slot = 0; slot < CONV_SLOTS; slot++)
 		bytes += engine->packed[slot].bytes;

@@ -31,6 +31,7 @@ struct image_engine {
 	struct scratch data_gradient;        /* of one call, before it is added or spread */
 	struct scratch blocked_from, blocked_to; /* of one forward convolution in blocked layout */
 	struct scratch flipped;              /* weights turned by 180 degrees */
+	struct scratch winograd;             /* transformed patches and their sums */
 	struct scratch library;              /* oneDNN's own */
 	struct scratch sums;                 /* threads * 3 * channels doubles, then floats */
 	int channels_max;
@@ -47,6 +48,7 @@ struct conv {
 	int out_height, out_width;
 	int slot, pictures_max;
 	const float *weights;        /* of the running pass, OIHW */
+	bool by_winograd;            /* gemm_conv.c: forward and backward_data */
 	enum conv_packing packing;   /* what engine->packed[slot] holds, if packed_by is this */
 	struct onednn_conv *onednn;  /* NULL: OpenBLAS alone */
 };

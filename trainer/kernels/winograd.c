@@ -1,0 +1,325 @@
+#include "trainer/kernels/winograd.h"
+
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shared/base/check.h"
+#include "trainer/kernels/gemm.h"
+#include "trainer/kernels/winograd_parts.h"
+
+enum {
+	POSITIONS = WINOGRAD_POSITIONS,
+	SIDE = WINOGRAD_PATCH,
+	ROWS = GEMM_TILE_ROWS,
+	BLOCK_MAX = 16 * ROWS,         /* patches that go through the steps together */
+	GROUP = 4 * GEMM_PANEL,        /* results' channels that are summed before they are transformed */
+	SUMS = POSITIONS * GROUP + 16, /* floats from one patch's sums to the next one's: not a power of two */
+	CHANNELS_AT_ONCE = 64,         /* of a patch that is transformed: they stay in the first-level cache */
+	INPUTS_AT_ONCE = 16,           /* of weights */
+	BLOCKS_PER_THREAD = 2,
+	BLOCK_MIN = 8 * ROWS,
+};
+
+/* Convolutions of fewer multiply-adds are done before a team is awake. */
+static const double TEAM_MIN = 250000;
+
+static const struct gemm_tiles *tiles(void)
+{
+	return gemm_tiles_avx2();
+}
+
+static const struct winograd_steps *steps(void)
+{
+	return winograd_steps_avx2();
+}
+
+static size_t min_of(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+static size_t share_of(size_t all, size_t shares)
+{
+	return (all + shares - 1) / shares;
+}
+
+static size_t round_up(size_t a, size_t step)
+{
+	return share_of(a, step) * step;
+}
+
+bool winograd_can(const struct conv_shape *s)
+{
+	return steps() != NULL && s->kernel == 3 && s->stride == 1 && s->pad == 1 && s->in_channels % GEMM_PANEL == 0 &&
+	       s->out_channels % GEMM_PANEL == 0;
+}
+
+static bool forbidden(void)
+{
+	const char *wish = getenv("TRAINER_KERNELS");
+
+	return wish != NULL && strcmp(wish, "direct") == 0;
+}
+
+bool winograd_is_chosen(const struct conv_shape *s)
+{
+	return winograd_can(s) && !forbidden();
+}
+
+/*
+ * How transformed patches lie: rows of GEMM_ROW_FLOATS, as a tile reads them. A row holds as many positions
+ * as fit where there are few channels, or one of several parts of a position where there are many.
+ */
+struct layout {
+	size_t depth;         /* channels of a part */
+	size_t parts;         /* of a position */
+	size_t in_row;        /* positions of a row; 1 if there are parts */
+	size_t rows;          /* of a patch */
+};
+
+static struct layout layout_of(int in)
+{
+	struct layout l;
+
+	l.parts = share_of((size_t)in, GEMM_K_BLOCK);
+	l.depth = round_up(share_of((size_t)in, l.parts), GEMM_PANEL);
+	l.in_row = min_of(GEMM_K_BLOCK / l.depth, POSITIONS);
+	l.rows = l.parts > 1 ? POSITIONS * l.parts : share_of(POSITIONS, l.in_row);
+	return l;
+}
+
+/* Part `part` of position p of the first patch of a block. */
+static float *place_of(const struct layout *l, float *patches, size_t p, size_t part)
+{
+	size_t row = l->parts > 1 ? p * l->parts + part : p / l->in_row, within = l->parts > 1 ? 0 : p % l->in_row * l->depth;
+
+	return patches + row * BLOCK_MAX * GEMM_ROW_FLOATS + within;
+}
+
+static size_t work_of_thread(int in)
+{
+	return layout_of(in).rows * BLOCK_MAX * GEMM_ROW_FLOATS + (size_t)BLOCK_MAX * SUMS;
+}
+
+size_t winograd_work_floats(int in, int threads)
+{
+	return work_of_thread(in) * (size_t)threads;
+}
+
+/* Panels of a group of results lie together, position by position: in the order in which they are read. */
+static float *panel_at(float *packed, int in, int out, size_t p, size_t panel)
+{
+	size_t panels_group = GROUP / GEMM_PANEL, group = panel / panels_group;
+	size_t here = min_of(panels_group, (size_t)out / GEMM_PANEL - group * panels_group);
+
+	return packed + (group * panels_group * POSITIONS + p * here + panel % panels_group) * gemm_panel_floats((size_t)in);
+}
+
+size_t winograd_weight_floats(int in, int out)
+{
+	return (size_t)POSITIONS * gemm_panels_floats((size_t)in, (size_t)out);
+}
+
+/* A panel of results `out` ...: inputs a few at a time, turned to (input, tap, result). */
+static void pack_panel(const float *weights, int in, float *to, size_t apart)
+{
+	enum { TAPS = 9 };
+	_Alignas(64) float turned[INPUTS_AT_ONCE * TAPS * GEMM_PANEL];
+
+	for (int i = 0; i < in; i += INPUTS_AT_ONCE) {
+		tiles()->turn(weights + (size_t)i * TAPS, (size_t)in * TAPS, INPUTS_AT_ONCE * TAPS, turned);
+		for (size_t j = 0; j < INPUTS_AT_ONCE; j++, to += GEMM_PANEL)
+			steps()->weights(turned + j * TAPS * GEMM_PANEL, GEMM_PANEL, to, apart);
+	}
+}
+
+/* The same of weights (in, out, taps), taps from the last to the first. */
+static void pack_panel_turned(const float *weights, int in, int out, float *to, size_t apart)
+{
+	enum { TAPS = 9 };
+	_Alignas(64) float turned[TAPS * GEMM_PANEL];
+
+	for (int i = 0; i < in; i++, to += GEMM_PANEL) {
+		tiles()->turn(weights + (size_t)i * (size_t)out * TAPS, TAPS, TAPS, turned);
+		steps()->weights(turned + (TAPS - 1) * GEMM_PANEL, -GEMM_PANEL, to, apart);
+	}
+}
+
+void winograd_pack(const float *weights, int in, int out, bool turned, float *packed, int threads)
+{
+	size_t panels = (size_t)out / GEMM_PANEL;
+
+	CHECK(in % GEMM_PANEL == 0 && out % GEMM_PANEL == 0);
+#pragma omp parallel for schedule(static) num_threads(threads)
+	for (size_t panel = 0; panel < panels; panel++) {
+		float *to = panel_at(packed, in, out, 0, panel);
+		size_t apart = (size_t)(panel_at(packed, in, out, 1, panel) - to);
+
+		if (turned)
+			pack_panel_turned(weights + panel * GEMM_PANEL * 9, in, out, to, apart);
+		else
+			pack_panel(weights + panel * GEMM_PANEL * (size_t)in * 9, in, to, apart);
+	}
+}
+
+/* A patch among all: its upper left result is pixel (y, x). */
+struct patch {
+	size_t picture;
+	int y, x;
+};
+
+static int patches_along(int size)
+{
+	return (size + 1) / 2;
+}
+
+static size_t patches_of(const struct winograd *w)
+{
+	return (size_t)w->pictures * (size_t)patches_along(w->height) * (size_t)patches_along(w->width);
+}
+
+static struct patch patch_at(const struct winograd *w, size_t i)
+{
+	size_t across = (size_t)patches_along(w->width), down = (size_t)patches_along(w->height);
+
+	return (struct patch){ i / across / down, (int)(i / across % down) * 2, (int)(i % across) * 2 };
+}
+
+static size_t pixel_at(const struct winograd *w, struct patch at, int y, int x)
+{
+	return (at.picture * (size_t)w->height + (size_t)y) * (size_t)w->width + (size_t)x;
+}
+
+/* Channels c ... of a patch that reaches beyond the picture, with zeros there. */
+static void copy_patch(const struct winograd *w, struct patch at, size_t c, size_t count, float *to)
+{
+	for (int y = at.y - 1; y < at.y - 1 + SIDE; y++)
+		for (int x = at.x - 1; x < at.x - 1 + SIDE; x++, to += count) {
+			if (y < 0 || x < 0 || y >= w->height || x >= w->width)
+				memset(to, 0, count * sizeof(*to));
+			else
+				memcpy(to, w->x + pixel_at(w, at, y, x) * (size_t)w->in + c, count * sizeof(*to));
+		}
+}
+
+static bool is_inside(const struct winograd *w, struct patch at)
+{
+	return at.y > 0 && at.x > 0 && at.y + SIDE - 1 <= w->height && at.x + SIDE - 1 <= w->width;
+}
+
+/* Patch number t of the block. */
+static void input_patch(const struct winograd *w, const struct layout *l, struct patch at, size_t t, float *patches)
+{
+	_Alignas(64) float copied[SIDE * SIDE * CHANNELS_AT_ONCE];
+	size_t in = (size_t)w->in, line = (size_t)w->width * in, count;
+	bool inside = is_inside(w, at);
+
+	for (size_t part = 0; part < l->parts; part++)
+		for (size_t c = 0, depth = min_of(l->depth, in - part * l->depth); c < depth; c += count) {
+			size_t channel = part * l->depth + c;
+			float *to[POSITIONS];
+
+			count = min_of(depth - c, CHANNELS_AT_ONCE);
+			for (size_t p = 0; p < POSITIONS; p++)
+				to[p] = place_of(l, patches, p, part) + t * GEMM_ROW_FLOATS + c;
+			if (inside) {
+				steps()->input(w->x + pixel_at(w, at, at.y - 1, at.x - 1) * in + channel, line, in, count, to);
+			} else {
+				copy_patch(w, at, channel, count, copied);
+				steps()->input(copied, SIDE * count, count, count, to);
+			}
+		}
+}
+
+static void output_patch(const struct winograd *w, struct patch at, size_t n, size_t width, const float *sums)
+{
+	_Alignas(64) float nowhere[GROUP] = { 0 };
+	float *to[4];
+
+	for (int i = 0; i < 4; i++) {
+		int y = at.y + i / 2, x = at.x + i % 2;
+
+		to[i] = y < w->height && x < w->width ? w->y + pixel_at(w, at, y, x) * (size_t)w->out + n : nowhere;
+	}
+	steps()->output(sums, GROUP, width, to, w->add);
+}
+
+/* The 16 products of one group of results; rows: a patch's sums, position after position. */
+static void multiply_group(const struct winograd *w, const struct layout *l, float *patches, size_t count, size_t n, size_t width,
+			   float *const *rows)
+{
+	size_t in = (size_t)w->in, apart = gemm_panel_floats(in), ahead = share_of(l->depth, share_of(count, ROWS));
+	const float *panels = w->packed + n / GEMM_PANEL * POSITIONS * apart;
+
+	for (size_t p = 0; p < POSITIONS; p++, panels += width / GEMM_PANEL * apart)
+		for (size_t part = 0; part < l->parts; part++) {
+			const float *a = place_of(l, patches, p, part), *b = panels + part * l->depth * GEMM_PANEL;
+			size_t depth = min_of(l->depth, in - part * l->depth);
+
+			for (size_t j = 0; j < width; j += GEMM_PANEL, b += apart) {
+				const float *next = b + apart; /* asked for line by line, while this one is at work */
+
+				for (size_t i = 0; i < count; i += ROWS) {
+					for (size_t line = 0; line < ahead; line++, next += GEMM_PANEL)
+						__builtin_prefetch(next, 0, 2);
+					tiles()->by_rows(a + i * GEMM_ROW_FLOATS, b, depth, rows + i, p * GROUP + j, part > 0);
+				}
+			}
+		}
+}
+
+/* Rows that only fill the last tile: their sums go nowhere, but should be no slow numbers. */
+static void clear_rows(const struct layout *l, size_t first, size_t last, float *patches)
+{
+	for (size_t row = 0; row < l->rows; row++)
+		memset(patches + (row * BLOCK_MAX + first) * GEMM_ROW_FLOATS, 0, (last - first) * GEMM_ROW_FLOATS * sizeof(*patches));
+}
+
+static void run_block(const struct winograd *w, size_t first, size_t count)
+{
+	struct layout l = layout_of(w->in);
+	float *patches = w->work + (size_t)omp_get_thread_num() * work_of_thread(w->in);
+	float *sums = patches + l.rows * BLOCK_MAX * GEMM_ROW_FLOATS, *rows[BLOCK_MAX];
+	size_t whole = round_up(count, ROWS);
+
+	for (size_t t = 0; t < count; t++)
+		input_patch(w, &l, patch_at(w, first + t), t, patches);
+	clear_rows(&l, count, whole, patches);
+	for (size_t t = 0; t < whole; t++)
+		rows[t] = sums + t * SUMS;
+	for (size_t n = 0, width; n < (size_t)w->out; n += width) {
+		width = min_of((size_t)w->out - n, GROUP);
+		multiply_group(w, &l, patches, count, n, width, rows);
+		for (size_t t = 0; t < count; t++)
+			output_patch(w, patch_at(w, first + t), n, width, rows[t]);
+	}
+}
+
+static int team_of(const struct winograd *w)
+{
+	double multiplications = (double)patches_of(w) * POSITIONS * w->in * w->out;
+
+	return multiplications < TEAM_MIN || w->threads < 1 ? 1 : w->threads;
+}
+
+/* Even blocks, and two or more for each thread unless they become small. */
+static size_t block_of(size_t patches, size_t team)
+{
+	size_t least = share_of(patches, BLOCK_MAX), wanted = round_up(least, team);
+
+	if (team > 1 && wanted < BLOCKS_PER_THREAD * team && patches >= BLOCKS_PER_THREAD * team * BLOCK_MIN)
+		wanted = BLOCKS_PER_THREAD * team;
+	return min_of(round_up(share_of(patches, wanted), ROWS), BLOCK_MAX);
+}
+
+void winograd_run(const struct winograd *w)
+{
+	int team = team_of(w);
+	size_t patches = patches_of(w), block = block_of(patches, (size_t)team);
+
+	CHECK(steps() != NULL && w->in % GEMM_PANEL == 0 && w->out % GEMM_PANEL == 0);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(team) if (patches > block)
+	for (size_t first = 0; first < patches; first += block)
+		run_block(w, first, min_of(block, patches - first));
+}
