@@ -89,3 +89,16 @@ def test_digests_name_weights_and_pairs(daemon, tmp_path):
     # A run that goes on still knows what it began with.
     record = train(daemon, tmp_path / "a", "--resume", "--predictions")
     assert record["init_digest"] == none[0] and record["result"]["final"]["pairs_digest"] == none[1]
+
+
+@pytest.mark.parametrize("more", [[], ["--reg", "early=1"], ["--freeze", "image,text"]], ids=["whole", "early", "frozen"])
+def test_without_weights(daemon, tmp_path, more):
+    """--no-weights changes what is left behind, and no number."""
+    kept = train(daemon, tmp_path / "kept", "--epochs", "3", "--predictions", *more)
+    gone = train(daemon, tmp_path / "gone", "--epochs", "3", "--predictions", "--no-weights", *more)
+    for record in (kept, gone):
+        record["result"].pop("train_seconds")
+    assert gone["state"] == "finished" and gone["result"] == kept["result"] and gone["digest"] == kept["digest"]
+    assert (tmp_path / "gone/predictions.csv").read_bytes() == (tmp_path / "kept/predictions.csv").read_bytes()
+    assert list(tmp_path.glob("kept/*.safetensors")) and not list(tmp_path.glob("gone/**/*.safetensors"))
+    assert not (tmp_path / "gone/checkpoints").exists()

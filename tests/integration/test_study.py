@@ -140,6 +140,18 @@ def test_killed_again_and_again(daemon, whole, tmp_path):
     assert not list(out.glob("runs/*/*/checkpoints"))
 
 
+def test_a_run_that_finished_alone(daemon, whole, tmp_path):
+    """Its study was killed before it wrote the result: the run is taken as it is, and not done again."""
+    out = tmp_path / "alone"
+    shutil.copytree(whole, out)
+    run_dir = out / "runs/dropout/f1-s1"
+    (run_dir / "result.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in run_dir.iterdir()}
+    assert "11 runs are there already" in run_ok("trainer", "study", "--out", out, *daemon.at()).stderr
+    assert {path: path.stat().st_mtime_ns for path in run_dir.iterdir() if path in before} == before
+    assert results(out) == results(whole)
+
+
 def test_stopped_by_a_signal(daemon, whole, tmp_path):
     out = tmp_path / "stopped"
     process = start(daemon, out, "--threads", "1")
