@@ -283,7 +283,9 @@ static void test_rule(void **state)
 	static const struct conv_shape others[] = { { 64, 64, 1, 1, 0, 8, 8 }, { 64, 64, 3, 2, 1, 8, 8 }, { 64, 64, 3, 1, 0, 8, 8 },
 						    { 64, 64, 5, 1, 1, 8, 8 }, { 63, 64, 3, 1, 1, 8, 8 }, { 64, 72, 3, 1, 1, 8, 8 } };
 	static const struct conv_shape tower = { 64, 64, 3, 1, 1, 56, 56 };
-	static const struct size sizes[] = { { 64, 64, 14, 14, 2 }, { 64, 80, 7, 7, 2 }, { 17, 64, 8, 8, 2 }, { 16, 16, 8, 8, 2 } };
+	static const struct size sizes[] = { { 64, 64, 14, 14, 2 }, { 64, 80, 7, 7, 2 }, { 17, 64, 8, 8, 2 }, { 64, 16, 8, 8, 2 },
+					     { 64, 64, 3, 3, 2 } };
+	static const bool chosen[] = { true, true, false, false, false };
 
 	(void)state;
 	if (not_here())
@@ -291,6 +293,7 @@ static void test_rule(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(others); i++)
 		assert_false(winograd_can(&others[i]) || winograd_is_chosen(&others[i]));
 	assert_true(winograd_can(&tower) && winograd_is_chosen(&tower));
+	assert_true(winograd_saving(56, 56) == 2.25 && winograd_saving(1, 1) == 0.5625 && winograd_saving(7, 7) == 441.0 / 256);
 	setenv("TRAINER_KERNELS", "direct", 1);
 	assert_true(winograd_can(&tower) && !winograd_is_chosen(&tower) && gemm_is_chosen());
 	unsetenv("TRAINER_KERNELS");
@@ -301,10 +304,11 @@ static void test_rule(void **state)
 		float *usual = by_table(s, x, w, dy, false), *direct = by_table(s, x, w, dy, true);
 		size_t n = y_floats(s) + x_floats(s);
 
+		assert_int_equal(winograd_is_chosen(&shape), chosen[i]);
 		for (size_t j = 0; j < n; j++)
 			assert_true(fabsf(usual[j] - direct[j]) <= 1e-6 * 9 * 80);
-		assert_int_equal(memcmp(usual, direct, y_floats(s) * sizeof(*usual)) != 0, winograd_is_chosen(&shape));
-		assert_int_equal(memcmp(usual + y_floats(s), direct + y_floats(s), x_floats(s) * sizeof(*usual)) != 0, winograd_is_chosen(&shape));
+		assert_int_equal(memcmp(usual, direct, y_floats(s) * sizeof(*usual)) != 0, chosen[i]);
+		assert_int_equal(memcmp(usual + y_floats(s), direct + y_floats(s), x_floats(s) * sizeof(*usual)) != 0, chosen[i]);
 		mem_free(x);
 		mem_free(w);
 		mem_free(dy);

@@ -55,16 +55,27 @@ bool winograd_can(const struct conv_shape *s)
 	       s->out_channels % GEMM_PANEL == 0;
 }
 
-static bool forbidden(void)
+bool winograd_is_allowed(void)
 {
 	const char *wish = getenv("TRAINER_KERNELS");
 
-	return wish != NULL && strcmp(wish, "direct") == 0;
+	return wish == NULL || strcmp(wish, "direct") != 0;
+}
+
+static int patches_along(int size)
+{
+	return (size + 1) / 2;
+}
+
+double winograd_saving(int height, int width)
+{
+	return 9.0 * height * width / (16.0 * patches_along(height) * patches_along(width));
 }
 
 bool winograd_is_chosen(const struct conv_shape *s)
 {
-	return winograd_can(s) && !forbidden();
+	return winograd_can(s) && winograd_is_allowed() && s->in_channels >= WINOGRAD_CHANNELS_MIN && s->out_channels >= WINOGRAD_CHANNELS_MIN &&
+	       winograd_saving(s->in_height, s->in_width) >= WINOGRAD_SAVING_MIN;
 }
 
 /*
@@ -168,11 +179,6 @@ struct patch {
 	size_t picture;
 	int y, x;
 };
-
-static int patches_along(int size)
-{
-	return (size + 1) / 2;
-}
 
 static size_t patches_of(const struct winograd *w)
 {

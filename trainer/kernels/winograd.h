@@ -12,9 +12,9 @@
  * so that, over the channels, there are 16 products of matrices (patches, in) (in, out). Blocks of patches go through all three steps
  * while they are in cache; the transformed patches are written in the order in which gemm_tile.h's tiles read them.
  *
- * Exactness: the sums over 9 * in terms become 16 over `in` and a few additions; G only halves. Errors against the exact result are
- * of the direct product's size (tests/unit/test_winograd.c holds both against sums in double). Larger tiles, as F(4x4, 3x3), would
- * save more and lose digits; they are not here. Each of the 16 sums is a chain of fused multiply-adds in blocks of at most GEMM_K_BLOCK
+ * Exactness: the sums over 9 * in terms become 16 over `in` and a few additions; G only halves. Errors are rounding's, and 1.4 to 1.9 times
+ * those of the direct product of gemm.h (tests/unit/test_winograd.c prints both: relative root mean squares of 2.3e-7 at 64 channels,
+ * 4.4e-7 at 512). Larger tiles, as F(4x4, 3x3), would save more and lose digits; they are not here. Each of the 16 sums is a chain of fused multiply-adds in blocks of at most GEMM_K_BLOCK
  * channels, added in order. It depends on `in` alone: not on the picture's place, its company, or the number of threads.
  * A result that is not finite makes the up to 2x2 around it so.
  *
@@ -30,11 +30,26 @@
 
 #include "trainer/kernels/image_ops.h"
 
+/* Patches are transformed once for each channel, in and out, and multiplied once for each pair. With 16 channels there is too little of the
+ * latter: the direct product is faster. */
+enum { WINOGRAD_CHANNELS_MIN = 32 };
+
+/* What the transforms take of the saving, a sixth to a third, has to be left over. So pictures of 3 x 3 pixels (1.27) or a single line (at
+ * most 1.13) are done directly, those of 5 x 5 (1.56) and 7 x 7 (1.72; measured 1.5 to 1.6) not. */
+#define WINOGRAD_SAVING_MIN 1.5
+
 /* Whether this processor has the loops, and whether a convolution is of this kind. */
 bool winograd_can(const struct conv_shape *shape);
 
-/* Whether it is also faster than the direct product; decided by the shape alone. The environment (TRAINER_KERNELS=direct) can forbid it. */
+/* Whether the environment (TRAINER_KERNELS=direct) does not forbid it. */
+bool winograd_is_allowed(void);
+
+/* Whether it is allowed, possible, and also faster than the direct product: decided by the shape alone, so that a run repeats its bits.
+ * See WINOGRAD_CHANNELS_MIN and winograd_saving(); tools/bench/bench_winograd.c measures both ways. */
 bool winograd_is_chosen(const struct conv_shape *shape);
+
+/* Multiplications of the direct product by those of this one: 2.25, and less where odd sides leave patches half empty. */
+double winograd_saving(int height, int width);
 
 /* Weights as winograd_run() wants them; of a multiple of GEMM_PANEL channels. */
 size_t winograd_weight_floats(int in, int out);
