@@ -203,6 +203,86 @@ static void test_bits_do_not_depend_on_company(void **state)
 	}
 }
 
+/* Weight gradient (out, in, tap) in double, and the sum of its terms' magnitudes. */
+static double exact_gradient(const struct size *s, const float *x, const float *dy, size_t i, double *magnitude)
+{
+	size_t tap = i % 9, in = i / 9 % (size_t)s->in, out = i / 9 / (size_t)s->in;
+	double sum = 0;
+
+	*magnitude = 0;
+	for (int picture = 0; picture < s->pictures; picture++)
+		for (int y = 0; y < s->height; y++)
+			for (int column = 0; column < s->width; column++) {
+				int py = y + (int)tap / 3 - 1, px = column + (int)tap % 3 - 1;
+				size_t first = (size_t)picture * (size_t)s->height;
+
+				if (py < 0 || px < 0 || py >= s->height || px >= s->width)
+					continue;
+				double term = (double)x[((first + (size_t)py) * (size_t)s->width + (size_t)px) * (size_t)s->in + in] *
+					      dy[((first + (size_t)y) * (size_t)s->width + (size_t)column) * (size_t)s->out + out];
+
+				sum += term;
+				*magnitude += fabs(term);
+			}
+	return sum;
+}
+
+static void run_gradient(const struct size *s, const float *x, const float *dy, int threads, float *grad)
+{
+	size_t floats = winograd_gradient_floats(s->in, s->out);
+	float *work = filled(floats + GUARD, NAN);
+
+	winograd_gradient_run(&(struct winograd_gradient){ .in = s->in, .out = s->out, .pictures = s->pictures, .height = s->height,
+							   .width = s->width, .x = x, .dy = dy, .grad = grad, .work = work, .threads = threads });
+	for (size_t i = 0; i < GUARD; i++)
+		assert_true(isnan(work[floats + i]));
+	mem_free(work);
+}
+
+/* Against sums in double, and the same bits by any number of threads. */
+static void check_gradient(const struct size *s)
+{
+	size_t all = (size_t)s->in * (size_t)s->out * 9;
+	float *x = noise(x_floats(s), 1), *dy = noise(y_floats(s), 2), *before = noise(all + 2 * GUARD, 3), *first = noise(all + 2 * GUARD, 3);
+
+	run_gradient(s, x, dy, 1, first + GUARD);
+	for (size_t i = 0; i < all; i++) {
+		double magnitude, expected = exact_gradient(s, x, dy, i, &magnitude) + before[GUARD + i];
+		double allowed = 1e-6 * (magnitude + s->pictures * s->height * s->width / 4.0 + 1);
+
+		if (!(fabs(first[GUARD + i] - expected) <= allowed))
+			fail_msg("%d to %d channels, %d x %d pixels, %d pictures: gradient %zu is %.9g, expected %.9g, allowed %.3g", s->in, s->out,
+				 s->height, s->width, s->pictures, i, (double)first[GUARD + i], expected, allowed);
+	}
+	for (size_t i = 0; i < GUARD; i++)
+		assert_true(first[i] == before[i] && first[GUARD + all + i] == before[GUARD + all + i]);
+	for (int threads = 1; threads <= THREADS_MAX; threads++) {
+		float *again = noise(all + 2 * GUARD, 3);
+
+		run_gradient(s, x, dy, threads, again + GUARD);
+		assert_memory_equal(first, again, (all + 2 * GUARD) * sizeof(*first));
+		mem_free(again);
+	}
+	mem_free(x);
+	mem_free(dy);
+	mem_free(before);
+	mem_free(first);
+}
+
+/* Every kind of border; tiles of outputs that are full and not, in one strip and several; blocks of patches. */
+static void test_gradients(void **state)
+{
+	static const struct size sizes[] = { { 16, 16, 1, 1, 1 },  { 16, 32, 1, 2, 2 },	 { 32, 16, 3, 1, 2 },  { 16, 48, 2, 2, 3 },   { 48, 16, 5, 4, 2 },
+					     { 16, 64, 7, 7, 3 },  { 64, 80, 4, 5, 2 },	 { 16, 144, 6, 3, 1 }, { 16, 16, 13, 40, 2 }, { 32, 16, 31, 17, 2 },
+					     { 16, 16, 32, 64, 1 }, { 272, 16, 3, 3, 1 }, { 16, 272, 3, 3, 1 } };
+
+	(void)state;
+	if (not_here())
+		skip();
+	for (size_t i = 0; i < ARRAY_LEN(sizes); i++)
+		check_gradient(&sizes[i]);
+}
+
 /* Root mean square of the error, relative to that of the results. */
 static double error_of(const float *y, const double *expected, size_t n)
 {
@@ -277,6 +357,43 @@ static void test_errors_beside_the_direct_product(void **state)
 	}
 }
 
+static void test_errors_of_gradients(void **state)
+{
+	static const struct size s = { 32, 32, 28, 28, 2 };
+	static const struct conv_shape shape = { 32, 32, 3, 1, 1, 28, 28 };
+	enum { ALL = 32 * 32 * 9 };
+	struct image_engine *engine;
+	struct conv *conv;
+
+	(void)state;
+	if (not_here())
+		skip();
+
+	float *x = noise(x_floats(&s), 1), *dy = noise(y_floats(&s), 2), *winograd = filled(ALL, 0), *direct = filled(ALL, 0);
+	double *expected = mem_array(ALL, sizeof(*expected)), magnitude, ours, theirs;
+
+	assert_non_null(expected);
+	for (size_t i = 0; i < x_floats(&s); i++)
+		x[i] = fmaxf(x[i], 0);
+	for (size_t i = 0; i < ALL; i++)
+		expected[i] = exact_gradient(&s, x, dy, i, &magnitude);
+	run_gradient(&s, x, dy, 2, winograd);
+	open_conv(&engine, &conv, &shape, s.pictures, true);
+	image_ops_gemm()->conv_begin(conv, x);
+	image_ops_gemm()->conv_backward_weights(conv, x, dy, s.pictures, direct);
+	image_ops_gemm()->conv_close(conv);
+	image_ops_gemm()->engine_close(engine);
+	ours = error_of(winograd, expected, ALL);
+	theirs = error_of(direct, expected, ALL);
+	print_message("gradients: error %.2g, of the direct product %.2g\n", ours, theirs);
+	assert_true(ours < 2 * theirs && ours > 0 && theirs > 0);
+	mem_free(x);
+	mem_free(dy);
+	mem_free(winograd);
+	mem_free(direct);
+	mem_free(expected);
+}
+
 /* Other kinds, and what the rule leaves out, stay direct to the bit; the environment turns it off. */
 static void test_rule(void **state)
 {
@@ -325,6 +442,8 @@ int main(void)
 		cmocka_unit_test(test_blocks),
 		cmocka_unit_test(test_bits_do_not_depend_on_company),
 		cmocka_unit_test(test_errors_beside_the_direct_product),
+		cmocka_unit_test(test_gradients),
+		cmocka_unit_test(test_errors_of_gradients),
 		cmocka_unit_test(test_rule),
 	};
 

@@ -41,13 +41,13 @@ static float *numbers(size_t n)
 	return p;
 }
 
-enum pass { FORWARD, DATA };
+enum pass { FORWARD, DATA, WEIGHTS };
 
 struct run {
 	const struct image_ops *ops;
 	struct image_engine *engine[WAYS];
 	struct conv *conv[WAYS]; /* direct, Winograd */
-	float *x, *y, *weights;
+	float *x, *y, *weights, *gradient;
 	size_t picture;
 	int batch, chunk, count;
 };
@@ -61,8 +61,10 @@ static void layer(const struct run *r, int way, enum pass pass)
 		n = r->batch - first < r->chunk ? r->batch - first : r->chunk;
 		if (pass == FORWARD)
 			r->ops->conv_forward(r->conv[way], x, n, y);
-		else
+		else if (pass == DATA)
 			r->ops->conv_backward_data(r->conv[way], y, n, x, false);
+		else
+			r->ops->conv_backward_weights(r->conv[way], x, y, n, r->gradient);
 	}
 }
 
@@ -117,6 +119,7 @@ static void measure(const struct shape *s, int batch)
 	r.x = numbers((size_t)batch * r.picture);
 	r.y = numbers((size_t)batch * r.picture);
 	r.weights = numbers(weights);
+	r.gradient = numbers(weights);
 	for (size_t i = 0; i < weights; i++)
 		r.weights[i] /= 3 * (float)s->channels;
 	for (int way = 0; way < WAYS; way++) {
@@ -127,6 +130,7 @@ static void measure(const struct shape *s, int batch)
 	printf("| %3d x %3d x %3d x %3d | %s |", batch, s->side, s->side, s->channels, winograd_is_chosen(&shape) ? "yes" : "no ");
 	compare(&r, FORWARD);
 	compare(&r, DATA);
+	compare(&r, WEIGHTS);
 	printf("\n");
 	for (int way = 0; way < WAYS; way++) {
 		r.ops->conv_close(r.conv[way]);
@@ -135,6 +139,7 @@ static void measure(const struct shape *s, int batch)
 	mem_free(r.x);
 	mem_free(r.y);
 	mem_free(r.weights);
+	mem_free(r.gradient);
 }
 
 int main(int argc, char *argv[])
@@ -145,8 +150,8 @@ int main(int argc, char *argv[])
 		printf("This processor has OpenBLAS and oneDNN at full speed; our own convolutions are not for it.\n");
 		return 0;
 	}
-	printf("%d threads\n\n| pictures, pixels, channels | chosen | forward direct, ms | Winograd | ratio | input gradient direct, ms | Winograd | ratio |\n"
-	       "|---|---|---:|---:|---:|---:|---:|---:|\n", threads);
+	printf("%d threads\n\n| pictures, pixels, channels | chosen | forward direct, ms | Winograd | ratio | input gradient direct, ms | Winograd | ratio | weight gradient direct, ms | Winograd | ratio |\n"
+	       "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n", threads);
 	for (size_t i = 0; i < sizeof(SHAPES) / sizeof(SHAPES[0]); i++)
 		measure(&SHAPES[i], argc > 2 ? (int)strtol(argv[2], NULL, 10) : SHAPES[i].batch);
 	return 0;

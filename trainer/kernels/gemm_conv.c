@@ -91,6 +91,8 @@ static int reserve(struct conv *conv, struct err *err)
 
 		rc = scratch_reserve(&engine->winograd, winograd_work_floats(channels, engine->threads) * sizeof(float), err);
 	}
+	if (conv->gradient_by_winograd)
+		gradients = winograd_gradient_floats(s->in_channels, s->out_channels);
 	return rc < 0 ? rc : scratch_reserve(&engine->weight_gradient, gradients * sizeof(float), err);
 }
 
@@ -327,6 +329,19 @@ static void gemm_conv_backward_weights(struct conv *conv, const void *x, const v
 			  .ldc = (size_t)s->in_channels,
 			  .add = true };
 
+	if (conv->gradient_by_winograd) {
+		winograd_gradient_run(&(struct winograd_gradient){ .in = s->in_channels,
+								   .out = s->out_channels,
+								   .pictures = n,
+								   .height = conv->out_height,
+								   .width = conv->out_width,
+								   .x = x,
+								   .dy = dy,
+								   .grad = grad,
+								   .work = results,
+								   .threads = conv->engine->threads });
+		return;
+	}
 	if (parts == 1 && s->kernel == 1) {
 		gemm_run(&g, conv->engine->threads);
 		return;
@@ -344,6 +359,7 @@ static int gemm_conv_open(struct conv **out, struct image_engine *engine, const 
 	if (rc < 0)
 		return rc;
 	(*out)->by_winograd = winograd_is_chosen(shape);
+	(*out)->gradient_by_winograd = winograd_gradient_is_chosen(shape);
 	rc = reserve(*out, err);
 	if (rc < 0) {
 		mem_free(*out);

@@ -49,6 +49,7 @@ struct conv {
 	int slot, pictures_max;
 	const float *weights;        /* of the running pass, OIHW */
 	bool by_winograd;            /* gemm_conv.c: forward and backward_data */
+	bool gradient_by_winograd;   /* and backward_weights */
 	enum conv_packing packing;   /* what engine->packed[slot] holds, if packed_by is this */
 	struct onednn_conv *onednn;  /* NULL: OpenBLAS alone */
 };

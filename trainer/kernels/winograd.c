@@ -15,7 +15,6 @@ enum {
 	BLOCK_MAX = 16 * ROWS,         /* patches that go through the steps together */
 	GROUP = 4 * GEMM_PANEL,        /* results' channels that are summed before they are transformed */
 	SUMS = POSITIONS * GROUP + 16, /* floats from one patch's sums to the next one's: not a power of two */
-	CHANNELS_AT_ONCE = 64,         /* of a patch that is transformed: they stay in the first-level cache */
 	INPUTS_AT_ONCE = 16,           /* of weights */
 	BLOCKS_PER_THREAD = 2,
 	BLOCK_MIN = 8 * ROWS,
@@ -76,6 +75,11 @@ bool winograd_is_chosen(const struct conv_shape *s)
 {
 	return winograd_can(s) && winograd_is_allowed() && s->in_channels >= WINOGRAD_CHANNELS_MIN && s->out_channels >= WINOGRAD_CHANNELS_MIN &&
 	       winograd_saving(s->in_height, s->in_width) >= WINOGRAD_SAVING_MIN;
+}
+
+bool winograd_gradient_is_chosen(const struct conv_shape *s)
+{
+	return winograd_is_chosen(s);
 }
 
 /*
@@ -174,79 +178,79 @@ void winograd_pack(const float *weights, int in, int out, bool turned, float *pa
 	}
 }
 
-/* A patch among all: its upper left result is pixel (y, x). */
-struct patch {
-	size_t picture;
-	int y, x;
-};
-
 static size_t patches_of(const struct winograd *w)
 {
-	return (size_t)w->pictures * (size_t)patches_along(w->height) * (size_t)patches_along(w->width);
+	return winograd_patches(w->pictures, w->height, w->width);
 }
 
-static struct patch patch_at(const struct winograd *w, size_t i)
+size_t winograd_patches(int pictures, int height, int width)
 {
-	size_t across = (size_t)patches_along(w->width), down = (size_t)patches_along(w->height);
-
-	return (struct patch){ i / across / down, (int)(i / across % down) * 2, (int)(i % across) * 2 };
+	return (size_t)pictures * (size_t)patches_along(height) * (size_t)patches_along(width);
 }
 
-static size_t pixel_at(const struct winograd *w, struct patch at, int y, int x)
+struct winograd_patch winograd_patch_at(int height, int width, size_t i)
 {
-	return (at.picture * (size_t)w->height + (size_t)y) * (size_t)w->width + (size_t)x;
+	size_t across = (size_t)patches_along(width), down = (size_t)patches_along(height);
+
+	return (struct winograd_patch){ i / across / down, (int)(i / across % down) * 2, (int)(i % across) * 2 };
 }
 
-/* Channels c ... of a patch that reaches beyond the picture, with zeros there. */
-static void copy_patch(const struct winograd *w, struct patch at, size_t c, size_t count, float *to)
+void winograd_copy(const struct winograd_pictures *from, struct winograd_patch at, int border, int side, size_t c, size_t count,
+		   size_t pitch, float *to)
 {
-	for (int y = at.y - 1; y < at.y - 1 + SIDE; y++)
-		for (int x = at.x - 1; x < at.x - 1 + SIDE; x++, to += count) {
-			if (y < 0 || x < 0 || y >= w->height || x >= w->width)
+	for (int y = at.y - border; y < at.y - border + side; y++)
+		for (int x = at.x - border; x < at.x - border + side; x++, to += pitch) {
+			if (y < 0 || x < 0 || y >= from->height || x >= from->width)
 				memset(to, 0, count * sizeof(*to));
 			else
-				memcpy(to, w->x + pixel_at(w, at, y, x) * (size_t)w->in + c, count * sizeof(*to));
+				memcpy(to, winograd_pixel(from, at, y, x) + c, count * sizeof(*to));
 		}
 }
 
-static bool is_inside(const struct winograd *w, struct patch at)
+static bool is_inside(const struct winograd_pictures *x, struct winograd_patch at)
 {
-	return at.y > 0 && at.x > 0 && at.y + SIDE - 1 <= w->height && at.x + SIDE - 1 <= w->width;
+	return at.y > 0 && at.x > 0 && at.y + SIDE - 1 <= x->height && at.x + SIDE - 1 <= x->width;
+}
+
+void winograd_input(const struct winograd_pictures *x, struct winograd_patch at, size_t c, size_t count, float *const *to)
+{
+	_Alignas(64) float copied[SIDE * SIDE * WINOGRAD_CHANNELS_AT_ONCE];
+	size_t channels = (size_t)x->channels;
+
+	if (is_inside(x, at)) {
+		steps()->input(winograd_pixel(x, at, at.y - 1, at.x - 1) + c, (size_t)x->width * channels, channels, count, to);
+		return;
+	}
+	winograd_copy(x, at, 1, SIDE, c, count, count, copied);
+	steps()->input(copied, SIDE * count, count, count, to);
 }
 
 /* Patch number t of the block. */
-static void input_patch(const struct winograd *w, const struct layout *l, struct patch at, size_t t, float *patches)
+static void input_patch(const struct winograd *w, const struct layout *l, struct winograd_patch at, size_t t, float *patches)
 {
-	_Alignas(64) float copied[SIDE * SIDE * CHANNELS_AT_ONCE];
-	size_t in = (size_t)w->in, line = (size_t)w->width * in, count;
-	bool inside = is_inside(w, at);
+	struct winograd_pictures x = { w->x, w->height, w->width, w->in };
 
-	for (size_t part = 0; part < l->parts; part++)
-		for (size_t c = 0, depth = min_of(l->depth, in - part * l->depth); c < depth; c += count) {
-			size_t channel = part * l->depth + c;
+	for (size_t part = 0, count; part < l->parts; part++)
+		for (size_t c = 0, depth = min_of(l->depth, (size_t)w->in - part * l->depth); c < depth; c += count) {
 			float *to[POSITIONS];
 
-			count = min_of(depth - c, CHANNELS_AT_ONCE);
+			count = min_of(depth - c, WINOGRAD_CHANNELS_AT_ONCE);
 			for (size_t p = 0; p < POSITIONS; p++)
 				to[p] = place_of(l, patches, p, part) + t * GEMM_ROW_FLOATS + c;
-			if (inside) {
-				steps()->input(w->x + pixel_at(w, at, at.y - 1, at.x - 1) * in + channel, line, in, count, to);
-			} else {
-				copy_patch(w, at, channel, count, copied);
-				steps()->input(copied, SIDE * count, count, count, to);
-			}
+			winograd_input(&x, at, part * l->depth + c, count, to);
 		}
 }
 
-static void output_patch(const struct winograd *w, struct patch at, size_t n, size_t width, const float *sums)
+static void output_patch(const struct winograd *w, struct winograd_patch at, size_t n, size_t width, const float *sums)
 {
 	_Alignas(64) float nowhere[GROUP] = { 0 };
 	float *to[4];
 
 	for (int i = 0; i < 4; i++) {
+		struct winograd_pictures results = { w->y, w->height, w->width, w->out };
 		int y = at.y + i / 2, x = at.x + i % 2;
 
-		to[i] = y < w->height && x < w->width ? w->y + pixel_at(w, at, y, x) * (size_t)w->out + n : nowhere;
+		to[i] = y < w->height && x < w->width ? winograd_pixel(&results, at, y, x) + n : nowhere;
 	}
 	steps()->output(sums, GROUP, width, to, w->add);
 }
@@ -290,7 +294,7 @@ static void run_block(const struct winograd *w, size_t first, size_t count)
 	size_t whole = round_up(count, ROWS);
 
 	for (size_t t = 0; t < count; t++)
-		input_patch(w, &l, patch_at(w, first + t), t, patches);
+		input_patch(w, &l, winograd_patch_at(w->height, w->width, first + t), t, patches);
 	clear_rows(&l, count, whole, patches);
 	for (size_t t = 0; t < whole; t++)
 		rows[t] = sums + t * SUMS;
@@ -298,7 +302,7 @@ static void run_block(const struct winograd *w, size_t first, size_t count)
 		width = min_of((size_t)w->out - n, GROUP);
 		multiply_group(w, &l, patches, count, n, width, rows);
 		for (size_t t = 0; t < count; t++)
-			output_patch(w, patch_at(w, first + t), n, width, rows[t]);
+			output_patch(w, winograd_patch_at(w->height, w->width, first + t), n, width, rows[t]);
 	}
 }
 

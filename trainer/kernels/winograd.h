@@ -14,8 +14,8 @@
  *
  * Exactness: the sums over 9 * in terms become 16 over `in` and a few additions; G only halves. Errors are rounding's, and 1.4 to 1.9 times
  * those of the direct product of gemm.h (tests/unit/test_winograd.c prints both: relative root mean squares of 2.3e-7 at 64 channels,
- * 4.4e-7 at 512). Larger tiles, as F(4x4, 3x3), would save more and lose digits; they are not here. Each of the 16 sums is a chain of fused multiply-adds in blocks of at most GEMM_K_BLOCK
- * channels, added in order. It depends on `in` alone: not on the picture's place, its company, or the number of threads.
+ * 4.4e-7 at 512). Larger tiles, as F(4x4, 3x3), would save more and lose digits; they are not here. Each of the 16 sums is a chain of
+ * fused multiply-adds in blocks of at most GEMM_K_BLOCK channels, added in order. It depends on `in` alone: not on the picture's place, its company, or the number of threads.
  * A result that is not finite makes the up to 2x2 around it so.
  *
  * Threads:   one caller; the OpenMP team works inside, whoever is free takes the next block.
@@ -30,8 +30,8 @@
 
 #include "trainer/kernels/image_ops.h"
 
-/* Patches are transformed once for each channel, in and out, and multiplied once for each pair. With 16 channels there is too little of the
- * latter: the direct product is faster. */
+/* Patches are transformed once for each channel, in and out, and multiplied once for each pair of them. With 16 channels there is too little
+ * of the latter: the direct product is faster. */
 enum { WINOGRAD_CHANNELS_MIN = 32 };
 
 /* What the transforms take of the saving, a sixth to a third, has to be left over. So pictures of 3 x 3 pixels (1.27) or a single line (at
@@ -45,7 +45,7 @@ bool winograd_can(const struct conv_shape *shape);
 bool winograd_is_allowed(void);
 
 /* Whether it is allowed, possible, and also faster than the direct product: decided by the shape alone, so that a run repeats its bits.
- * See WINOGRAD_CHANNELS_MIN and winograd_saving(); tools/bench/bench_winograd.c measures both ways. */
+ * See the limits above and winograd_saving(); tools/bench/bench_winograd.c measures both ways. */
 bool winograd_is_chosen(const struct conv_shape *shape);
 
 /* Multiplications of the direct product by those of this one: 2.25, and less where odd sides leave patches half empty. */
@@ -72,5 +72,25 @@ struct winograd {
 size_t winograd_work_floats(int in, int threads);
 
 void winograd_run(const struct winograd *w);
+
+/*
+ * The weight gradient, by the transpose of the same: G' (sum over patches of [(B' x B) * (A dy A')]) G, 16 products of (out, patches)
+ * (patches, in). Sums go over at most GEMM_K_BLOCK patches in a chain, blocks are added in order: bits depend on the pictures of a call.
+ */
+struct winograd_gradient {
+	int in, out; /* channels */
+	int pictures, height, width;
+	const float *x, *dy; /* (pictures, height, width, in or out) */
+	float *grad;         /* (out, in, 3, 3) += */
+	float *work;         /* winograd_gradient_floats(), aligned to 64 bytes */
+	int threads;
+};
+
+size_t winograd_gradient_floats(int in, int out);
+
+void winograd_gradient_run(const struct winograd_gradient *w);
+
+/* Whether that, too, is faster than the direct product. */
+bool winograd_gradient_is_chosen(const struct conv_shape *shape);
 
 #endif

@@ -97,6 +97,68 @@ INLINE void spread(const __m256 g[3], __m256 out[SIDE])
 	out[3] = g[2];
 }
 
+/* A of two. */
+INLINE void spread_two(__m256 first, __m256 second, __m256 out[SIDE])
+{
+	out[0] = first;
+	out[1] = _mm256_add_ps(first, second);
+	out[2] = _mm256_sub_ps(first, second);
+	out[3] = _mm256_sub_ps(_mm256_setzero_ps(), second);
+}
+
+static void spread_results(const float *from, size_t apart, size_t count, float *const *to, size_t tile)
+{
+	for (size_t i = 0; i < count; i++, from += GEMM_TILE_ROWS) {
+		__m256 left[SIDE], right[SIDE];
+
+		spread_two(_mm256_loadu_ps(from), _mm256_loadu_ps(from + 2 * apart), left);
+		spread_two(_mm256_loadu_ps(from + apart), _mm256_loadu_ps(from + 3 * apart), right);
+#pragma GCC unroll 4
+		for (int y = 0; y < SIDE; y++) {
+			__m256 out[SIDE];
+
+			spread_two(left[y], right[y], out);
+#pragma GCC unroll 4
+			for (int x = 0; x < SIDE; x++)
+				_mm256_storeu_ps(to[y * SIDE + x] + i * tile, out[x]);
+		}
+	}
+}
+
+/* G' of four. */
+INLINE void gather_four(const __m256 s[SIDE], __m256 out[3])
+{
+	__m256 half = _mm256_set1_ps(0.5f), inner = _mm256_mul_ps(half, _mm256_add_ps(s[1], s[2]));
+
+	out[0] = _mm256_add_ps(s[0], inner);
+	out[1] = _mm256_mul_ps(half, _mm256_sub_ps(s[1], s[2]));
+	out[2] = _mm256_add_ps(inner, s[3]);
+}
+
+static void gather(const float *from, size_t apart, float *to)
+{
+	__m256 columns[SIDE][3];
+
+#pragma GCC unroll 4
+	for (int x = 0; x < SIDE; x++) {
+		__m256 s[SIDE];
+
+#pragma GCC unroll 4
+		for (int y = 0; y < SIDE; y++)
+			s[y] = _mm256_loadu_ps(from + (size_t)(y * SIDE + x) * apart);
+		gather_four(s, columns[x]);
+	}
+#pragma GCC unroll 3
+	for (int y = 0; y < 3; y++) {
+		__m256 line[SIDE] = { columns[0][y], columns[1][y], columns[2][y], columns[3][y] }, out[3];
+
+		gather_four(line, out);
+#pragma GCC unroll 3
+		for (int x = 0; x < 3; x++)
+			_mm256_storeu_ps(to + (y * 3 + x) * LANES, out[x]);
+	}
+}
+
 static void weights(const float *taps, ptrdiff_t step, float *to, size_t apart)
 {
 	for (size_t c = 0; c < GEMM_PANEL; c += LANES) {
@@ -125,7 +187,7 @@ static void weights(const float *taps, ptrdiff_t step, float *to, size_t apart)
 
 const struct winograd_steps *winograd_steps_avx2(void)
 {
-	static const struct winograd_steps steps = { input, output, weights };
+	static const struct winograd_steps steps = { input, output, weights, spread_results, gather };
 
 	return gemm_tiles_avx2() != NULL ? &steps : NULL;
 }

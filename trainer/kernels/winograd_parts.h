@@ -1,5 +1,5 @@
 /*
- * winograd_parts.h - inside winograd.c: the three transforms, for the processor.
+ * winograd_parts.h - inside winograd.c and winograd_gradient.c: patches of pictures, and the transforms for the processor.
  *
  * Private to kernels/. Positions 0 .. 15 of a transformed patch are line by line. Channels are multiples of 8.
  */
@@ -11,7 +11,12 @@
 
 #include "trainer/kernels/gemm_tile.h"
 
-enum { WINOGRAD_POSITIONS = 16, WINOGRAD_PATCH = 4 };
+enum {
+	WINOGRAD_POSITIONS = 16,
+	WINOGRAD_PATCH = 4,              /* pixels a side */
+	WINOGRAD_RESULT = 2,
+	WINOGRAD_CHANNELS_AT_ONCE = 64,  /* of a patch that is transformed: they stay in the first-level cache */
+};
 
 struct winograd_steps {
 	/* A patch, pixel (y, x) at from + y * line + x * pixel; position p of it goes to to[p] */
@@ -20,7 +25,41 @@ struct winograd_steps {
 	void (*output)(const float *from, size_t apart, size_t channels, float *const *to, bool add);
 	/* Tap t of GEMM_PANEL weights at taps + t * step; position p at to + p * apart */
 	void (*weights)(const float *taps, ptrdiff_t step, float *to, size_t apart);
+	/* The transpose of output: results, line by line, `apart`; position p of channels GEMM_TILE_ROWS * i ... goes to
+	 * to[p] + i * tile; reads and writes 2 floats beyond each tile */
+	void (*spread)(const float *from, size_t apart, size_t tiles, float *const *to, size_t tile);
+	/* The transpose of weights: position p of 8 channels at from + p * apart; tap t at to + 8 * t */
+	void (*gather)(const float *from, size_t apart, float *to);
 };
+
+/* A patch among all: its upper left result is pixel (y, x). */
+struct winograd_patch {
+	size_t picture;
+	int y, x;
+};
+
+struct winograd_pictures {
+	const float *data; /* (pictures, height, width, channels) */
+	int height, width, channels;
+};
+
+/* Channel 0 of a pixel, borrowed. */
+static inline float *winograd_pixel(const struct winograd_pictures *p, struct winograd_patch at, int y, int x)
+{
+	size_t pixel = (at.picture * (size_t)p->height + (size_t)y) * (size_t)p->width + (size_t)x;
+
+	return (float *)p->data + pixel * (size_t)p->channels;
+}
+
+size_t winograd_patches(int pictures, int height, int width);
+struct winograd_patch winograd_patch_at(int height, int width, size_t i);
+
+/* count channels from c on of side x side pixels, from `border` left of and above the patch's place on; zeros outside of the picture. */
+void winograd_copy(const struct winograd_pictures *from, struct winograd_patch at, int border, int side, size_t c, size_t count,
+		   size_t pitch, float *to);
+
+/* Channels of a patch, transformed; at most WINOGRAD_CHANNELS_AT_ONCE. */
+void winograd_input(const struct winograd_pictures *x, struct winograd_patch at, size_t c, size_t count, float *const *to);
 
 /* NULL: not for this processor. */
 const struct winograd_steps *winograd_steps_avx2(void);
