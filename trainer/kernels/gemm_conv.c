@@ -10,8 +10,8 @@
  * Convolution Operators for Multicore Processors, 2020.
  *
  * Packed weights are panels of gemm.h: forward k = (tap line, tap column, I), n = O; backward, class by class, k = (lines of
- * taps upward, columns of taps leftward, O), n = I. Convolutions that winograd_is_chosen() says have forward and input gradient by
- * winograd.h, and weights packed for that.
+ * taps upward, columns of taps leftward, O), n = I. Convolutions of which winograd_is_chosen() says so are done by winograd.h, with weights
+ * packed for that.
  */
 #include <string.h>
 
@@ -90,9 +90,8 @@ static int reserve(struct conv *conv, struct err *err)
 		int channels = s->in_channels > s->out_channels ? s->in_channels : s->out_channels;
 
 		rc = scratch_reserve(&engine->winograd, winograd_work_floats(channels, engine->threads) * sizeof(float), err);
-	}
-	if (conv->gradient_by_winograd)
 		gradients = winograd_gradient_floats(s->in_channels, s->out_channels);
+	}
 	return rc < 0 ? rc : scratch_reserve(&engine->weight_gradient, gradients * sizeof(float), err);
 }
 
@@ -329,7 +328,7 @@ static void gemm_conv_backward_weights(struct conv *conv, const void *x, const v
 			  .ldc = (size_t)s->in_channels,
 			  .add = true };
 
-	if (conv->gradient_by_winograd) {
+	if (conv->by_winograd) {
 		winograd_gradient_run(&(struct winograd_gradient){ .in = s->in_channels,
 								   .out = s->out_channels,
 								   .pictures = n,
@@ -359,7 +358,6 @@ static int gemm_conv_open(struct conv **out, struct image_engine *engine, const 
 	if (rc < 0)
 		return rc;
 	(*out)->by_winograd = winograd_is_chosen(shape);
-	(*out)->gradient_by_winograd = winograd_gradient_is_chosen(shape);
 	rc = reserve(*out, err);
 	if (rc < 0) {
 		mem_free(*out);

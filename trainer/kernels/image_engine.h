@@ -48,8 +48,7 @@ struct conv {
 	int out_height, out_width;
 	int slot, pictures_max;
 	const float *weights;        /* of the running pass, OIHW */
-	bool by_winograd;            /* gemm_conv.c: forward and backward_data */
-	bool gradient_by_winograd;   /* and backward_weights */
+	bool by_winograd;            /* gemm_conv.c: not by the direct product */
 	enum conv_packing packing;   /* what engine->packed[slot] holds, if packed_by is this */
 	struct onednn_conv *onednn;  /* NULL: OpenBLAS alone */
 };

@@ -77,11 +77,6 @@ bool winograd_is_chosen(const struct conv_shape *s)
 	       winograd_saving(s->in_height, s->in_width) >= WINOGRAD_SAVING_MIN;
 }
 
-bool winograd_gradient_is_chosen(const struct conv_shape *s)
-{
-	return winograd_is_chosen(s);
-}
-
 /*
  * How transformed patches lie: rows of GEMM_ROW_FLOATS, as a tile reads them. A row holds as many positions
  * as fit where there are few channels, or one of several parts of a position where there are many.

@@ -90,7 +90,4 @@ size_t winograd_gradient_floats(int in, int out);
 
 void winograd_gradient_run(const struct winograd_gradient *w);
 
-/* Whether that, too, is faster than the direct product. */
-bool winograd_gradient_is_chosen(const struct conv_shape *shape);
-
 #endif
