@@ -435,6 +435,26 @@ static void test_rule(void **state)
 	}
 }
 
+/* What a tower plans with: all that is worked in is the engine's, and counted. */
+static void test_memory_is_counted(void **state)
+{
+	static const struct conv_shape shape = { 64, 80, 3, 1, 1, 14, 14 };
+	struct image_engine *engine;
+	struct conv *conv;
+
+	(void)state;
+	if (not_here())
+		skip();
+	open_conv(&engine, &conv, &shape, 2, false);
+
+	size_t floats = winograd_work_floats(80, image_ops_gemm()->engine_threads(engine)) + winograd_weight_floats(64, 80) +
+			winograd_gradient_floats(64, 80);
+
+	assert_true(image_ops_gemm()->engine_bytes(engine) >= floats * sizeof(float));
+	image_ops_gemm()->conv_close(conv);
+	image_ops_gemm()->engine_close(engine);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -446,6 +466,7 @@ int main(void)
 		cmocka_unit_test(test_gradients),
 		cmocka_unit_test(test_errors_of_gradients),
 		cmocka_unit_test(test_rule),
+		cmocka_unit_test(test_memory_is_counted),
 	};
 
 	kernels_set_threads(2);

@@ -150,7 +150,8 @@ int main(int argc, char *argv[])
 		printf("This processor has OpenBLAS and oneDNN at full speed; our own convolutions are not for it.\n");
 		return 0;
 	}
-	printf("%d threads\n\n| pictures, pixels, channels | chosen | forward direct, ms | Winograd | ratio | input gradient direct, ms | Winograd | ratio | weight gradient direct, ms | Winograd | ratio |\n"
+	printf("%d threads\n\n| pictures, pixels, channels | chosen | forward direct, ms | Winograd | ratio | input gradient direct, ms | Winograd | ratio "
+	       "| weight gradient direct, ms | Winograd | ratio |\n"
 	       "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n", threads);
 	for (size_t i = 0; i < sizeof(SHAPES) / sizeof(SHAPES[0]); i++)
 		measure(&SHAPES[i], argc > 2 ? (int)strtol(argv[2], NULL, 10) : SHAPES[i].batch);

@@ -20,9 +20,6 @@ enum {
 	BLOCK_MIN = 8 * ROWS,
 };
 
-/* Convolutions of fewer multiply-adds are done before a team is awake. */
-static const double TEAM_MIN = 250000;
-
 static const struct gemm_tiles *tiles(void)
 {
 	return gemm_tiles_avx2();
@@ -305,7 +302,7 @@ static int team_of(const struct winograd *w)
 {
 	double multiplications = (double)patches_of(w) * POSITIONS * w->in * w->out;
 
-	return multiplications < TEAM_MIN || w->threads < 1 ? 1 : w->threads;
+	return multiplications < WINOGRAD_TEAM_MIN || w->threads < 1 ? 1 : w->threads;
 }
 
 /* Even blocks, and two or more for each thread unless they become small. */

@@ -148,10 +148,12 @@ void winograd_gradient_run(const struct winograd_gradient *w)
 {
 	struct places p = places_of(w->in, w->out, w->work);
 	size_t patches = winograd_patches(w->pictures, w->height, w->width), strips = share_of(p.tiles, STRIP), strip = share_of(p.tiles, strips);
+	int team = w->threads < 1 ? 1 : w->threads;
 
 	CHECK(winograd_steps_avx2() != NULL && w->in % GEMM_PANEL == 0 && w->out % GEMM_PANEL == 0);
 	strips = share_of(p.tiles, strip);
-#pragma omp parallel num_threads(w->threads)
+	team = (double)patches * POSITIONS * w->in * w->out < WINOGRAD_TEAM_MIN ? 1 : team;
+#pragma omp parallel num_threads(team)
 	{
 		for (size_t first = 0; first < patches; first += BLOCK) {
 			size_t depth = min_of(BLOCK, patches - first);

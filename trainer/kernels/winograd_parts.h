@@ -15,6 +15,7 @@ enum {
 	WINOGRAD_POSITIONS = 16,
 	WINOGRAD_PATCH = 4,              /* pixels a side */
 	WINOGRAD_RESULT = 2,
+	WINOGRAD_TEAM_MIN = 250000,      /* multiply-adds: fewer are done before a team is awake */
 	WINOGRAD_CHANNELS_AT_ONCE = 64,  /* of a patch that is transformed: they stay in the first-level cache */
 };
 
