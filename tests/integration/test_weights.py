@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -14,7 +15,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "parity"))
 import tensors  # noqa: E402
-from harness import run  # noqa: E402
+from harness import run, run_ok  # noqa: E402
 from test_train import daemon, data, lines, record, same_outcome, start, train, train_ok, wait_for_lines  # noqa: E402,F401
 from torch_model import Bert, FusionModel  # noqa: E402
 
@@ -127,15 +128,74 @@ def test_init_from_pth(daemon, tmp_path):  # noqa: F811
     assert lines(one, timeless=True) == lines(other, timeless=True)
 
 
-def test_init_from_a_damaged_file_of_ours(daemon, tmp_path):  # noqa: F811
+def damage(source, target, change=None):
     """One bit of one weight: the values are finite and the shapes right, only the checksum knows."""
+    content = bytearray(source.read_bytes())
+    if change is None:
+        content[-1000] ^= 1
+    else:
+        assert content.count(change) == 1
+        content = content.replace(change, bytes([change[0], change[1] ^ 1]) + change[2:])
+    target.write_bytes(content)
+    return target
+
+
+def refused_as_damaged(result, path, *more):
+    assert result.returncode == 1, result.stderr
+    said = [line for line in result.stderr.splitlines() if "damaged" in line]
+    assert len(said) == 1 and all(part in said[0] for part in (str(path), "checksum", "another checkpoint", *more)), result.stderr
+
+
+def test_damaged_file_of_ours_is_refused_by_every_reader(daemon, tmp_path):  # noqa: F811
+    """Where a run starts, probe and eval; also where the bit is in the key `checksum` itself, or in what the file says of itself."""
     first = train_ok(daemon, tmp_path / "first", "--steps", "1")
-    damaged = bytearray((first / "last.safetensors").read_bytes())
-    damaged[-1000] ^= 1
-    (tmp_path / "damaged.safetensors").write_bytes(damaged)
-    result = train(daemon, tmp_path / "run", "--init", tmp_path / "damaged.safetensors", "--steps", "1")
-    assert result.returncode == 1 and "--init" in result.stderr and "damaged" in result.stderr, result.stderr
-    assert not (tmp_path / "run").exists()
+    batch = tmp_path / "batch.safetensors"
+    daemon.prepctl_ok("batch", "small", "--split", "train", "--batch-size", 4, "--size", 64, "--seed", 0, "--epoch", 0, "--step", 0, "--out", batch)
+    tensors.write(batch, {**tensors.read(batch), "pair_image": np.arange(4), "pair_text": np.arange(4)[::-1].copy(), "pair_label": np.zeros(4, np.int64)})
+
+    def probe(path):
+        return run("trainer", "probe", "--preset", "tiny", "--task", "match", "--mode", "eval", "--weights", path, "--batch", batch, "--out",
+                   tmp_path / "out.safetensors")
+
+    whole = probe(first / "last.safetensors")
+    assert whole.returncode == 0 and (tmp_path / "out.safetensors").exists(), whole.stderr
+    (tmp_path / "out.safetensors").unlink()
+    for number, change in enumerate((None, b'"checksum"', b"trainer-checkpoint-1")):
+        path = damage(first / "last.safetensors", tmp_path / f"damaged-{number}.safetensors", change)
+        refused_as_damaged(probe(path), path)
+        assert not (tmp_path / "out.safetensors").exists()
+        refused_as_damaged(run("trainer", "eval", path, "--data", "small", *daemon.at()), path)
+        for option in ("--init", "--image-weights", "--text-weights"):
+            refused_as_damaged(train(daemon, tmp_path / "run", option, path, "--steps", "1"), path, option)
+            assert not (tmp_path / "run").exists()
+    damage(first / "best.safetensors", first / "damaged")
+    (first / "damaged").rename(first / "best.safetensors")
+    refused_as_damaged(run("trainer", "eval", first, "--data", "small", *daemon.at()), first / "best.safetensors")
+
+
+def test_attacks_on_a_damaged_arm_are_refused(daemon, tmp_path):  # noqa: F811
+    out = tmp_path / "s"
+    run_ok("trainer", "study", "--data", "small", "--arms", "none,l2", "--folds", "2", "--preset", "tiny", "--batch-size", "8", "--epochs", "1",
+           "--keep", "last", "--threads", "2", "--out", out, *daemon.at())
+    path = out / "runs" / "l2" / "f1-s0" / "last.safetensors"
+    damage(path, tmp_path / "damaged").replace(path)
+    refused_as_damaged(run("trainer", "robust", out, "--pairs", "4", "--steps", "1", "--restarts", "1", *daemon.at()), path)
+    assert not (out / "robustness.json").exists()
+
+
+def test_resume_with_every_checkpoint_damaged_is_refused(daemon, tmp_path):  # noqa: F811
+    """The newest alone: the run goes on from the one before (test_train.py). All of them: one line, nothing written."""
+    out = train_ok(daemon, tmp_path / "run", "--epochs", "2", "--checkpoint-every", "1")
+    found = sorted((out / "checkpoints").iterdir())
+    assert len(found) == 2
+    for number, folder in enumerate(found):
+        path = folder / ("model.safetensors", "optimizer.safetensors")[number]
+        damage(path, tmp_path / "damaged").replace(path)
+    before = (out / "last.safetensors").read_bytes()
+    result = run("trainer", "--resume", "--out", out, *daemon.at())
+    assert result.returncode == 1 and result.stderr.count("every checkpoint is damaged; start again with another --out") == 1, result.stderr
+    assert all(str(folder) in result.stderr for folder in found)
+    assert (out / "last.safetensors").read_bytes() == before
 
 
 def test_attention_dropout_is_its_own(daemon, tmp_path):  # noqa: F811

@@ -15,6 +15,7 @@
 #include "shared/base/fs.h"
 #include "shared/base/log.h"
 #include "shared/base/mem.h"
+#include "trainer/io/checksum.h"
 #include "trainer/train/checkpoint.h"
 
 #define OK(call)                                                                                     \
@@ -202,7 +203,7 @@ static void test_keeps_two_and_links(void **state)
 	struct tensorfile *file;
 	bool ours;
 	OK(tensorfile_open(&file, path, err));
-	OK(checkpoint_verify(file, &ours, err));
+	OK(checksum_verify(file, &ours, err));
 	assert_true(ours);
 	assert_string_equal(tensorfile_metadata(file, "step"), "2");
 	assert_string_equal(tensorfile_metadata(file, "config"), about.config);

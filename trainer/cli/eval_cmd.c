@@ -15,7 +15,6 @@
 #include "trainer/kernels/kernels.h"
 #include "trainer/model/hf_config.h"
 #include "trainer/train/about.h"
-#include "trainer/train/checkpoint.h"
 #include "trainer/train/validate.h"
 
 struct eval_options {
@@ -290,7 +289,6 @@ static int open_evaluation(struct evaluation *e, struct eval_options *o, const c
 	struct model_config config;
 	struct model_limits limits = { .training = false };
 	const struct stream_info *info;
-	bool ours;
 	int code;
 
 	if (fs_is_dir(path)) {
@@ -326,8 +324,7 @@ static int open_evaluation(struct evaluation *e, struct eval_options *o, const c
 		return code;
 	validator_limits(&limits, feed.batch_size, feed.max_len);
 	if ((code = model_open(&e->model, &config, &limits, err)) != 0 ||
-	    (code = weights_load_strict(model_params(e->model), e->file, "", err)) != 0 ||
-	    (e->origin.ours && (code = checkpoint_verify(statefile_safetensors(e->file), &ours, err)) != 0))
+	    (code = weights_load_strict(model_params(e->model), e->file, "", err)) != 0)
 		return code;
 	code = validator_open(&e->validator, e->model, &limits, kernels_fast()->vector, info->picture_count, info->caption_count,
 			      feed.batch_size, err);

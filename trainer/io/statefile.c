@@ -9,6 +9,7 @@
 
 #include "shared/base/fs.h"
 #include "shared/base/mem.h"
+#include "trainer/io/checksum.h"
 #include "trainer/io/torchfile.h"
 
 enum { START_BYTES = 512, PATH_BYTES = 4096 };
@@ -107,6 +108,18 @@ static int refuse_strangers(const char *path, const char *start, size_t bytes, c
 	return 0;
 }
 
+/* A bit that turned in a file of ours: better no model than another one. */
+static int open_safetensors(struct part *part, const char *path, struct err *err)
+{
+	struct err damage;
+	bool ours;
+	int code = tensorfile_open(&part->safe, path, err);
+
+	if (code == 0 && (code = checksum_verify(part->safe, &ours, &damage)) != 0)
+		return err_set(err, code, "%s; take another copy or another checkpoint of the run, or train again", damage.message);
+	return code;
+}
+
 static int open_part(struct part *part, const char *path, bool *is_index, struct err *err)
 {
 	char start[START_BYTES], end[sizeof(table_end)];
@@ -116,7 +129,7 @@ static int open_part(struct part *part, const char *path, bool *is_index, struct
 	if (code != 0)
 		return code;
 	if (is_safetensors(start, bytes))
-		return tensorfile_open(&part->safe, path, err);
+		return open_safetensors(part, path, err);
 	if (torchfile_is_zip(start, bytes) || torchfile_is_legacy(start, bytes))
 		return torchfile_open(&part->torch, path, err);
 	if (is_index != NULL && (*is_index = is_json(start, bytes)))

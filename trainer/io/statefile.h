@@ -24,6 +24,7 @@
 enum { STATEFILE_SHARDS_MAX = 1024 };
 
 struct statefile; /* an open state dict; tensors live as long as it */
+/* ERR_CORRUPT: a file of ours whose checksum does not fit (checksum.h). */
 MUST_USE int statefile_open(struct statefile **out, const char *path, struct err *err);
 /* A view of an open safetensors file as it is, which must outlive it. */
 MUST_USE int statefile_borrow(struct statefile **out, const struct tensorfile *file, struct err *err);

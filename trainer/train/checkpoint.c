@@ -11,74 +11,9 @@
 #include "shared/base/json.h"
 #include "shared/base/log.h"
 #include "shared/base/mem.h"
+#include "trainer/io/checksum.h"
 #include "trainer/io/weights.h"
 #include "trainer/train/checkpoint_folder.h"
-
-/* Metadata keys under the checksum, in this order. */
-enum { META_FORMAT, META_STEP, META_PROGRESS, META_CONFIG, META_MODEL, META_DATASET, META_PARTNER, META_SECONDS, META_COUNT };
-static const char *const meta_keys[META_COUNT] = { "format", "step",	"progress", "config",
-						   "model",  "dataset", "partner",  "train_seconds" };
-static const char checkpoint_format[] = "trainer-checkpoint-1";
-
-/* ---- checksums ---- */
-
-struct tensor_sum {
-	uint64_t name, values;
-	int64_t shape[TENSOR_RANK_MAX];
-	int64_t dtype, rank;
-};
-
-static void checksum_text(uint64_t value, char out[24])
-{
-	snprintf(out, 24, "%016" PRIx64, value);
-}
-
-/* XXH3 over the chain of every tensor and every metadata value. */
-static uint64_t sum_tensor(uint64_t chain, const struct tensor_view *view)
-{
-	struct tensor_sum sum = { 0 };
-	uint64_t link[2];
-
-	sum.name = hash_checksum(view->name, strlen(view->name));
-	sum.values = hash_checksum(view->data, view->bytes);
-	sum.dtype = (int64_t)view->dtype;
-	sum.rank = view->rank;
-	memcpy(sum.shape, view->shape, (size_t)view->rank * sizeof(sum.shape[0]));
-	link[0] = chain;
-	link[1] = hash_checksum(&sum, sizeof(sum));
-	return hash_checksum(link, sizeof(link));
-}
-
-static uint64_t sum_metadata(uint64_t chain, const char *const values[META_COUNT])
-{
-	for (int i = 0; i < META_COUNT; i++) {
-		uint64_t link[2] = { chain, values[i] == NULL ? 0 : hash_checksum(values[i], strlen(values[i])) };
-
-		chain = hash_checksum(link, sizeof(link));
-	}
-	return chain;
-}
-
-int checkpoint_verify(const struct tensorfile *file, bool *ours, struct err *err)
-{
-	const char *recorded = tensorfile_metadata(file, "checksum");
-	const char *values[META_COUNT];
-	char actual[24];
-	uint64_t chain = 0;
-
-	*ours = recorded != NULL;
-	if (recorded == NULL)
-		return 0;
-	for (int i = 0; i < tensorfile_count(file); i++)
-		chain = sum_tensor(chain, tensorfile_at(file, i));
-	for (int i = 0; i < META_COUNT; i++)
-		values[i] = tensorfile_metadata(file, meta_keys[i]);
-	checksum_text(sum_metadata(chain, values), actual);
-	if (strcmp(recorded, actual) != 0)
-		return err_set(err, ERR_CORRUPT, "%s: damaged (its checksum is %s, its content gives %s)", tensorfile_path(file),
-			       recorded, actual);
-	return 0;
-}
 
 bool checkpoint_exists(const char *dir)
 {
@@ -254,21 +189,18 @@ static int progress_read(const char *name, const char *text, struct checkpoint_p
 /* ---- writing ---- */
 
 static int write_file(const char *folder, const char *name, const struct tensor_view *views, int count,
-		      const char *values[META_COUNT], char checksum[24], struct err *err)
+		      const char *values[META_COUNT], char checksum[CHECKSUM_TEXT_BYTES], struct err *err)
 {
 	struct tensor_metadata metadata[META_COUNT + 1];
 	char path[CHECKPOINT_PATH_BYTES];
-	uint64_t chain = 0;
 	int n = 0, code;
 
 	if ((code = checkpoint_join(path, folder, name, err)) != 0)
 		return code;
-	for (int i = 0; i < count; i++)
-		chain = sum_tensor(chain, &views[i]);
-	checksum_text(sum_metadata(chain, values), checksum);
+	checksum_compute(views, count, values, checksum);
 	for (int i = 0; i < META_COUNT; i++)
 		if (values[i] != NULL)
-			metadata[n++] = (struct tensor_metadata){ meta_keys[i], values[i] };
+			metadata[n++] = (struct tensor_metadata){ checksum_keys[i], values[i] };
 	metadata[n++] = (struct tensor_metadata){ "checksum", checksum };
 	return tensorfile_write(path, views, count, metadata, n, err);
 }
@@ -278,7 +210,7 @@ static int write_both(const char *folder, const struct params *params, const str
 {
 	struct tensor_view *views = mem_array((size_t)params->count + 1, sizeof(*views)), *moments = NULL;
 	struct buf text = BUF_INIT;
-	char step[24], seconds[32], model_sum[24], moments_sum[24];
+	char step[24], seconds[32], model_sum[CHECKSUM_TEXT_BYTES], moments_sum[CHECKSUM_TEXT_BYTES];
 	int moment_count, code;
 
 	if (views == NULL)
@@ -288,10 +220,10 @@ static int write_both(const char *folder, const struct params *params, const str
 	snprintf(seconds, sizeof(seconds), "%.3f", progress->train_seconds);
 	if ((code = progress_write(progress, &text, err)) != 0 || (code = optimizer_views(optimizer, &moments, &moment_count, err)) != 0)
 		goto out;
-	const char *values[META_COUNT] = { checkpoint_format, step, text.data, about->config, about->model, about->dataset, NULL, NULL };
+	const char *values[META_COUNT] = { checksum_format, step, text.data, about->config, about->model, about->dataset, NULL, NULL };
 	if ((code = write_file(folder, "model.safetensors", views, weights_views(params, views), values, model_sum, err)) != 0)
 		goto out;
-	const char *pair[META_COUNT] = { checkpoint_format, step, NULL, NULL, NULL, NULL, model_sum, seconds };
+	const char *pair[META_COUNT] = { checksum_format, step, NULL, NULL, NULL, NULL, model_sum, seconds };
 	code = write_file(folder, "optimizer.safetensors", moments, moment_count, pair, moments_sum, err);
 out:
 	buf_free(&text);
@@ -305,14 +237,14 @@ int checkpoint_write_best(const char *dir, const struct params *params, const st
 {
 	struct tensor_view *views = mem_array((size_t)params->count + 1, sizeof(*views));
 	struct buf text = BUF_INIT;
-	char step[24], sum[24];
+	char step[24], sum[CHECKSUM_TEXT_BYTES];
 	int code;
 
 	if (views == NULL)
 		return err_nomem(err, (size_t)params->count * sizeof(*views));
 	snprintf(step, sizeof(step), "%" PRIu64, progress->step);
 	if ((code = progress_write(progress, &text, err)) == 0) {
-		const char *values[META_COUNT] = { checkpoint_format, step, text.data, about->config, about->model, about->dataset, NULL, NULL };
+		const char *values[META_COUNT] = { checksum_format, step, text.data, about->config, about->model, about->dataset, NULL, NULL };
 
 		code = write_file(dir, "best.safetensors", views, weights_views(params, views), values, sum, err);
 	}
@@ -360,7 +292,7 @@ static int open_checked(struct tensorfile **out, const char *folder, const char 
 	*out = NULL;
 	if ((code = checkpoint_join(path, folder, name, err)) != 0 || (code = tensorfile_open(out, path, err)) != 0)
 		return code;
-	if ((code = checkpoint_verify(*out, &ours, err)) == 0 && !ours)
+	if ((code = checksum_verify(*out, &ours, err)) == 0 && !ours)
 		code = err_set(err, ERR_CORRUPT, "%s: carries no checksum", path);
 	if (code != 0) {
 		tensorfile_close(*out);
@@ -460,7 +392,7 @@ static bool is_of_step(const char *path, uint64_t step)
 
 	if (tensorfile_open(&file, path, NULL) != 0)
 		return false;
-	if (checkpoint_verify(file, &ours, NULL) == 0 && ours) {
+	if (checksum_verify(file, &ours, NULL) == 0 && ours) {
 		const char *text = tensorfile_metadata(file, "step");
 
 		good = text != NULL && strtoull(text, NULL, 10) >= step;

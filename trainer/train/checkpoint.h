@@ -9,9 +9,8 @@
  * A checkpoint is written into a hidden folder, synced, and renamed into place:
  * weights and moments appear together or not at all. The newest two are kept,
  * and the older is removed only after the newer is durable. Each file carries
- * a checksum over names, shapes, values and metadata, and the optimizer's
- * names the model's: a damaged or mixed one is recognised, and the one before
- * is used. last and best are hard links (copies where a file system has none),
+ * a checksum (io/checksum.h), and the optimizer's names the model's: a damaged
+ * or mixed one is recognised, and the one before is used. last and best are hard links (copies where a file system has none),
  * replaced atomically, so they outlive the folders.
  *
  * Threads:   one caller.
@@ -72,9 +71,5 @@ bool checkpoint_exists(const char *dir);
 void checkpoint_remove_all(const char *dir);
 /* What the newest undamaged checkpoint says about the run, JSON texts appended to config and dataset. ERR_NOTFOUND: there is none. */
 MUST_USE int checkpoint_read_about(const char *dir, struct buf *config, struct buf *dataset, struct err *err);
-
-/* The checksum test alone, for any file of ours. ERR_CORRUPT: it is damaged.
- * ERR_FORMAT: not a safetensors file. *ours is false for a file without a checksum. */
-MUST_USE int checkpoint_verify(const struct tensorfile *file, bool *ours, struct err *err);
 
 #endif

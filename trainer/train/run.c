@@ -309,20 +309,6 @@ static void log_names(const char *what, int count, const struct buf *names)
 		log_warn("    and more");
 }
 
-/* A file of ours carries a checksum: better no run than one from a turned bit. */
-static int check_undamaged(const char *path, struct err *err)
-{
-	struct statefile *file = NULL;
-	const struct tensorfile *single;
-	bool ours;
-	int code = statefile_open(&file, path, err);
-
-	if (code == 0 && (single = statefile_safetensors(file)) != NULL)
-		code = checkpoint_verify(single, &ours, err);
-	statefile_close(file);
-	return code;
-}
-
 static int load_weights(struct session *s, const char *path, enum weights_kind kind, const char *option, struct err *err)
 {
 	struct weights_report report = { 0 };
@@ -330,7 +316,7 @@ static int load_weights(struct session *s, const char *path, enum weights_kind k
 
 	if (path == NULL)
 		return 0;
-	if ((code = check_undamaged(path, err)) != 0 || (code = weights_load(s->params, path, kind, &report, err)) != 0) {
+	if ((code = weights_load(s->params, path, kind, &report, err)) != 0) {
 		err_prefix(err, "--%s", option);
 		goto out;
 	}
