@@ -196,8 +196,10 @@ def test_early_waits_for_its_epoch(daemon, tmp_path):
 @pytest.mark.parametrize("spec,more,words", [
     ("adv:method=free", ["--accumulate", "2"], ["--accumulate 1", "method=free"]),
     ("early", ["--val-split", "none"], ["early stopping", "--val-split"]),
-    ("mixup", ["--task", "contrast"], ["mixup", "contrast"]),
-    ("adv:method=villa", ["--task", "contrast"], ["divergence", "contrast"]),
+    *((f"l2+{term}", ["--task", "contrast"], [f"--reg l2+{term}: '{part}' works on pairs in the fusion layer, which --task contrast", "leave it out"])
+      for term, part in (("smooth", "smooth"), ("mixup=0.4", "mixup"), ("rdrop", "rdrop"), ("dropout", "dropout:at=fusion"), ("adv=1:method=villa", "adv:method=villa"),
+                         ("dropout=0.1:at=text+head", "dropout:at=head"), ("adv:method=smart", "adv:method=smart"), ("adv:target=feat+fused", "adv:target=fused"))),
+    ("l2\n", [], ["--reg l2\\n: 'l2\\n' is no regularizer"]),
     ("dropout:at=everywhere", [], ["everywhere", "bert.hidden"]),
 ])
 def test_what_cannot_be(daemon, tmp_path, spec, more, words):

@@ -139,6 +139,9 @@ def test_probe_wants_the_temperature(tmp_path):
     result = run("trainer", "probe", "--preset", "tiny", "--task", "contrast", "--weights", tmp_path / "w.safetensors", "--batch",
                  tmp_path / "b.safetensors", "--out", tmp_path / "o.safetensors")
     assert result.returncode == 1 and "logit_scale" in result.stderr
+    result = run("trainer", "probe", "--preset", "tiny", "--task", "contrast", "--reg", "l2+adv", "--weights", tmp_path / "w.safetensors", "--batch",
+                 tmp_path / "b.safetensors", "--out", tmp_path / "o.safetensors")
+    assert result.returncode == 2 and "--reg l2+adv: " in result.stderr and "match and classify" in result.stderr
 
 
 # --- runs ------------------------------------------------------------------------------
@@ -318,7 +321,7 @@ def test_resume_and_adversary(daemon, tmp_path):
                                                                                       for line in again]
 
 
-@pytest.mark.parametrize("more,words", [(["--reg", "dropout"], ["dropout", "fusion layer"]), (["--negatives", "3"], ["--negatives 3", "whole batch"]),
+@pytest.mark.parametrize("more,words", [(["--reg", "dropout"], ["--reg dropout: 'dropout:at=fusion'", "fusion layer"]), (["--negatives", "3"], ["--negatives 3", "whole batch"]),
                                         (["--batch-size", "1"], ["contrast", "at least 2"]), (["--task", "clip"], ["'clip'", "contrast"])])
 def test_usage(daemon, tmp_path, more, words):
     result = run("trainer", "--data", "small", "--preset", "tiny", "--task", "contrast", "--out", tmp_path / "x", *more, *daemon.at())

@@ -187,6 +187,46 @@ static void test_errors(void **state)
 	}
 }
 
+/* A message is one line, and shows which byte is wrong; the rest of a text stays as it is. */
+static void test_control_characters(void **state)
+{
+	static const char *const cases[][2] = {
+		{ "l2\n", "--reg l2\\n: 'l2\\n' is no regularizer" },
+		{ "\n", "--reg \\n: '\\n' is no" },
+		{ "dropout=0.3\r", "'0.3\\r'" },
+		{ "l2:mode=\x1b[2J", "'\\x1b[2J' is no choice" },
+		{ "l2:\x7f=1", "no option '\\x7f'" },
+		{ "l2@1\t", "not '1\\t'" },
+		{ "adv:target=text+\xc2\x9b" "2J", "'\\x9b2J'" },
+		{ "l2;\xc3\xa9\xc2\xa0", "'l2;\xc3\xa9\xc2\xa0'" },
+	};
+	char text[400];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct reg_spec spec;
+		struct err err = { 0 };
+
+		assert_int_equal(reg_spec_parse(&spec, cases[i][0], &err), ERR_USAGE);
+		if (strstr(err.message, cases[i][1]) == NULL)
+			fail_msg("the message lacks \"%s\": %s", cases[i][1], err.message);
+		for (const char *at = err.message; *at != '\0'; at++)
+			assert_true((unsigned char)*at >= ' ' && *at != 0x7F);
+	}
+	/* Four times as long as it is: the reason is still there. */
+	struct reg_spec spec;
+	struct err err = { 0 };
+
+	memset(text, 1, sizeof(text) - 1);
+	text[sizeof(text) - 1] = '\0';
+	assert_int_equal(reg_spec_parse(&spec, text, &err), ERR_USAGE);
+	assert_non_null(strstr(err.message, "too long"));
+	memcpy(text, "l2:", 3);
+	text[50] = '\0';
+	assert_int_equal(reg_spec_parse(&spec, text, &err), ERR_USAGE);
+	assert_non_null(strstr(err.message, "mode"));
+}
+
 static void test_long_input(void **state)
 {
 	char text[4096];
@@ -210,7 +250,7 @@ int main(void)
 		cmocka_unit_test(test_sums_options_epochs),
 		cmocka_unit_test(test_text_reads_back),
 		cmocka_unit_test(test_errors),
-		cmocka_unit_test(test_long_input),
+		cmocka_unit_test(test_control_characters), cmocka_unit_test(test_long_input),
 	};
 
 	return cmocka_run_group_tests_name("reg_spec", tests, NULL, NULL);

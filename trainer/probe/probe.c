@@ -10,6 +10,7 @@
 #include "trainer/model/hf_config.h"
 #include "trainer/probe/batch_file.h"
 #include "trainer/probe/reg_step.h"
+#include "trainer/reg/spec.h"
 
 enum { DIMENSION_MAX = 1 << 24, GRAD_NAME_BYTES = PARAM_NAME_BYTES + 8, EXTRA_TENSORS = 3 };
 
@@ -127,7 +128,7 @@ static int check_options(struct options *o, struct err *err)
 	if (model_task_parse(&task, o->task, err) != 0)
 		return err->code;
 	if (o->reg != NULL && strcmp(o->task, "contrast") == 0)
-		return err_set(err, ERR_USAGE, "--reg: the probe has it for --task match and classify");
+		return reg_spec_refuse(o->reg, err, "the probe takes regularizers for --task match and classify; leave --reg out");
 	if (o->reg != NULL && (o->pixel_gradients || o->accumulate > 1))
 		return err_set(err, ERR_USAGE, "--%s is of the plain loss; leave out --reg", o->pixel_gradients ? "pixel-gradients" : "accumulate");
 	if (strcmp(o->mode, "train") != 0 && strcmp(o->mode, "eval") != 0)

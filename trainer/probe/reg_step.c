@@ -49,7 +49,7 @@ int reg_step_open(struct reg_step **out, const char *text, enum model_task task,
 		return err_nomem(err, sizeof(*s));
 	s->seed = seed;
 	s->step = step;
-	if ((code = reg_spec_parse(&s->spec, text, err)) != 0 || (code = objective_check(&s->spec, task, err)) != 0) {
+	if ((code = reg_spec_parse(&s->spec, text, err)) != 0 || (code = objective_check(&s->spec, text, task, err)) != 0) {
 		mem_free(s);
 		return code;
 	}

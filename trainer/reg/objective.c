@@ -1,5 +1,7 @@
 #include "trainer/reg/objective.h"
 
+#include <string.h>
+
 #include "shared/base/clock.h"
 #include "shared/base/mem.h"
 #include "trainer/kernels/profile.h"
@@ -20,16 +22,28 @@ int objective_fused_rows(const struct reg_spec *spec, const struct model_limits 
 	return needs_rows(spec) ? limits->pairs : 0;
 }
 
-int objective_check(const struct reg_spec *spec, enum model_task task, struct err *err)
+int objective_check(const struct reg_spec *spec, const char *text, enum model_task task, struct err *err)
 {
 	const struct reg_adv *adv = &spec->adv;
-	const char *what = spec->smooth.on ? "smooth" : spec->mixup.on ? "mixup" : spec->rdrop.on ? "rdrop" :
-			   spec->dropout[DROP_FUSION].on ? "dropout at fusion" : spec->dropout[DROP_HEAD].on ? "dropout at head" :
-			   adv->on && (adv->method == ADV_VILLA || adv->method == ADV_SMART) ? "adv with a divergence" :
-			   adv->on && adv->targets & ADV_FUSED ? "adv:target=fused" : NULL;
+	const struct {
+		bool asked;
+		const char *part;
+	} of_pairs[] = {
+		{ spec->smooth.on, "smooth" },
+		{ spec->mixup.on, "mixup" },
+		{ spec->rdrop.on, "rdrop" },
+		{ spec->dropout[DROP_FUSION].on, "dropout:at=fusion" },
+		{ spec->dropout[DROP_HEAD].on, "dropout:at=head" },
+		{ adv->on && adv->method == ADV_VILLA, "adv:method=villa" },
+		{ adv->on && adv->method == ADV_SMART, "adv:method=smart" },
+		{ adv->on && adv->targets & ADV_FUSED, "adv:target=fused" },
+	};
 
-	if (task == TASK_CONTRAST && what != NULL)
-		return err_set(err, ERR_USAGE, "--reg: %s works on pairs in the fusion layer, which --task contrast does not have", what);
+	for (size_t i = 0; i < ARRAY_LEN(of_pairs) && task == TASK_CONTRAST; i++)
+		if (of_pairs[i].asked)
+			return reg_spec_refuse(text, err, "'%s' works on pairs in the fusion layer, which --task contrast does not have; leave "
+					       "it out%s", of_pairs[i].part, strncmp(of_pairs[i].part, "dropout", 7) == 0 ?
+					       ", or name another place such as at=image+text" : "");
 	return 0;
 }
 

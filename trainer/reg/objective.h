@@ -49,8 +49,8 @@ struct objective_report {
 	double adv_seconds;            /* that the step would not have taken without the adversary */
 };
 
-/* What --reg cannot do with this task; ERR_USAGE says why. */
-MUST_USE int objective_check(const struct reg_spec *spec, enum model_task task, struct err *err);
+/* What --reg cannot do with this task; ERR_USAGE says why. text: the specification as it was given. */
+MUST_USE int objective_check(const struct reg_spec *spec, const char *text, enum model_task task, struct err *err);
 /* Rows of features that the fusion stage takes: 0, or one for each pair. */
 int objective_fused_rows(const struct reg_spec *spec, const struct model_limits *limits);
 MUST_USE int objective_open(struct objective **out, const struct reg_spec *spec, const struct model_config *config,

@@ -8,7 +8,7 @@
 #include "shared/base/args.h"
 #include "trainer/reg/spec_terms.h"
 
-enum { WORD_BYTES = 64, GIVEN_MAX = 32 };
+enum { WORD_BYTES = 64, GIVEN_MAX = 32, SHOWN_BYTES = 208 };
 
 const char reg_adv_default[] = "method=fgm,target=text+feat,rel=0.1,warmup=4";
 
@@ -38,15 +38,56 @@ struct reading {
 
 static int fail(const struct cursor *c, struct err *err, const char *format, ...) PRINTF_LIKE(3, 4);
 
-static int fail(const struct cursor *c, struct err *err, const char *format, ...)
+/* Bytes that would break the line or steer a terminal, as one would write them in a string; cut where out is full. */
+static const char *visible(const char *text, char *out, size_t bytes)
 {
-	char detail[512];
+	static const char names[] = "abtnvfr"; /* of 7 to 13 */
+	size_t used = 0;
+
+	for (const unsigned char *at = (const unsigned char *)text; *at != '\0' && used + 5 <= bytes; at++) {
+		bool pair = at[0] == 0xC2 && at[1] >= 0x80 && at[1] < 0xA0; /* U+0080 to U+009F */
+
+		if (*at >= 7 && *at <= 13)
+			used += (size_t)snprintf(out + used, bytes - used, "\\%c", names[*at - 7]);
+		else if (*at < ' ' || *at == 0x7F)
+			used += (size_t)snprintf(out + used, bytes - used, "\\x%02x", *at);
+		else if (pair)
+			used += (size_t)snprintf(out + used, bytes - used, "\\x%02x", *++at);
+		else
+			out[used++] = (char)*at;
+	}
+	out[used] = '\0';
+	return out;
+}
+
+static int refuse(const char *spec, struct err *err, const char *format, va_list args)
+{
+	char detail[512], shown_spec[SHOWN_BYTES], shown[2 * sizeof(detail)];
+
+	vsnprintf(detail, sizeof(detail), format, args);
+	return err_set(err, ERR_USAGE, "--reg %s: %s", visible(spec, shown_spec, sizeof(shown_spec)), visible(detail, shown, sizeof(shown)));
+}
+
+int reg_spec_refuse(const char *spec, struct err *err, const char *format, ...)
+{
 	va_list args;
+	int code;
 
 	va_start(args, format);
-	vsnprintf(detail, sizeof(detail), format, args);
+	code = refuse(spec, err, format, args);
 	va_end(args);
-	return err_set(err, ERR_USAGE, "--reg %.200s: %s", c->whole, detail);
+	return code;
+}
+
+static int fail(const struct cursor *c, struct err *err, const char *format, ...)
+{
+	va_list args;
+	int code;
+
+	va_start(args, format);
+	code = refuse(c->whole, err, format, args);
+	va_end(args);
+	return code;
 }
 
 /* Length of the word that starts at `from`. */

@@ -120,6 +120,9 @@ struct reg_spec {
 
 /* ERR_USAGE quotes the part that is wrong and lists what is allowed. */
 MUST_USE int reg_spec_parse(struct reg_spec *out, const char *text, struct err *err);
+/* ERR_USAGE: "--reg SPEC: " and the reason, as reg_spec_parse() does it, for what only somebody else can know.
+ * Control characters are shown as \n or \x1b: the message stays one line, and a quoted part shows what is wrong with it. */
+int reg_spec_refuse(const char *spec, struct err *err, const char *format, ...) PRINTF_LIKE(3, 4);
 /* The same specification with every option of its method written out, in a fixed order: two
  * specifications mean the same exactly when these texts are equal. */
 void reg_spec_text(const struct reg_spec *spec, char out[REG_TEXT_BYTES]);

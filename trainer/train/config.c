@@ -231,7 +231,7 @@ static int check_reg(const struct run_config *c, const struct run_plan *plan, st
 			       "--accumulate 1", c->reg);
 	if (reg->early.on && strcmp(c->val_split, "none") == 0)
 		return err_set(err, ERR_USAGE, "--reg %s: early stopping needs a validation; name a split with --val-split", c->reg);
-	return objective_check(reg, plan->task, err);
+	return objective_check(reg, c->reg, plan->task, err);
 }
 
 int run_config_resolve(struct run_config *c, struct run_plan *plan, struct err *err)
