@@ -36,6 +36,8 @@ class Users:
     def __init__(self, folder):
         self.folder = folder
         self.socket = folder / "open" / "d.sock"
+        self.log = folder / "log"
+        self.daemons = []
         for name in ("bin", "open"):
             (folder / name).mkdir()
         for program in (BIN / "preprocessd", BIN / "prepctl", wire.__file__):
@@ -49,41 +51,70 @@ class Users:
         env = environment(PREPROCESSD_SOCKET=self.socket, HOME=self.folder, **variables)
         return [*become, *map(str, words)], env
 
+    def start(self, *words):
+        """A daemon of the owner's, when it answers."""
+        command, env = self.command(OWNER, [self.folder / "bin" / "preprocessd", "--cache", self.folder / "open" / "cache", *words])
+        with open(self.log, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as log:
+            self.daemons.append(subprocess.Popen(command, env=env, cwd="/", stderr=log, stdin=subprocess.DEVNULL))
+        until = time.monotonic() + 10 * SLOW
+        while time.monotonic() < until and self.daemons[-1].poll() is None:
+            if self.run(OWNER, "prepctl", "status").returncode == 0:
+                return
+            time.sleep(0.02)
+        raise AssertionError("the daemon did not become ready:\n" + self.log.read_text(errors="replace"))
+
+    def finish(self, command, env):
+        """The result of a command. A daemon that dies meanwhile fails the test at once: its clients would wait for another one."""
+        process = subprocess.Popen(command, env=env, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+        until = time.monotonic() + 60 * SLOW
+        while True:
+            try:
+                out, err = process.communicate(timeout=0.2)
+                break
+            except subprocess.TimeoutExpired:
+                died = [daemon.returncode for daemon in self.daemons if daemon.poll() is not None]
+                if not died and time.monotonic() < until:
+                    continue
+                process.kill()
+                out, err = process.communicate()
+                reason = f"the daemon ended with {died[0]} before" if died else "over time:"
+                raise AssertionError(f"{reason} {' '.join(command)}\n{err}\nthe daemon's log:\n{self.log.read_text(errors='replace')}") from None
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
     def run(self, user, program, *words, groups=(), trusts=OWNER):
-        command, env = self.command(user, [self.folder / "bin" / program, *words], groups, **({"PREPROCESSD_USER": trusts} if trusts else {}))
-        return subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, timeout=60 * SLOW, stdin=subprocess.DEVNULL, check=False)
+        return self.finish(*self.command(user, [self.folder / "bin" / program, *words], groups, **({"PREPROCESSD_USER": trusts} if trusts else {})))
 
     def ask(self, user, request, groups=(), times=None):
         """(code, message) of the error that a request made by hand is answered with; None: it was granted. As wire.py."""
         words = ["/usr/bin/python3", self.folder / "bin" / "wire.py", self.socket, request.hex(), *([times] if times else [])]
-        command, env = self.command(user, words, groups)
-        result = subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, timeout=60 * SLOW, check=False)
+        result = self.finish(*self.command(user, words, groups))
         assert result.returncode == 0, result.stderr
         return ast.literal_eval(result.stdout)
+
+    def stop(self):
+        """What the daemons ended with, on SIGTERM."""
+        for daemon in self.daemons:
+            daemon.terminate()
+        codes = []
+        for daemon in self.daemons:
+            try:
+                codes.append(daemon.wait(20 * SLOW))
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                codes.append(daemon.wait())
+        return codes
 
 
 @pytest.fixture
 def users():
     folder = pathlib.Path(tempfile.mkdtemp(prefix="pd-", dir="/tmp"))
     folder.chmod(0o755)
-    daemons = []
-
-    def start(*words):
-        command, env = made.command(OWNER, [made.folder / "bin" / "preprocessd", "--cache", folder / "open" / "cache", *words])
-        daemons.append(subprocess.Popen(command, env=env, cwd="/", stderr=os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), stdin=subprocess.DEVNULL))
-        until = time.monotonic() + 10 * SLOW
-        while time.monotonic() < until:
-            if made.run(OWNER, "prepctl", "status").returncode == 0:
-                return
-        raise AssertionError((folder / "log").read_text())
-
     made = Users(folder)
-    made.start = start
     yield made
-    for daemon in daemons:
-        daemon.terminate()
-        assert daemon.wait(20 * SLOW) == 0
+    codes = made.stop()
+    log = made.log.read_text(errors="replace") if made.log.exists() else ""
     shutil.rmtree(folder)
+    assert not any(codes), f"the daemon ended with {codes}:\n{log}"
 
 
 def data_of(users, user, name, mode=0o644, folder_mode=0o755):
@@ -290,3 +321,20 @@ def test_an_unknown_group_is_named(users):
     command, env = users.command(OWNER, [users.folder / "bin" / "preprocessd", "--cache", users.folder / "open" / "c", "--readers", "nosuchgroup"])
     result = subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, timeout=20, check=False)
     assert result.returncode == 2 and "nosuchgroup" in result.stderr
+
+
+def test_a_daemon_that_dies_is_noticed(users):
+    """Of this file itself: a client waits minutes for another daemon, a test does not."""
+    users.start()
+    assert users.run(OWNER, "prepctl", *data_of(users, OWNER, "mine")).returncode == 0
+    daemon, began = users.daemons[0], time.monotonic()
+    killer = threading.Timer(0.3, daemon.kill)
+    killer.start()
+    with pytest.raises(AssertionError, match="ended with -9 .*digests(.|\n)*the daemon's log:(.|\n)*preprocessd"):
+        users.run(OWNER, "prepctl", "digests", "mine", "--batch-size", "1", "--size", "32", "--steps", "1000000", "--pause", "20")
+    assert time.monotonic() - began < 10 * SLOW
+    users.daemons.clear()
+    with pytest.raises(AssertionError, match="did not become ready(.|\n)*nosuch"):
+        users.start("--nosuch-option")
+    assert time.monotonic() - began < 20 * SLOW
+    users.daemons.clear()
