@@ -78,7 +78,8 @@ static const char style[] =
 	"details::details-content{display:block;content-visibility:visible;height:auto}"
 	".small{grid-template-columns:repeat(4,1fr);gap:.6rem}.cards{grid-template-columns:repeat(5,1fr);gap:.4rem}.card{font-size:7pt}"
 	".answer{grid-template-columns:max-content 1fr 34%}"
-	".headline{font-size:15pt}.say{font-size:8.6pt}.two{grid-template-columns:1fr 1fr}}\n";
+	".headline{font-size:15pt}.say{font-size:8.6pt}.two{grid-template-columns:repeat(3,1fr);gap:.5rem .8rem;align-items:end}"
+	".two svg .tick,.two svg .label{font-size:14px}.two figcaption{font-size:8pt}}\n";
 
 void page_begin(struct text *t, const char *title)
 {
