@@ -264,47 +264,50 @@ def test_the_cache_folder_goes_away(small, want, tmp_path):
         assert daemon.prepctl_ok("digests", *READ).stdout == want
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
-def test_a_cache_that_cannot_be_written(small, want, tmp_path):
+@pytest.fixture
+def mounted(tmp_path):
+    """A function that gives a folder with a file system of that size, gone after the test."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting takes root")
+    place = tmp_path / "mount"
+    place.mkdir()
+
+    def mount(size):
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)], capture_output=True, check=False).returncode != 0:
+            pytest.skip("mounting is not allowed here")
+        return place
+
+    yield mount
+    subprocess.run(["umount", "-l", str(place)], capture_output=True, check=False)
+
+
+def test_a_cache_that_cannot_be_written(small, want, mounted, tmp_path):
     """A read-only file system: the daemon says so at the start. One that becomes read-only: what is there is served, the rest is an error."""
-    place = tmp_path / "mount"
-    place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(place)], capture_output=True, check=False).returncode != 0:
-        pytest.skip("mounting is not allowed here")
-    try:
-        with Daemon(folder=tmp_path, cache=place / "cache") as daemon:
-            small.add(daemon)
-            assert daemon.prepctl_ok("digests", *READ).stdout == want
-        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
-        result = run("preprocessd", "--socket", tmp_path / "s", "--cache", place / "cache", timeout=20)
-        assert result.returncode == 1 and "Read-only file system" in result.stderr and not (tmp_path / "s").exists()
-        subprocess.run(["mount", "-o", "remount,rw", str(place)], check=True)
-        with Daemon(folder=tmp_path, cache=place / "cache") as daemon:
-            assert daemon.prepctl_ok("digests", *READ).stdout == want
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=False)
+    place = mounted("64m")
+    with Daemon(folder=tmp_path, cache=place / "cache") as daemon:
+        small.add(daemon)
+        assert daemon.prepctl_ok("digests", *READ).stdout == want
+    subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+    result = run("preprocessd", "--socket", tmp_path / "s", "--cache", place / "cache", timeout=20)
+    assert result.returncode == 1 and "Read-only file system" in result.stderr and not (tmp_path / "s").exists()
+    subprocess.run(["mount", "-o", "remount,rw", str(place)], check=True)
+    with Daemon(folder=tmp_path, cache=place / "cache") as daemon:
+        assert daemon.prepctl_ok("digests", *READ).stdout == want
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
-def test_a_full_disk(small, want, tmp_path):
+def test_a_full_disk(small, want, mounted, tmp_path):
     """A real one: adds fail with the reason until there is room; batches of what is there are served all the while."""
-    place = tmp_path / "mount"
-    place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(place)], capture_output=True, check=False).returncode != 0:
-        pytest.skip("mounting is not allowed here")
-    try:
-        with Daemon(folder=tmp_path, cache=place / "cache") as daemon:
-            small.add(daemon)
-            (place / "ballast").write_bytes(bytes(2 << 20))
-            result = daemon.prepctl("add", *small.arguments("large")[:-1], "700")
-            assert result.returncode == 1 and ("space" in result.stderr or "full" in result.stderr), result.stderr
-            assert daemon.prepctl_ok("digests", *READ).stdout == want
-            # served from memory, if not kept
-            assert daemon.prepctl("digests", *READ[:-4], "--size", 300, "--steps", 2).returncode in (0, 1)
-            assert "large" not in daemon.prepctl_ok("datasets").stdout
-            (place / "ballast").unlink()
-            subprocess.run(["mount", "-o", "remount,size=256m", str(place)], check=True)
-            daemon.prepctl_ok("add", *small.arguments("large")[:-1], "700")
-            assert "0 damaged" in daemon.prepctl_ok("verify").stdout or daemon.prepctl("verify").returncode == 0
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=False)
+    place = mounted("8m")
+    with Daemon(folder=tmp_path, cache=place / "cache") as daemon:
+        small.add(daemon)
+        (place / "ballast").write_bytes(bytes(2 << 20))
+        result = daemon.prepctl("add", *small.arguments("large")[:-1], "700")
+        assert result.returncode == 1 and ("space" in result.stderr or "full" in result.stderr), result.stderr
+        assert daemon.prepctl_ok("digests", *READ).stdout == want
+        # served from memory, if not kept
+        assert daemon.prepctl("digests", *READ[:-4], "--size", 300, "--steps", 2).returncode in (0, 1)
+        assert "large" not in daemon.prepctl_ok("datasets").stdout
+        (place / "ballast").unlink()
+        subprocess.run(["mount", "-o", "remount,size=256m", str(place)], check=True)
+        daemon.prepctl_ok("add", *small.arguments("large")[:-1], "700")
+        assert "0 damaged" in daemon.prepctl_ok("verify").stdout or daemon.prepctl("verify").returncode == 0
