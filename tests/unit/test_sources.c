@@ -19,7 +19,10 @@
 #include "shared/base/fs.h"
 #include "tests/support/scratch.h"
 
-enum { FILES_MAX = 5 * SOURCES_AHEAD_MAX + 3, WORKERS = 3, WAIT_MS = 10000, SETTLE_MS = 20, NAME_BYTES = 32, STRANGER = 65533, LARGE_BYTES = 3 << 20, LAST_BYTES = 64 << 20 };
+enum {
+	FILES_MAX = 5 * SOURCES_AHEAD_MAX + 3, WORKERS = 3, WAIT_MS = 10000, SETTLE_MS = 20, NAME_BYTES = 32, STRANGER = 65533,
+	LARGE_BYTES = 3 << 20, LAST_BYTES = 64 << 20
+};
 
 static struct scratch scratch;
 
