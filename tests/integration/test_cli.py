@@ -313,11 +313,13 @@ def test_weights_of_another_shape(tmp_path, daemon, finished):
     name, entry = next((n, e) for n, e in header.items() if n == "image_encoder.conv1.weight")
     assert torch and entry["shape"]
     entry["shape"] = entry["shape"][::-1]
+    for key in ("format", "checksum"):  # one of ours would be damaged
+        header["__metadata__"].pop(key)
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     path = tmp_path / "turned.safetensors"
     path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + size:])
-    assert_fails(run("trainer", "eval", path, "--data", "small", "--split", "val", *daemon.at()), name)
+    assert_fails(run("trainer", "eval", path, "--preset", "tiny", "--data", "small", "--split", "val", *daemon.at()), name)
 
 
 def test_out_folder_with_a_run(daemon, finished):
