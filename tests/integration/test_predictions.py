@@ -2,12 +2,14 @@
 import csv
 import json
 import os
+import shutil
+import subprocess
 import sys
 
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from harness import Daemon, SmallData, run_ok  # noqa: E402
+from harness import BIN, Daemon, SmallData, environment, run_ok  # noqa: E402
 
 BINS = 15
 
@@ -102,3 +104,14 @@ def test_without_weights(daemon, tmp_path, more):
     assert (tmp_path / "gone/predictions.csv").read_bytes() == (tmp_path / "kept/predictions.csv").read_bytes()
     assert list(tmp_path.glob("kept/*.safetensors")) and not list(tmp_path.glob("gone/**/*.safetensors"))
     assert not (tmp_path / "gone/checkpoints").exists()
+
+
+def test_weights_that_nobody_wants_are_not_written(daemon, tmp_path):
+    """Seen from outside: one epoch is the end, and no file of weights is ever opened."""
+    if not shutil.which("strace"):
+        pytest.skip("strace is not installed")
+    log = tmp_path / "strace.txt"
+    subprocess.run(["strace", "-f", "-e", "trace=openat", "-o", log, BIN / "trainer", "--data", "small", "--preset", "tiny", "--batch-size", "8", "--epochs",
+                    "1", "--freeze", "image,text", "--no-weights", "--quiet", "--out", tmp_path / "run", *map(str, daemon.at())],
+                   env=environment(), stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    assert "run.json" in log.read_text() and ".safetensors" not in log.read_text()

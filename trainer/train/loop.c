@@ -504,12 +504,17 @@ int loop_checkpoint(struct session *s, struct err *err)
 	return 0;
 }
 
+bool loop_wants_last(const struct session *s)
+{
+	return !s->options->no_weights || s->plan.reg.early.on;
+}
+
 static bool checkpoint_due(const struct session *s, bool validated_now)
 {
 	uint64_t done = s->progress.step;
 
 	if (done == s->steps_total)
-		return true;
+		return loop_wants_last(s);
 	if (s->best != NULL && clock_seconds() - s->written_at > quick_checkpoint_seconds)
 		return true;
 	if (s->best == NULL && (validated_now || done % s->steps_per_epoch == 0))

@@ -647,12 +647,11 @@ static int use_best(struct session *s, struct err *err)
 	return code;
 }
 
-/* Where no weights are wanted there is nothing to write at the end, unless the result is that of earlier ones (use_best()). */
 static int last_checkpoint(struct session *s, struct err *err)
 {
 	int code;
 
-	if (!s->options->no_weights || s->plan.reg.early.on)
+	if (loop_wants_last(s))
 		return loop_checkpoint(s, err);
 	if ((code = metrics_sync(s->metrics, err)) != 0)
 		return code;

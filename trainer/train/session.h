@@ -113,6 +113,8 @@ MUST_USE int loop_validate(struct session *s, struct validator *validator, const
 			   struct err *err);
 /* Writes a checkpoint unless the last one is of this very state. */
 MUST_USE int loop_checkpoint(struct session *s, struct err *err);
+/* Whether a checkpoint belongs at the end: not where no weights are wanted, unless the result is that of earlier ones. */
+bool loop_wants_last(const struct session *s);
 
 /* record.c */
 MUST_USE int record_about(struct session *s, struct err *err);
