@@ -14,6 +14,7 @@
 
 #include "shared/base/clock.h"
 #include "shared/base/mem.h"
+#include "tools/bench/bench.h"
 #include "trainer/kernels/gemm.h"
 #include "trainer/kernels/kernels.h"
 #include "trainer/kernels/peak.h"
@@ -51,17 +52,6 @@ static const struct shape SHAPES[] = {
 	{ "3x3, 7 px, weight gradient", 512, 4608, 784, GEMM_COLUMNS, GEMM_WINDOWS, 7 },
 };
 
-static float *numbers(size_t n)
-{
-	float *p = mem_aligned(n * sizeof(*p));
-
-	if (p == NULL)
-		exit(1);
-	for (size_t i = 0; i < n; i++)
-		p[i] = (float)(i * 2654435761u % 1024) / 512 - 1;
-	return p;
-}
-
 struct run {
 	struct gemm gemm;
 	const float *a, *b; /* as OpenBLAS gets them */
@@ -97,26 +87,13 @@ static double seconds(const struct run *r, void (*one)(const struct run *))
 	return (clock_seconds() - began) / r->count;
 }
 
-static int by_size(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-static double median(double *figures)
-{
-	qsort(figures, ROUNDS, sizeof(*figures), by_size);
-	return figures[ROUNDS / 2];
-}
-
 static void measure(const struct shape *s, int threads)
 {
 	double flops = 2.0 * (double)s->m * (double)s->n * (double)s->k, ours[ROUNDS], peer[ROUNDS], peak[ROUNDS];
 	bool windows_a = s->a == GEMM_WINDOWS, windows_b = s->b == GEMM_WINDOWS;
 	size_t channels = (windows_b ? s->n : s->k) / 9;
-	float *a = numbers(s->m * s->k), *b = numbers(s->k * s->n), *c = numbers(s->m * s->n), *panels = numbers(gemm_panels_floats(s->k, s->n));
-	float *parts = numbers(GEMM_PARTS_MAX * s->m * s->n);
+	float *a = bench_numbers(s->m * s->k), *b = bench_numbers(s->k * s->n), *c = bench_numbers(s->m * s->n), *panels = bench_numbers(gemm_panels_floats(s->k, s->n));
+	float *parts = bench_numbers(GEMM_PARTS_MAX * s->m * s->n);
 	struct run r = { .a = a, .b = b, .c = c, .parts = parts, .threads = threads, .count = 1 };
 
 	gemm_pack_panels(GEMM_ROWS, b, s->n, s->k, s->n, panels, threads);
@@ -132,7 +109,7 @@ static void measure(const struct shape *s, int threads)
 		peer[i] = flops / seconds(&r, theirs) / 1e9;
 		peak[i] = peak_fma_flops(PEAK_SECONDS / 10) / 1e9;
 	}
-	double g = median(ours), h = median(peer), p = median(peak);
+	double g = bench_median(ours, ROUNDS), h = bench_median(peer, ROUNDS), p = bench_median(peak, ROUNDS);
 
 	printf("| %-30s | %5zu x %4zu x %5zu | %6.1f | %4.2f | %6.1f | %4.2f |\n", s->what, s->m, s->n, s->k, g, g / p, h, h / p);
 	fflush(stdout);

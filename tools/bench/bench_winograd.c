@@ -12,6 +12,7 @@
 
 #include "shared/base/clock.h"
 #include "shared/base/mem.h"
+#include "tools/bench/bench.h"
 #include "trainer/kernels/gemm.h"
 #include "trainer/kernels/image_ops.h"
 #include "trainer/kernels/kernels.h"
@@ -29,17 +30,6 @@ static const struct shape {
 	{ 64, 16, 32 }, { 128, 8, 32 },	 { 256, 4, 32 },  { 512, 2, 32 }, /* and at 64 px */
 	{ 16, 8, 8 },   { 32, 4, 8 },                                     /* the preset `tiny` has such ones */
 };
-
-static float *numbers(size_t n)
-{
-	float *p = mem_aligned(n * sizeof(*p));
-
-	if (p == NULL)
-		exit(1);
-	for (size_t i = 0; i < n; i++)
-		p[i] = (float)(i * 2654435761u % 1024) / 512 - 1;
-	return p;
-}
 
 enum pass { FORWARD, DATA, WEIGHTS };
 
@@ -77,19 +67,6 @@ static double seconds(const struct run *r, int way, enum pass pass)
 	return (clock_seconds() - began) / r->count;
 }
 
-static int by_size(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-static double median(double *figures)
-{
-	qsort(figures, ROUNDS, sizeof(*figures), by_size);
-	return figures[ROUNDS / 2];
-}
-
 static void compare(struct run *r, enum pass pass)
 {
 	double direct[ROUNDS], winograd[ROUNDS], ratio[ROUNDS];
@@ -102,7 +79,7 @@ static void compare(struct run *r, enum pass pass)
 		winograd[i] = seconds(r, 1, pass);
 		ratio[i] = direct[i] / winograd[i];
 	}
-	printf(" %7.2f | %7.2f | %4.2f |", median(direct) * 1e3, median(winograd) * 1e3, median(ratio));
+	printf(" %7.2f | %7.2f | %4.2f |", bench_median(direct, ROUNDS) * 1e3, bench_median(winograd, ROUNDS) * 1e3, bench_median(ratio, ROUNDS));
 	fflush(stdout);
 }
 
@@ -116,10 +93,10 @@ static void measure(const struct shape *s, int batch)
 	r.picture = (size_t)s->side * (size_t)s->side * (size_t)s->channels;
 	while (2 * r.chunk <= batch && 2 * r.chunk <= CONV_PICTURES_MAX && 2 * (size_t)r.chunk * 2 * r.picture * sizeof(float) <= CHUNK_BYTES)
 		r.chunk *= 2;
-	r.x = numbers((size_t)batch * r.picture);
-	r.y = numbers((size_t)batch * r.picture);
-	r.weights = numbers(weights);
-	r.gradient = numbers(weights);
+	r.x = bench_numbers((size_t)batch * r.picture);
+	r.y = bench_numbers((size_t)batch * r.picture);
+	r.weights = bench_numbers(weights);
+	r.gradient = bench_numbers(weights);
 	for (size_t i = 0; i < weights; i++)
 		r.weights[i] /= 3 * (float)s->channels;
 	for (int way = 0; way < WAYS; way++) {
