@@ -92,7 +92,8 @@ static void measure(const struct shape *s, int threads)
 	double flops = 2.0 * (double)s->m * (double)s->n * (double)s->k, ours[ROUNDS], peer[ROUNDS], peak[ROUNDS];
 	bool windows_a = s->a == GEMM_WINDOWS, windows_b = s->b == GEMM_WINDOWS;
 	size_t channels = (windows_b ? s->n : s->k) / 9;
-	float *a = bench_numbers(s->m * s->k), *b = bench_numbers(s->k * s->n), *c = bench_numbers(s->m * s->n), *panels = bench_numbers(gemm_panels_floats(s->k, s->n));
+	float *a = bench_numbers(s->m * s->k), *b = bench_numbers(s->k * s->n), *c = bench_numbers(s->m * s->n);
+	float *panels = bench_numbers(gemm_panels_floats(s->k, s->n));
 	float *parts = bench_numbers(GEMM_PARTS_MAX * s->m * s->n);
 	struct run r = { .a = a, .b = b, .c = c, .parts = parts, .threads = threads, .count = 1 };
 
