@@ -288,3 +288,41 @@ def test_report_table(tmp_path):
     (tmp_path / "adv" / "metrics.jsonl").write_text('{"step": 0, "epoch": 0, "split": "train", "loss": 0.5, "accuracy": 0.6}\n')
     result = tool(ROOT / "tools/report-table", tmp_path / "adv").stdout.split("\n")
     assert result[1].split() == ["adv", "1", "-", "-", "0.600", "15.0", "1.00x"] and "error" not in result[3]
+
+
+# --- make bench -----------------------------------------------------------------------
+
+BENCH = ROOT / "tools" / "bench"
+
+
+@pytest.fixture
+def bench_runner(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    import run
+    return run
+
+
+def test_benches_become_one_document(bench_runner, tmp_path, monkeypatch, capsys):
+    """A bench that fails is named, and costs nobody else's results, which are in the document as soon as they are there."""
+    scripts, programs, out = tmp_path / "tools" / "bench", tmp_path / "bench", tmp_path / "new" / "bench.md"
+    scripts.mkdir(parents=True)
+    programs.mkdir()
+    (scripts / "bench_table.py").write_text("import sys\nopen(sys.argv[2], 'w').write('a table\\n')\n")
+    (scripts / "bench_wrong.py").write_text(f"import sys\nassert 'a table' in open({str(out)!r}).read()\nsys.exit(3)\n")
+    for name, text in {"bench_resnet": "echo said: $*", "bench_lost": "exit 4", "bench_stream": "echo not to be run"}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setattr(bench_runner, "ROOT", tmp_path)
+    monkeypatch.setattr(bench_runner, "BUILD", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run.py", "--out", str(out)])
+    assert bench_runner.main() == 1
+    assert "failed: bench_wrong, bench_lost" in capsys.readouterr().out
+    text = out.read_text()
+    assert text.startswith("Measured on ") and "a table" in text and "said: speed resnet50" in text and "not to be run" not in text
+
+
+def test_helpers_of_benches_are_not_run_alone(bench_runner):
+    started = set()
+    for path in BENCH.glob("bench_*.py"):
+        started |= set(re.findall(r'BUILD / "bench" / "(\w+)"', path.read_text()))
+    assert started and started == bench_runner.NOT_ALONE

@@ -5,7 +5,8 @@
 
 Benches are tools/bench/bench_*.py, which print a table of their own, and the C
 programs in build/release/bench/, whose output is taken as it is. With NAMEs,
-only those whose name contains one of them.
+only those whose name contains one of them. The document has what is done at any
+time: all of them take the better part of an hour.
 """
 import argparse
 import os
@@ -18,8 +19,8 @@ import tempfile
 from common import BUILD, ROOT, SHARED_DATA
 
 # Helpers of other benches, not benches.
-NOT_ALONE = {"bench_stream", "bench_decode", "bench_wordpiece"}
-# What C benches want on their command line; one whose files are absent is left out.
+NOT_ALONE = {"bench_stream", "bench_decode", "bench_wordpiece", "bench_index"}
+# What C benches want on their command line.
 ARGUMENTS = {
     "bench_resnet": ["speed", "resnet50", "224", "16", "5"],
     "bench_text": ["full", "16", "5"],
@@ -47,8 +48,13 @@ def main():
     def wanted(name):
         return not options.names or any(part in name for part in options.names)
 
-    parts = [f"Measured on {machine()}.\n"]
-    failed = []
+    parts, failed = [f"Measured on {machine()}.\n"], []
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+
+    def add(part):
+        parts.append(part)
+        options.out.write_text("\n".join(parts))
+
     with tempfile.TemporaryDirectory() as folder:
         for path in sorted((ROOT / "tools" / "bench").glob("bench_*.py")):
             if not wanted(path.stem):
@@ -58,25 +64,20 @@ def main():
             if subprocess.run([sys.executable, path, "--out", out, *PYTHON_ARGUMENTS.get(path.stem, [])], check=False).returncode != 0 or not out.exists():
                 failed.append(path.stem)
                 continue
-            parts.append(out.read_text())
+            add(out.read_text())
     for path in sorted((BUILD / "bench").glob("bench_*")):
         if path.name in NOT_ALONE or not wanted(path.name) or not os.access(path, os.X_OK):
             continue
-        arguments = ARGUMENTS.get(path.name, [])
-        if not all(argument.exists() for argument in arguments):
-            print(f"== {path.name}: left out, no {', '.join(str(argument) for argument in arguments)}")
-            continue
         print(f"== {path.name}", flush=True)
-        result = subprocess.run([path, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        result = subprocess.run([path, *ARGUMENTS.get(path.name, [])], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
                                 stdin=subprocess.DEVNULL, cwd=ROOT)
         print(result.stdout, flush=True)
         if result.returncode != 0:
             failed.append(path.name)
             continue
-        parts.append(f"### {path.name}\n\n```\n{result.stdout.rstrip()}\n```\n")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text("\n".join(parts))
-    print(f"written: {options.out}")
+        add(f"### {path.name}\n\n```\n{result.stdout.rstrip()}\n```\n")
+    if len(parts) > 1:
+        print(f"written: {options.out}")
     if failed:
         print(f"failed: {', '.join(failed)}")
     return 1 if failed else 0
