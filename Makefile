@@ -199,10 +199,11 @@ bench: ## measure pipeline and training step beside their peers; writes build/be
 	@$(PYTHON) tools/bench/run.py --out build/bench.md
 
 install: all ## copy the programs and documents below PREFIX (/usr/local)
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/preprocessd/docs $(DESTDIR)$(PREFIX)/share/doc/preprocessd/schemas
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/preprocessd/docs/study $(DESTDIR)$(PREFIX)/share/doc/preprocessd/schemas
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 README.md ARCHITECTURE.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/preprocessd/
 	install -m 644 $(wildcard docs/*.md) $(DESTDIR)$(PREFIX)/share/doc/preprocessd/docs/
+	install -m 644 $(wildcard docs/study/*) $(DESTDIR)$(PREFIX)/share/doc/preprocessd/docs/study/
 	install -m 644 $(wildcard schemas/*) $(DESTDIR)$(PREFIX)/share/doc/preprocessd/schemas/
 
 uninstall: ## remove what install put there

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from harness import BIN, Daemon, SmallData, environment, run_ok  # noqa: E402
+from harness import BIN, Daemon, SmallData, environment, run, run_ok  # noqa: E402
 
 BINS = 15
 
@@ -111,6 +111,11 @@ def test_without_weights(daemon, tmp_path, more):
     assert (tmp_path / "gone/predictions.csv").read_bytes() == (tmp_path / "kept/predictions.csv").read_bytes()
     assert list(tmp_path.glob("kept/*.safetensors")) and not list(tmp_path.glob("gone/**/*.safetensors"))
     assert not (tmp_path / "gone/checkpoints").exists()
+    # There is nothing to go on from, and training it again would throw its numbers away.
+    before = {path: path.read_bytes() for path in tmp_path.glob("gone/*.*")}
+    again = run("trainer", "--resume", "--epochs", 4, "--out", tmp_path / "gone", *daemon.at())
+    assert again.returncode == 1 and "is finished and has no checkpoint to go on from" in again.stderr
+    assert {path: path.read_bytes() for path in tmp_path.glob("gone/*.*")} == before
 
 
 @pytest.mark.parametrize("more, code", [(["--no-weights"], 0), ([], 1)], ids=["unwanted", "kept"])

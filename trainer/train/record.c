@@ -220,7 +220,8 @@ out:
 	return code;
 }
 
-int record_read_init(const char *dir, struct hash *out, bool *found, struct err *err)
+/* A string at the top of run.json; *found: it is there. */
+static int read_string(const char *dir, const char *name, struct buf *out, bool *found, struct err *err)
 {
 	char path[SESSION_PATH_BYTES + 16];
 	struct buf content = BUF_INIT;
@@ -238,14 +239,38 @@ int record_read_init(const char *dir, struct hash *out, bool *found, struct err 
 	while (code == 0) {
 		if ((code = json_next(&reader, err)) != 0 || reader.kind == JSON_OBJECT_END)
 			break;
-		if (strcmp(reader.text.data, "init_digest") != 0) {
+		if (strcmp(reader.text.data, name) != 0) {
 			code = json_skip(&reader, err);
 		} else if ((code = json_expect(&reader, JSON_STRING, err)) == 0) {
-			code = hash_from_hex(out, reader.text.data, err);
+			buf_clear(out);
+			code = buf_add_text(out, reader.text.data, err);
 			*found = code == 0;
 		}
 	}
 	json_reader_free(&reader);
 	buf_free(&content);
 	return code;
+}
+
+int record_read_init(const char *dir, struct hash *out, bool *found, struct err *err)
+{
+	struct buf text = BUF_INIT;
+	int code = read_string(dir, "init_digest", &text, found, err);
+
+	if (code == 0 && *found)
+		code = hash_from_hex(out, text.data, err);
+	*found = *found && code == 0;
+	buf_free(&text);
+	return code;
+}
+
+bool record_is_finished(const char *dir)
+{
+	struct buf text = BUF_INIT;
+	struct err ignored;
+	bool found;
+	bool finished = read_string(dir, "state", &text, &found, &ignored) == 0 && found && strcmp(text.data, "finished") == 0;
+
+	buf_free(&text);
+	return finished;
 }

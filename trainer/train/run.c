@@ -129,6 +129,9 @@ static int adopt_recorded(struct session *s, bool *adopted, struct err *err)
 	if (code == ERR_NOTFOUND && !checkpoint_exists(s->dir)) {
 		log_info("%s holds no run yet: starting at the beginning", s->dir);
 		code = 0;
+	} else if (code == 0 && !checkpoint_exists(s->dir) && record_is_finished(s->dir)) {
+		code = err_set(err, ERR_EXISTS, "--out %s: the run in it is finished and has no checkpoint to go on from (--no-weights leaves "
+			       "none); choose another --out, or remove the folder to train it again", s->dir);
 	} else if (code == 0) {
 		if (lost)
 			log_warn("%s/run.json is missing or damaged; the newest checkpoint says what the run was configured to do", s->dir);

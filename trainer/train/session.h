@@ -127,6 +127,8 @@ MUST_USE int record_read_config(const char *dir, struct run_config *out, struct 
 
 /* The digest of the initial weights there; *found is false where an older version wrote the file. */
 MUST_USE int record_read_init(const char *dir, struct hash *out, bool *found, struct err *err);
+/* Whether run.json says so; false where there is none. */
+bool record_is_finished(const char *dir);
 /* profile_report.c: the table on standard output (unless quiet), and DIR/profile.json unless path is NULL. */
 MUST_USE int profile_report(const struct session *s, const char *path, struct err *err);
 
