@@ -78,6 +78,7 @@ ALL_THERE = {"pictures in train": (TRAIN, 0), "captions in train": (TRAIN, 0), "
 
 @pytest.mark.parametrize("more", [["--freeze", "image,text"], ["--freeze", "image"], ["--freeze", "text"],
                                   ["--freeze", "image,text", "--reg", "dropout+l2+adv:target=feat", "--negatives", "1"],
+                                  ["--freeze", "image,text", "--reg", "mixup+smooth"],
                                   ["--freeze", "image,text", "--task", "classify"], ["--freeze", "image,text", "--precision", "bf16"], ["--freeze", "image", "--task", "contrast"],
                                   ["--freeze", "image", "--reg", "adv", "--accumulate", "2"], ["--freeze", "text,image", "--accumulate", "2"]],
                          ids=" ".join)

@@ -476,7 +476,7 @@ void objective_run(struct objective *o, struct stages *s, enum model_mode image_
 	if (o->rdrop)
 		loss = rdrop_run(o, o->mixing ? o->base : s->logits, loss, report);
 	report->objective = o->base_weight * loss;
-	bool wanted = !s->image_frozen || !s->text_frozen || o->expanded || o->adversary;
+	bool wanted = !s->image_frozen || !s->text_frozen || o->adversary;
 	fused_backward(o, o->own_loss ? NULL : o->dz, o->base_weight * (double)s->scale, wanted ? s->dv : NULL, wanted ? s->dt : NULL,
 		       o->dfused);
 	if (o->adversary) {
