@@ -4,24 +4,11 @@
 #include <string.h>
 
 #include "shared/base/mem.h"
+#include "tests/fuzz/fuzz_tensor.h"
 #include "trainer/io/pickle.h"
 #include "trainer/io/torchfile.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-enum { READ_MAX = 4096 };
-
-static void read_values(const struct state_tensor *tensor)
-{
-	static float reals[READ_MAX];
-	static int64_t integers[READ_MAX];
-	int64_t elements = tensor_view_elements(&tensor->view), count = elements < READ_MAX ? elements : READ_MAX;
-	struct err err;
-
-	CHECK(elements >= 0 && tensor->view.bytes == (size_t)elements * tensor_dtype_bytes(tensor->view.dtype));
-	(void)!state_tensor_to_f32(tensor, 0, count, reals, &err);
-	(void)!state_tensor_to_i64(tensor, elements - count, count, integers, &err);
-}
 
 static void read_file(const uint8_t *data, size_t size)
 {
@@ -33,7 +20,7 @@ static void read_file(const uint8_t *data, size_t size)
 		return;
 	}
 	for (int i = 0; i < torchfile_count(file); i++)
-		read_values(torchfile_at(file, i));
+		fuzz_read_tensor(torchfile_at(file, i));
 	torchfile_close(file);
 }
 

@@ -12,6 +12,7 @@ exit code, so that one failing kind does not hide the others. Needs nothing
 but Python's standard library (pytest for its kind).
 """
 import argparse
+import concurrent.futures
 import json
 import os
 import re
@@ -151,35 +152,41 @@ def run_pytest(results, paths):
         append(results, record_of("pytest", " ".join(paths), passed, failed, skipped))
 
 
+def fuzz(program, seconds):
+    """(name, folder for inputs that are at fault, exit code, output)"""
+    name = os.path.basename(program)
+    short = name[len("fuzz_"):] if name.startswith("fuzz_") else name
+    build = os.path.dirname(os.path.dirname(os.path.abspath(program)))
+    corpus = os.path.join(build, "corpus", short)
+    crashes = os.path.join(build, "crash", short)
+    os.makedirs(corpus, exist_ok=True)
+    os.makedirs(crashes, exist_ok=True)
+    seeds = os.path.join("tests", "fuzz", "corpus", short)
+    dictionary = os.path.join("tests", "fuzz", short + ".dict")
+    command = [program, f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=3072", "-print_final_stats=1",
+               f"-artifact_prefix={crashes}/", corpus]
+    if os.path.isdir(seeds):
+        command.append(seeds)
+    if os.path.exists(dictionary):
+        command.insert(1, f"-dict={dictionary}")
+    process = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                             check=False, timeout=seconds + 600)
+    return name, crashes, process.returncode, process.stdout.decode("utf-8", "replace")
+
+
 def run_fuzz(results, programs):
+    """As many at a time as there are cores: each is one thread."""
     seconds = int(os.environ.get("FUZZ_SECONDS", "10"))
-    for program in programs:
-        name = os.path.basename(program)
-        short = name[len("fuzz_"):] if name.startswith("fuzz_") else name
-        build = os.path.dirname(os.path.dirname(os.path.abspath(program)))
-        corpus = os.path.join(build, "corpus", short)
-        crashes = os.path.join(build, "crash", short)
-        os.makedirs(corpus, exist_ok=True)
-        os.makedirs(crashes, exist_ok=True)
-        seeds = os.path.join("tests", "fuzz", "corpus", short)
-        dictionary = os.path.join("tests", "fuzz", short + ".dict")
-        command = [program, f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=3072", "-print_final_stats=1",
-                   f"-artifact_prefix={crashes}/", corpus]
-        if os.path.isdir(seeds):
-            command.append(seeds)
-        if os.path.exists(dictionary):
-            command.insert(1, f"-dict={dictionary}")
-        print(f"== {name} for {seconds} s", flush=True)
-        process = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                                 check=False, timeout=seconds + 600)
-        output = process.stdout.decode("utf-8", "replace")
-        executed = re.search(r"stat::number_of_executed_units: (\d+)", output)
-        if process.returncode == 0:
-            print(f"   {executed.group(1) if executed else '?'} inputs, no fault", flush=True)
-            append(results, record_of("fuzz", name, passed=[name]))
-        else:
-            print(output[-6000:], flush=True)
-            append(results, record_of("fuzz", name, failed=[f"{name}: {text_of_exit(process.returncode)}, input in {crashes}"]))
+    print(f"== {len(programs)} fuzz targets for {seconds} s each", flush=True)
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for name, crashes, code, output in pool.map(lambda program: fuzz(program, seconds), programs):
+            executed = re.search(r"stat::number_of_executed_units: (\d+)", output)
+            if code == 0:
+                print(f"   {name}: {executed.group(1) if executed else '?'} inputs, no fault", flush=True)
+                append(results, record_of("fuzz", name, passed=[name]))
+            else:
+                print(f"{name}:\n{output[-6000:]}", flush=True)
+                append(results, record_of("fuzz", name, failed=[f"{name}: {text_of_exit(code)}, input in {crashes}"]))
 
 
 def total(results):

@@ -16,6 +16,7 @@
 #include "shared/base/log.h"
 #include "shared/base/mem.h"
 #include "trainer/io/checksum.h"
+#include "trainer/io/statefile.h"
 #include "trainer/train/checkpoint.h"
 
 #define OK(call)                                                                                     \
@@ -263,6 +264,27 @@ static void test_flipped_bytes(void **state)
 	rig_close(&b);
 }
 
+/* As any reader of weights opens it: refused, and nothing stays open or mapped. */
+static void test_damaged_weights_are_let_go(void **state)
+{
+	struct rig a = rig_open(1, 5, OPTIMIZER_ADAMW);
+	struct statefile *file;
+	struct buf maps = BUF_INIT;
+	struct err err = { 0 };
+
+	(void)state;
+	write_at(&a, 1, false);
+	OK(statefile_open(&file, path_of(1, "model.safetensors"), err));
+	statefile_close(file);
+	flip_byte(path_of(1, "model.safetensors"), 1);
+	assert_int_equal(statefile_open(&file, path_of(1, "model.safetensors"), &err), ERR_CORRUPT);
+	assert_null(file);
+	OK(fs_read("/proc/self/maps", 1 << 20, &maps, err));
+	assert_null(strstr((const char *)maps.data, "model.safetensors"));
+	buf_free(&maps);
+	rig_close(&a);
+}
+
 static void test_truncated_missing_mixed(void **state)
 {
 	struct rig a = rig_open(1, 5, OPTIMIZER_ADAMW), b = rig_open(2, 5, OPTIMIZER_ADAMW);
@@ -344,6 +366,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_keeps_two_and_links, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_equal_runs_write_equal_weights, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_flipped_bytes, make_folder, drop_folder),
+		cmocka_unit_test_setup_teardown(test_damaged_weights_are_let_go, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_truncated_missing_mixed, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_interrupted_write_is_cleaned, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_other_model, make_folder, drop_folder),

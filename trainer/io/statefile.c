@@ -115,9 +115,11 @@ static int open_safetensors(struct part *part, const char *path, struct err *err
 	bool ours;
 	int code = tensorfile_open(&part->safe, path, err);
 
-	if (code == 0 && (code = checksum_verify(part->safe, &ours, &damage)) != 0)
-		return err_set(err, code, "%s; take another copy or another checkpoint of the run, or train again", damage.message);
-	return code;
+	if (code != 0 || (code = checksum_verify(part->safe, &ours, &damage)) == 0)
+		return code;
+	tensorfile_close(part->safe);
+	part->safe = NULL;
+	return err_set(err, code, "%s; take another copy or another checkpoint of the run, or train again", damage.message);
 }
 
 static int open_part(struct part *part, const char *path, bool *is_index, struct err *err)

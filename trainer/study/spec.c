@@ -559,20 +559,46 @@ static int add_text(struct buf *out, const char *key, const char *text, struct e
 	return code != 0 ? code : json_add_string(out, text, strlen(text), err);
 }
 
+static size_t digits(const char *text)
+{
+	return strspn(text, "0123456789");
+}
+
+/* By JSON's grammar, which has no 5. or .5 or 05. */
+static bool is_json_number(const char *text)
+{
+	text += text[0] == '-';
+	size_t whole = digits(text);
+
+	if (whole == 0 || (whole > 1 && text[0] == '0'))
+		return false;
+	text += whole;
+	if (text[0] == '.') {
+		if (digits(text + 1) == 0)
+			return false;
+		text += 1 + digits(text + 1);
+	}
+	if (text[0] == 'e' || text[0] == 'E') {
+		text += 1 + (text[1] == '-' || text[1] == '+');
+		if (digits(text) == 0)
+			return false;
+		text += digits(text);
+	}
+	return text[0] == '\0';
+}
+
 static int add_options(struct buf *out, const struct study_options *options, struct err *err)
 {
 	int code = buf_add_byte(out, '{', err);
 
 	for (int i = 0; i < options->count && code == 0; i++) {
 		const char *name = options->all[i].name, *value = options->all[i].value;
-		double number;
 
 		if ((code = buf_add_text(out, i > 0 ? ", " : "", err)) != 0 || (code = json_add_string(out, name, strlen(name), err)) != 0 ||
 		    (code = buf_add_text(out, ": ", err)) != 0)
 			break;
 		/* A number stays as it was written; what only looks like one is a text. */
-		if (args_parse_real(value, &number, NULL) == 0 && strspn(value, "0123456789.e-") == strlen(value) && value[0] != '.' &&
-		    (value[0] != '0' || value[1] == '\0' || value[1] == '.'))
+		if (is_json_number(value))
 			code = buf_add_text(out, value, err);
 		else
 			code = json_add_string(out, value, strlen(value), err);
