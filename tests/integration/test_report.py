@@ -521,7 +521,10 @@ def test_real_study(trained):
     d = [results["adv", f, s]["accuracy"] - results["none", f, s]["accuracy"] for f in (1, 2) for s in (0, 1)]
     adv = arm_of(found, "adv")
     assert math.isclose(adv["against_baseline"]["corrected_t"]["difference"], np.mean(d), abs_tol=1e-12)
-    assert math.isclose(adv["cost"], np.mean([results["adv", f, s]["cost"] for f in (1, 2) for s in (0, 1)]), rel_tol=1e-9)
+    cells = [(f, s) for f in (1, 2) for s in (0, 1)]
+    step = {arm: np.mean([results[(arm, *cell)]["step_seconds"] for cell in cells]) for arm in ("none", "adv")}
+    assert math.isclose(adv["cost"], step["adv"] / step["none"], rel_tol=1e-9) and arm_of(found, "none")["cost"] is None
+    assert math.isclose(adv["own_cost"], np.mean([results[("adv", *cell)]["cost"] for cell in cells]), rel_tol=1e-9)
     for arm in found["arms"]:
         # ECE as the runs measured it and as predictions.csv gives it, for one run's worth of pairs each.
         assert arm["calibration"]["status"] == "ok" and 0 <= arm["calibration"]["ece"] <= 1

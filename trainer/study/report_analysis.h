@@ -44,7 +44,9 @@ struct report_arm_result {
 	int runs, failed, diverged;   /* finished; of these without a finite accuracy; ended without a result */
 	struct stats_mean accuracy, loss, gap, ece, train_accuracy;
 	double accuracy_wide;         /* half width of the interval with the correction for shared training data; NaN */
-	double cost, seconds, step_seconds, seconds_ratio; /* means; NaN: not recorded */
+	double cost;     /* a step's time over the baseline's; of the baseline NaN. Where steps are not timed, own_cost */
+	double own_cost; /* an adversarial step over a clean one of the same run, other regularizers in both; NaN: there is none */
+	double seconds, step_seconds, seconds_ratio; /* means; NaN: not recorded */
 	double delta_over_embedding, delta_over_feature, delta_over_fused, delta_over_pixel, adv_loss, clean_loss;
 	struct stats_calibration calibration;
 	struct report_band series[SERIES_COUNT];

@@ -226,7 +226,7 @@ void page_cost(struct text *t, const struct report_analysis *a)
 	p.x.high += (p.x.high - p.x.low) * 0.28;
 	text_add(t, "<figure class=\"wide\">");
 	svg_begin(&p, "cost against gain");
-	svg_axes(&p, "cost of a step, as a multiple of a clean one", "difference, points", 6, 6);
+	svg_axes(&p, "time of a step, relative to the baseline", "difference, points", 6, 6);
 	text_f(t, "<path class=\"zero\" d=\"M%.1f %.1fH%.1f\"/>", p.left, svg_y(&p, 0), p.width - p.right);
 	/* No name stands on a mark. */
 	for (int i = 0; i < a->order_count; i++) {
@@ -257,8 +257,8 @@ void page_cost(struct text *t, const struct report_analysis *a)
 		text_add(t, "</text>");
 	}
 	svg_end(&p);
-	text_add(t, "<figcaption>Bars: 95% intervals. An adversary measures its cost within its own steps; for other arms it is the mean time of a "
-			"step over the baseline&#39;s, which other work on the machine blurs.</figcaption></figure>\n");
+	text_add(t, "<figcaption>Bars: 95% intervals. Cost is the mean time of a step over the baseline&#39;s, which other work on the "
+			"machine blurs.</figcaption></figure>\n");
 }
 
 /* ---- factors ---- */

@@ -172,6 +172,7 @@ static void add_arm(struct text *t, const struct report_analysis *a, int arm)
 	add_mean(t, "train_minus_validation", &r->gap);
 	add_mean(t, "ece", &r->ece);
 	real(t, "cost", r->cost);
+	real(t, "own_cost", r->own_cost);
 	real(t, "train_seconds", r->seconds);
 	real(t, "train_seconds_over_baseline", r->seconds_ratio);
 	real(t, "delta_over_embedding", r->delta_over_embedding);
