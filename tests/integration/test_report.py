@@ -497,6 +497,20 @@ def test_samples_with_pictures(tmp_path):
     assert "no preprocessd" in check_page(folder)
 
 
+def test_validations_every_few_epochs(tmp_path):
+    """--eval-every N may leave most epochs without one; the line goes from one to the next, and a single one is a point."""
+    for name, kept in (("some", (2, 5)), ("one", (5,))):
+        make_study(tmp_path / name, {"none": 0, "a": 0.5}, folds=2, seeds=(0, 1), pictures=60, epochs=6)
+        for path in (tmp_path / name).glob("runs/*/*/metrics.jsonl"):
+            lines = [json.loads(line) for line in path.read_text().splitlines()]
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines if line["split"] == "train" or line["epoch"] in kept))
+        report(tmp_path / name)
+        check_page(tmp_path / name)
+        paths = [path for path in re.findall(r'<path class="line s0" d="([^"]*)"', (tmp_path / name / "report.html").read_text())
+                 if not path.endswith("h28")]  # the legend's
+        assert len(paths) >= 4 and len(re.findall("[ML]", paths[0])) == len(kept) and paths[0].endswith("h0") == (len(kept) == 1)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A real study and two plain runs, trained as small as it goes."""

@@ -108,23 +108,17 @@ void svg_axes(const struct svg_plot *p, const char *x_label, const char *y_label
 
 void svg_line(const struct svg_plot *p, const double *x, const double *y, int count, const char *classes)
 {
-	bool down = false;
+	int points = 0;
 
 	text_f(p->t, "<path class=\"line %s\" d=\"", classes);
 	for (int i = 0; i < count; i++) {
 		double at = x != NULL ? x[i] : i;
 
-		if (!isfinite(y[i]) || !isfinite(at)) {
-			down = false;
-			continue;
-		}
-		text_f(p->t, "%s%.1f %.1f", down ? "L" : "M", svg_x(p, at), svg_y(p, y[i]));
-		/* One epoch alone is a point: a line of no length with round ends. */
-		if (!down && (i + 1 == count || !isfinite(y[i + 1])))
-			text_add(p->t, "h0");
-		down = true;
+		if (isfinite(y[i]) && isfinite(at))
+			text_f(p->t, "%s%.1f %.1f", points++ > 0 ? "L" : "M", svg_x(p, at), svg_y(p, y[i]));
 	}
-	text_add(p->t, "\"/>");
+	/* One alone is a point: a line of no length with round ends. */
+	text_add(p->t, points == 1 ? "h0\"/>" : "\"/>");
 }
 
 static double half_at(const double *half, int i)
@@ -134,18 +128,21 @@ static double half_at(const double *half, int i)
 
 void svg_band(const struct svg_plot *p, const double *y, const double *half, int count, const char *classes)
 {
-	for (int from = 0, to; from < count; from = to + 1) {
-		for (to = from; to < count && isfinite(y[to]); to++)
-			;
-		if (to - from < 2)
-			continue;
-		text_f(p->t, "<path class=\"band %s\" d=\"", classes);
-		for (int i = from; i < to; i++)
-			text_f(p->t, "%s%.1f %.1f", i > from ? "L" : "M", svg_x(p, i), svg_y(p, y[i] + half_at(half, i)));
-		for (int i = to - 1; i >= from; i--)
+	int points = 0;
+
+	for (int i = 0; i < count; i++)
+		points += isfinite(y[i]);
+	if (points < 2)
+		return;
+	text_f(p->t, "<path class=\"band %s\" d=\"", classes);
+	points = 0;
+	for (int i = 0; i < count; i++)
+		if (isfinite(y[i]))
+			text_f(p->t, "%s%.1f %.1f", points++ > 0 ? "L" : "M", svg_x(p, i), svg_y(p, y[i] + half_at(half, i)));
+	for (int i = count - 1; i >= 0; i--)
+		if (isfinite(y[i]))
 			text_f(p->t, "L%.1f %.1f", svg_x(p, i), svg_y(p, y[i] - half_at(half, i)));
-		text_add(p->t, "Z\"/>");
-	}
+	text_add(p->t, "Z\"/>");
 }
 
 void svg_mark(const struct svg_plot *p, double x, double y, int shape, double size, const char *classes)

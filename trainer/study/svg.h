@@ -43,9 +43,9 @@ void svg_end(const struct svg_plot *plot);
 void svg_axes(const struct svg_plot *plot, const char *x_label, const char *y_label, int x_ticks, int y_ticks);
 double svg_x(const struct svg_plot *plot, double x);
 double svg_y(const struct svg_plot *plot, double y);
-/* Through the finite points, broken where one is not. x NULL: 0, 1, 2 ... */
+/* Through the finite points: an epoch without a validation is no gap. x NULL: 0, 1, 2 ... */
 void svg_line(const struct svg_plot *plot, const double *x, const double *y, int count, const char *classes);
-/* y - half .. y + half; a half that is not finite has no width. */
+/* y - half .. y + half through the same points; a half that is not finite has no width. */
 void svg_band(const struct svg_plot *plot, const double *y, const double *half, int count, const char *classes);
 /* One of six shapes, so that marks differ without color. */
 void svg_mark(const struct svg_plot *plot, double x, double y, int shape, double size, const char *classes);
