@@ -326,3 +326,21 @@ def test_helpers_of_benches_are_not_run_alone(bench_runner):
     for path in BENCH.glob("bench_*.py"):
         started |= set(re.findall(r'BUILD / "bench" / "(\w+)"', path.read_text()))
     assert started and started == bench_runner.NOT_ALONE
+
+
+# --- what to expect ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+def test_what_to_expect(tmp_path, bf16):
+    """From rates in a file; a processor without bf16 has none of it. 45,000 pictures, 16 a step of 2 s: 2,812 steps are 1.6 hours."""
+    plan = {"step_s": 2.0, "planned": 3000.0, "peak": 3100.0, "threads": 2, "pictures": 20.0, "captions": 100.0}
+    arms = ("none", "dropout", "adv", "adv:target=feat", "dropout+adv:target=feat")
+    rates = {"add_per_s": 500.0, "disk": 150000.0, "start_s": 5.0, "frozen_pairs": 10000.0, "frozen": {arm: dict(plan, step_s=0.01) for arm in arms},
+             "fp32": {arm: plan for arm in arms}}
+    if bf16:
+        rates["bf16"] = {arm: dict(plan, step_s=1.0) for arm in arms}
+    (tmp_path / "rates.json").write_text(json.dumps(rates))
+    said = tool(BENCH / "expect.py", "--rates", tmp_path / "rates.json", "--out", tmp_path / "expect.md").stdout
+    assert (tmp_path / "expect.md").read_text() in said and "| adding the pictures | 500 pictures/s | 2 min |" in said
+    assert "| an epoch, whole, `none`, fp32 | 8.0 pairs/s | 1.6 h |" in said and ("bf16" in said) == bf16

@@ -7,7 +7,8 @@
 Measured, at full size (ResNet-50 and BERT-base at 224 px; random weights, which take as long as others): adding pictures of COCO's
 size to an empty cache; encoding pictures and captions by frozen towers; steps of frozen and of whole models for each arm, as `trainer --dry-run` takes
 them; the pairs a second of a frozen run's validation, and what a run takes besides its steps. How many pictures, arms, folds, seeds and epochs
-there are, and the batches' sizes, is read off the lines in README.md. Takes about 3 minutes on two idle cores; wants 4 GB.
+there are, and the batches' sizes, is read off the lines in README.md. bf16 is left out where the processor has none. Takes about 3 minutes on
+two idle cores; wants 4 GB.
 """
 import argparse
 import json
@@ -19,7 +20,7 @@ import tempfile
 import time
 
 from common import ROOT, SHARED_DATA, note
-from harness import Daemon, run_ok, write_vocab
+from harness import Daemon, has_bf16, run_ok, write_vocab
 
 CAPTIONS = 5  # a picture of COCO
 
@@ -107,7 +108,7 @@ def measure(options, frozen, whole):
             trainer.run(folder / "first", *freeze, "--epochs", "1")
             got["start_s"], got["frozen_pairs"] = trainer.run(folder / "second", *freeze, "--epochs", "1")
             size = ["--batch-size", whole["batch-size"], "--negatives", whole["negatives"]]
-            for precision in ("fp32", "bf16"):
+            for precision in ("fp32", "bf16") if has_bf16() else ("fp32",):
                 got[precision] = {arm: trainer.plan(*size, "--precision", precision, "--reg", arm)
                                   for arm in sorted({cost_of(arm) for arm in whole["arms"]})}
     return got
@@ -150,7 +151,7 @@ def table(got, pictures, share, frozen, whole):
         (f"the frozen study's {len(frozen['arms']) * frozen['folds'] * frozen['seeds']} runs", f"{got['start_s']:.0f} s before the first step of each",
          text_of_time(seconds_of(frozen, got, got["frozen"], pictures - fold, frozen_val, got["start_s"])), ""),
     ]
-    for precision in ("fp32", "bf16"):
+    for precision in [precision for precision in ("fp32", "bf16") if precision in got]:
         plans = got[precision]
         runs = len(whole["arms"]) * whole["folds"] * whole["seeds"]
         train = int(pictures * (1 - share))
