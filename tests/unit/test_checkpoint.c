@@ -270,14 +270,14 @@ static void test_damaged_weights_are_let_go(void **state)
 	struct rig a = rig_open(1, 5, OPTIMIZER_ADAMW);
 	struct statefile *file;
 	struct buf maps = BUF_INIT;
-	struct err err = { 0 };
+	struct err damage = { 0 };
 
 	(void)state;
 	write_at(&a, 1, false);
 	OK(statefile_open(&file, path_of(1, "model.safetensors"), err));
 	statefile_close(file);
 	flip_byte(path_of(1, "model.safetensors"), 1);
-	assert_int_equal(statefile_open(&file, path_of(1, "model.safetensors"), &err), ERR_CORRUPT);
+	assert_int_equal(statefile_open(&file, path_of(1, "model.safetensors"), &damage), ERR_CORRUPT);
 	assert_null(file);
 	OK(fs_read("/proc/self/maps", 1 << 20, &maps, err));
 	assert_null(strstr((const char *)maps.data, "model.safetensors"));

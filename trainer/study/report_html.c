@@ -189,8 +189,8 @@ static void table(struct text *t, const struct report_analysis *a)
 	table_row(t, a, a->data->baseline);
 	for (int i = 0; i < a->order_count; i++)
 		table_row(t, a, a->order[i]);
-	text_add(t, "</tbody></table></div>\n<p class=\"muted\">Cost: time of a training step, relative to the baseline&#39;s. Train − val: accuracy on training "
-		    "pairs less that on validation pairs, both without dropout, in points. ECE: expected calibration error.</p>\n");
+	text_add(t, "</tbody></table></div>\n<p class=\"muted\">Cost: time of a training step, relative to the baseline&#39;s. Train − val: accuracy "
+		    "on training pairs less that on validation pairs, both without dropout, in points. ECE: expected calibration error.</p>\n");
 }
 
 /* ---- how it was decided ---- */
