@@ -2,7 +2,6 @@
  * refused, or a state dict of which every value can be read and every name be found. */
 #include <string.h>
 
-#include "shared/base/log.h"
 #include "tests/fuzz/fuzz_file.h"
 #include "tests/fuzz/fuzz_tensor.h"
 #include "trainer/io/statefile.h"
@@ -14,7 +13,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct statefile *file;
 	struct err err = { .code = 0 };
 
-	log_setup("fuzz", LOG_ERROR, 0);
 	if (statefile_open(&file, fuzz_write(0, data, size), &err) != 0) {
 		CHECK(err.code != 0 && memchr(err.message, '\0', sizeof(err.message)) != NULL);
 		return 0;

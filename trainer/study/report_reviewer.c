@@ -366,7 +366,7 @@ void page_reviewer(struct text *t, const struct report_analysis *a)
 	text_add(t, "><summary>Numbers and digests of all runs</summary>\n<div "
 			"class=\"scroll\"><table><thead><tr><th>arm</th><th>fold</th><th>seed</th>"
 		    "<th>accuracy, %</th><th>loss</th><th>train, %</th><th>best, "
-		"%</th><th>ECE</th><th>cost</th><th>training</th><th>steps</th><th>batches</th><th>weights</th>"
+		"%</th><th>ECE</th><th>own cost</th><th>training</th><th>steps</th><th>batches</th><th>weights</th>"
 		    "<th>pairs</th></tr></thead><tbody>\n");
 	run_rows(t, data, data->baseline);
 	for (int i = 0; i < a->order_count; i++)

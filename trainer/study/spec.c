@@ -559,32 +559,16 @@ static int add_text(struct buf *out, const char *key, const char *text, struct e
 	return code != 0 ? code : json_add_string(out, text, strlen(text), err);
 }
 
-static size_t digits(const char *text)
-{
-	return strspn(text, "0123456789");
-}
-
 /* By JSON's grammar, which has no 5. or .5 or 05. */
 static bool is_json_number(const char *text)
 {
-	text += text[0] == '-';
-	size_t whole = digits(text);
+	struct json_reader reader;
 
-	if (whole == 0 || (whole > 1 && text[0] == '0'))
-		return false;
-	text += whole;
-	if (text[0] == '.') {
-		if (digits(text + 1) == 0)
-			return false;
-		text += 1 + digits(text + 1);
-	}
-	if (text[0] == 'e' || text[0] == 'E') {
-		text += 1 + (text[1] == '-' || text[1] == '+');
-		if (digits(text) == 0)
-			return false;
-		text += digits(text);
-	}
-	return text[0] == '\0';
+	json_reader_init(&reader, "", text, strlen(text));
+	bool is = json_next(&reader, NULL) == 0 && reader.kind == JSON_NUMBER && reader.text.size == strlen(text);
+
+	json_reader_free(&reader);
+	return is;
 }
 
 static int add_options(struct buf *out, const struct study_options *options, struct err *err)
