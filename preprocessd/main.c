@@ -51,7 +51,7 @@ static int parse(struct settings *settings, int argc, char *const argv[], struct
 		  .help = "Where prepared data is kept. Default: $PREPROCESSD_CACHE, else preprocessd in $XDG_CACHE_HOME or ~/.cache." },
 		{ .name = "socket", .kind = ARGS_TEXT, .value = &settings->socket, .metavar = "PATH",
 		  .help = "Where clients connect. Default: $PREPROCESSD_SOCKET, else preprocessd/preprocessd.sock in "
-			  "$XDG_RUNTIME_DIR." },
+			  "$XDG_RUNTIME_DIR, else /tmp/preprocessd-UID/preprocessd.sock." },
 		{ .name = "workers", .kind = ARGS_INT, .value = &settings->workers, .metavar = "N", .min = 1,
 		  .max = PIPELINE_WORKERS_MAX, .help = "Threads that decode, resize, tokenize and assemble. Default: one for each core." },
 		{ .name = "max-cache", .kind = ARGS_SIZE, .value = &settings->max_cache, .metavar = "SIZE",

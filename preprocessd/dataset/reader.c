@@ -231,7 +231,7 @@ static int read_file(struct reading *reading, const char *path, int16_t split, s
 {
 	struct listing *listing = reading->listing;
 	struct reader reader = {
-		.listing = listing, .folders = &reading->folders, .name = path, .file_split = split,
+		.listing = listing, .folders = &reading->folders, .name = path, .file_split = split, .default_split = NO_SPLIT,
 		.by_ratio = listing->ratio.count > 0, .columns_given = reading->columns_text != NULL,
 	};
 	struct buf bytes = BUF_INIT;
@@ -241,7 +241,7 @@ static int read_file(struct reading *reading, const char *path, int16_t split, s
 	if (split != NO_SPLIT && reader.by_ratio)
 		return err_set(err, ERR_USAGE, "%s is given with a split, so --split cannot be given too", path);
 	if ((code = add_file(listing, path, &reader.file, err)) != 0 ||
-	    (code = default_split(reading, path, &reader.default_split, err)) != 0 ||
+	    (split == NO_SPLIT && (code = default_split(reading, path, &reader.default_split, err)) != 0) ||
 	    (reading->options->image_count == 0 && (code = folder_of_captions(reading, path, err)) != 0))
 		return code;
 	if ((code = rights_read(reading->options->rights, path, caption_file_limit(), &bytes, err)) == 0)

@@ -28,8 +28,7 @@ static int columns_of(const char *text, size_t bytes)
 	return columns;
 }
 
-/* One line of the source, words flowed from column `at` (where the cursor is)
- * to width, further lines indented. */
+/* Words flowed from column `at` (where the cursor is) to width, further lines indented. */
 static void print_flowed(const char *text, size_t bytes, int at, int indent, int width)
 {
 	size_t i = 0;
@@ -38,7 +37,7 @@ static void print_flowed(const char *text, size_t bytes, int at, int indent, int
 	while (i < bytes) {
 		size_t word = i;
 
-		while (word < bytes && text[word] != ' ')
+		while (word < bytes && text[word] != ' ' && text[word] != '\n')
 			word++;
 		int columns = columns_of(text + i, word - i);
 		if (!fresh && at + 1 + columns > width) {
@@ -49,17 +48,27 @@ static void print_flowed(const char *text, size_t bytes, int at, int indent, int
 		printf("%s%.*s", fresh ? "" : " ", (int)(word - i), text + i);
 		at += columns + !fresh;
 		fresh = false;
-		for (i = word; i < bytes && text[i] == ' '; i++)
+		for (i = word; i < bytes && (text[i] == ' ' || text[i] == '\n'); i++)
 			;
 	}
 	putchar('\n');
 }
 
+/* A paragraph ends at an empty line or in front of an example; with `lines` each line is one. */
+static size_t paragraph(const char *text, bool lines)
+{
+	size_t bytes = strcspn(text, "\n");
+
+	while (!lines && bytes > 0 && text[0] != ' ' && text[bytes] == '\n' && strchr("\n ", text[bytes + 1]) == NULL)
+		bytes += 1 + strcspn(text + bytes + 1, "\n");
+	return bytes;
+}
+
 /* Lines that open with a blank are examples and stay as they are. */
-static void print_text(const char *text, int at, int indent, int width)
+static void print_text(const char *text, bool lines, int at, int indent, int width)
 {
 	for (;;) {
-		size_t bytes = strcspn(text, "\n");
+		size_t bytes = paragraph(text, lines);
 
 		if (text[0] == ' ')
 			printf("%.*s\n", (int)bytes, text);
@@ -97,7 +106,7 @@ static void print_option(const struct args_option *option, int help_column, int 
 		printf("%s\n%*s", label, help_column, "");
 	else
 		printf("%s%*s", label, help_column - columns, "");
-	print_text(option->help == NULL ? "" : option->help, help_column, help_column, width);
+	print_text(option->help == NULL ? "" : option->help, true, help_column, help_column, width);
 }
 
 void args_print_help(const struct args_spec *spec)
@@ -114,10 +123,10 @@ void args_print_help(const struct args_spec *spec)
 			help_column = columns;
 	}
 	printf("Usage: ");
-	print_text(spec->usage, 7, 7, width);
+	print_text(spec->usage, true, 7, 7, width);
 	if (spec->description != NULL) {
 		putchar('\n');
-		print_text(spec->description, 0, 0, width);
+		print_text(spec->description, false, 0, 0, width);
 	}
 	if (!heading)
 		printf("\nOptions:\n");
@@ -126,7 +135,7 @@ void args_print_help(const struct args_spec *spec)
 
 		if (option->kind == ARGS_SECTION) {
 			putchar('\n');
-			print_text(option->help, 0, 0, width);
+			print_text(option->help, false, 0, 0, width);
 		} else {
 			print_option(option, help_column, width);
 		}

@@ -91,6 +91,24 @@ def test_bad_reg(tmp_path, daemon, spec, needle):
 # --- no daemon, wrong names ---------------------------------------------------
 
 
+def test_where_to_read_on():
+    """A verb whose command line is wrong has a help of its own."""
+    assert "prepctl add --help" in run("prepctl", "add", "x").stderr
+    assert "prepctl inspect image --help" in run("prepctl", "inspect", "image").stderr
+    assert "prepctl --help" in run("prepctl", "nonsense").stderr
+
+
+def test_help_flows():
+    """Sentences are broken where the terminal's width says so, and examples stand by themselves."""
+    for words in HELPS:
+        text = run_ok(*words, "--help").stdout.split("\nOptions:")[0]
+        paragraphs = [part.split("\n") for part in text.strip().split("\n\n")[1:]]
+        for lines in paragraphs:
+            for line, following in zip(lines, lines[1:]):
+                if line.strip() and not line.startswith(" ") and not following.startswith(" "):
+                    assert len(line) + 1 + len(following.split()[0]) > 80, f"{words}: {line!r} ends early"
+
+
 @pytest.mark.parametrize("words", [("prepctl", "status"), ("prepctl", "datasets"), ("prepctl", "show", "x"), ("prepctl", "rm", "x"),
                                    ("trainer", "--data", "x", "--reg", "none", "--preset", "tiny")], ids=" ".join)
 def test_no_daemon(tmp_path, words):

@@ -43,6 +43,16 @@ def lines_of_readme():
     return blocks
 
 
+def test_commands_are_there_where_they_are_typed():
+    """Once a section has changed into a folder of its own, tools/ is not there any more."""
+    for section in re.split(r"^## ", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M):
+        away = False
+        for block in re.findall(r"^```sh\n(.*?)^```$", section, re.S | re.M):
+            for line in block.splitlines():
+                away = away or re.search(r"\bcd ", line) is not None
+                assert not (away and re.match(r"\s*(tools|build)/", line)), f"## {section.splitlines()[0]}: {line}"
+
+
 def smaller(text):
     for long, short in SMALLER:
         text = text.replace(long, short)

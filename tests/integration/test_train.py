@@ -3,6 +3,7 @@ nothing that stops them (a kill, Ctrl-C, a daemon that goes away) changes what c
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import struct
@@ -519,6 +520,19 @@ def test_dry_run_writes_nothing(daemon, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_dry_run_with_fewer_pictures_than_a_batch_takes(daemon, tmp_path):
+    """A step has as many samples as there are, so captions are as long and arithmetic is as fast as with a batch that fits."""
+    tokens, rate = {}, {}
+    for size in (8, 1000):
+        said = run_ok("trainer", *arguments(daemon, tmp_path / "run"), "--dry-run", "--batch-size", size).stdout
+        tokens[size] = float(re.search(r"at ([0-9.]+) tokens a caption", said).group(1))
+        seconds, rate[size] = map(float, re.search(r"a step +([0-9.]+) s = ([0-9.]+) pairs/s", said).groups())
+        pictures = int(re.search(r": ([0-9]+) pictures", said).group(1))
+        assert pictures < 1000
+        assert abs(seconds * rate[size] - min(size, pictures)) < 0.1 * min(size, pictures) + 0.001 * rate[size], said
+    assert 0.7 < tokens[1000] / tokens[8] < 1.4, tokens
+
+
 def test_empty_folder_is_fine_and_quiet_is_quiet(daemon, tmp_path):
     (tmp_path / "run").mkdir()
     result = train(daemon, tmp_path / "run", "--steps", "1", "--quiet")
@@ -594,6 +608,15 @@ def test_nothing_to_resume(daemon, tmp_path):
     assert result.returncode == 2 and "--out" in result.stderr
     result = run("trainer", "--resume", "--out", tmp_path / "none", *daemon.at())
     assert result.returncode == 2 and "--data" in result.stderr and not (tmp_path / "none").exists()
+    assert f"{tmp_path / 'none'}: there is no run to go on with" in result.stderr, result.stderr
+
+
+def test_a_finished_run_is_left_as_it_is(daemon, arms, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(arms["none"], out)
+    result = run_ok("trainer", "--resume", "--out", out, *daemon.at())
+    assert "is complete" in result.stderr
+    assert sorted(path.name for path in (out / "tensorboard").iterdir()) == sorted(path.name for path in (arms["none"] / "tensorboard").iterdir())
 
 
 def test_two_trainers_in_one_folder(daemon, tmp_path):

@@ -230,6 +230,13 @@ def test_refused(daemon, tmp_path, words, code, needles):  # noqa: F811
     assert not (tmp_path / "run").exists()
 
 
+def test_a_deeper_resnet_is_no_resnet18(daemon, tmp_path):  # noqa: F811
+    """All its tensors that have a name there fit by shape; together they would be a part of another network."""
+    torch.save(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "resnet34.pth")
+    result = train(daemon, tmp_path / "run", "--image-encoder", "resnet18", "--image-weights", tmp_path / "resnet34.pth")
+    assert result.returncode == 1 and "deeper" in result.stderr and "--image-encoder" in result.stderr, result.stderr
+
+
 def test_other_size_without_config_says_what_to_do(daemon, bert, tmp_path):  # noqa: F811
     folder, _ = bert
     shutil.copy(folder / "pytorch_model.bin", tmp_path / "alone.bin")

@@ -702,6 +702,7 @@ static void test_coco(void **state)
 	/* a prefix is stronger than the name, and --split replaces the name */
 	request.captions[0] = "test=captions_train2017.json";
 	gives(&request, "b.jpg/test: b one | b \xC3\xA9; a.jpg/test: a one; c.jpg/val: c");
+	assert_true(note_says("captions_val2017.json: split val, from the file's name") && !note_says("split train, from"));
 	request.captions[0] = "captions_train2017.json";
 	request.ratio = "x=1";
 	gives(&request, "b.jpg/x: b one | b \xC3\xA9; a.jpg/x: a one; c.jpg/x: c");

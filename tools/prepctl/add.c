@@ -65,7 +65,7 @@ static int parse(int argc, char *const argv[], struct options *o, struct args_re
 		.description =
 			"Registers a data set and prepares all its pictures and captions, so that training finds them ready. What is\n"
 			"in the cache already is not prepared again. Returns when everything is on disk.\n"
-			"Examples:\n"
+			"\nExamples:\n"
 			"  prepctl add coco --format coco --images train=train2017 --images val=val2017 \\\n"
 			"      --captions train=captions_train2017.json --captions val=captions_val2017.json --vocab vocab.txt\n"
 			"  prepctl add mine --format csv --images photos --captions captions.csv --split train=0.9,val=0.1",

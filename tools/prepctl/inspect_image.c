@@ -32,7 +32,7 @@ static int parse(int argc, char *const argv[], struct options *options, struct a
 	const struct args_spec spec = {
 		.usage = "prepctl inspect image PICTURE --out FILE.safetensors [options]",
 		.description = "Prepares one JPEG picture as the daemon would and writes the tensor, without a daemon.\n"
-			       "Example: prepctl inspect image cat.jpg --size 112 --dtype u8 --out cat.safetensors",
+			       "\n    prepctl inspect image cat.jpg --size 112 --dtype u8 --out cat.safetensors",
 		.options = table,
 		.option_count = (int)ARRAY_LEN(table),
 		.operands_min = 1,

@@ -83,6 +83,24 @@ static int leading_options(int argc, char *argv[], struct err *err)
 	return used;
 }
 
+/* What ends a message about a command line that was not understood. Static memory. */
+static const char *hint_for(int argc, char *argv[])
+{
+	static char hint[80];
+
+	for (size_t i = 0; i < ARRAY_LEN(VERBS) && argc > 1; i++)
+		if (strcmp(argv[1], VERBS[i].name) == 0) {
+			snprintf(hint, sizeof(hint), " (prepctl %s --help says what it takes)", VERBS[i].name);
+			return hint;
+		}
+	for (size_t i = 0; i < ARRAY_LEN(INSPECT) && argc > 2 && strcmp(argv[1], "inspect") == 0; i++)
+		if (strcmp(argv[2], INSPECT[i].name) == 0) {
+			snprintf(hint, sizeof(hint), " (prepctl inspect %s --help says what it takes)", INSPECT[i].name);
+			return hint;
+		}
+	return " (prepctl --help lists the verbs)";
+}
+
 int main(int argc, char *argv[])
 {
 	struct err err = { 0 };
@@ -113,6 +131,6 @@ int main(int argc, char *argv[])
 	if (code == 0 && (fflush(stdout) != 0 || ferror(stdout)))
 		code = err_set(&err, ERR_IO, "cannot write to standard output");
 	if (code != 0)
-		log_error("%s%s", err.message, code == ERR_USAGE ? " (prepctl --help lists the verbs)" : "");
+		log_error("%s%s", err.message, code == ERR_USAGE ? hint_for(argc, argv) : "");
 	return err_exit_code(code);
 }

@@ -18,7 +18,8 @@ struct prepctl_common {
 
 #define PREPCTL_OPTIONS(common) \
 	{ .name = "socket", .kind = ARGS_TEXT, .value = &(common)->socket, .metavar = "PATH", \
-	  .help = "The daemon's socket. Default: $PREPROCESSD_SOCKET, else preprocessd/preprocessd.sock in $XDG_RUNTIME_DIR." }, \
+	  .help = "The daemon's socket. Default: $PREPROCESSD_SOCKET, else preprocessd/preprocessd.sock in $XDG_RUNTIME_DIR, else " \
+		  "/tmp/preprocessd-UID/preprocessd.sock." }, \
 	{ .name = "cache", .kind = ARGS_TEXT, .value = &(common)->cache, .metavar = "DIR", \
 	  .help = "Accepted as by the other programs; the daemon knows its cache." }
 

@@ -126,7 +126,8 @@ static int fill_table(struct train_options *o, struct args_option table[TABLE_MA
 		{ .name = "profile", .kind = ARGS_FLAG, .value = &o->run.profile,
 		  .help = "Print where the time of the steps went, for each kind of operation, and write it to DIR/profile.json." },
 		{ .name = "socket", .kind = ARGS_TEXT, .value = &o->run.socket, .metavar = "PATH",
-		  .help = "Of preprocessd. Default: $PREPROCESSD_SOCKET, else preprocessd/preprocessd.sock in $XDG_RUNTIME_DIR." },
+		  .help = "Of preprocessd. Default: $PREPROCESSD_SOCKET, else preprocessd/preprocessd.sock in $XDG_RUNTIME_DIR, else "
+			  "/tmp/preprocessd-UID/preprocessd.sock." },
 		{ .name = "cache", .kind = ARGS_TEXT, .value = &o->cache, .metavar = "DIR",
 		  .help = "Accepted by every program; only preprocessd reads and writes the cache." },
 		{ .name = "quiet", .letter = 'q', .kind = ARGS_FLAG, .value = &o->run.quiet, .help = "No progress; warnings and errors only." },

@@ -27,7 +27,7 @@ static const char description[] =
 	"    trainer report studies/rsicd --baseline noise           # is adv better than noise of the same norm?\n"
 	"\n"
 	"With the folders of plain runs it prints a table of them; with --out it also writes report.html with their curves, report.md, "
-	"report.csv and report.json.\n"
+	"report.csv, report.tex and report.json.\n"
 	"\n"
 	"    trainer report runs/none runs/dropout\n"
 	"\n"

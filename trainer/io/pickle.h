@@ -86,7 +86,8 @@ uint32_t pickle_get(const struct pickle *pickle, uint32_t dict, const char *key)
 const char *pickle_kind_name(enum pickle_kind kind); /* "a list" */
 
 /* What to do about a file that is refused: the end of a message. */
-#define PICKLE_REMEDY "if you trust it, write its weights as safetensors in Python: d = torch.load(FILE, map_location='cpu'); " \
+#define PICKLE_REMEDY "if you trust it, write its weights as safetensors in Python: m = torch.load(FILE, map_location='cpu', weights_only=False); " \
+		      "d = m.state_dict() if hasattr(m, 'state_dict') else m; " \
 		      "safetensors.torch.save_file({k: v.contiguous().clone() for k, v in d.items()}, 'weights.safetensors')"
 
 #endif

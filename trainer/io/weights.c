@@ -83,6 +83,14 @@ static bool is_skipped(const char *mapped, enum weights_kind kind)
 	return false;
 }
 
+/* A whole block more: the rest would fit by its shapes, and be part of another network. */
+static bool is_block_of_resnet(const char *mapped, bool known, enum weights_kind kind)
+{
+	int stage, block, length = 0;
+
+	return kind == WEIGHTS_IMAGE && known && sscanf(mapped, "image_encoder.layer%d.%d.%n", &stage, &block, &length) == 2 && length > 0;
+}
+
 static bool is_replaced_head(const struct param *param, enum weights_kind kind)
 {
 	return kind == WEIGHTS_IMAGE && starts_with(param->name, "image_encoder.fc.");
@@ -198,6 +206,9 @@ static int match_one(struct params *params, const struct state_tensor *tensor, e
 	/* A temperature is left out where the model has none. */
 	if (known && param == NULL && is_skipped(mapped, kind))
 		return note(&report->skipped_names, &report->skipped, name, err);
+	if (param == NULL && is_block_of_resnet(mapped, known, kind))
+		return err_set(err, ERR_MISMATCH, "%s: %s is of a deeper ResNet than the model's, which has no such block; name the one the file was "
+			       "made with by --image-encoder (resnet18, 34, 50, 101 or 152)", tensor->path, name);
 	if (param == NULL || !belongs(param, kind))
 		return note(&report->unexpected_names, &report->unexpected, name, err);
 	if (is_replaced_head(param, kind) && !same_shape(&tensor->view, param))

@@ -392,7 +392,10 @@ const char *image_library_version(void)
 	static char text[64];
 	const dnnl_version_t *version = dnnl_version();
 
-	snprintf(text, sizeof(text), "%d.%d.%d %.30s", version->major, version->minor, version->patch, version->hash);
+	bool built_from_git = strcmp(version->hash, "N/A") != 0;
+
+	snprintf(text, sizeof(text), "%d.%d.%d%s%.30s", version->major, version->minor, version->patch, built_from_git ? " " : "",
+		 built_from_git ? version->hash : "");
 	return text;
 }
 

@@ -13,7 +13,6 @@
 #include "trainer/reg/objective.h"
 #include "trainer/train/pairs.h"
 
-enum { CONFIG_PATH_BYTES = 4096 };
 
 #define FIELD(option, kind, member, free) { option, kind, offsetof(struct run_config, member), free }
 
@@ -257,15 +256,20 @@ int run_config_resolve(struct run_config *c, struct run_plan *plan, struct err *
 
 /* ---- the model ---- */
 
+const char *run_config_text_path(const struct run_config *c, char beside[RUN_CONFIG_PATH_BYTES])
+{
+	if (c->text_config != NULL)
+		return c->text_config;
+	return c->text_weights != NULL && hf_config_beside(c->text_weights, beside, RUN_CONFIG_PATH_BYTES) ? beside : NULL;
+}
+
 /* The sizes in a config.json, where one is named or lies beside the weights. Dropout that was asked for stays. */
 static int read_text_config(struct run_config *c, struct bert_config *text, struct err *err)
 {
-	char beside[CONFIG_PATH_BYTES];
-	const char *path = c->text_config;
+	char beside[RUN_CONFIG_PATH_BYTES];
+	const char *path = run_config_text_path(c, beside);
 	int code;
 
-	if (path == NULL && c->text_weights != NULL && hf_config_beside(c->text_weights, beside, sizeof(beside)))
-		path = beside;
 	if (path == NULL)
 		return 0;
 	if ((code = hf_config_read(text, path, err)) != 0)
@@ -275,7 +279,6 @@ static int read_text_config(struct run_config *c, struct bert_config *text, stru
 		c->bert_dropout = text->dropout;
 	else
 		text->attention_dropout = -1;
-	log_info("text tower as %s says: %d layers of width %d", path, text->layers, text->width);
 	return 0;
 }
 

@@ -79,6 +79,10 @@ MUST_USE int run_config_resolve(struct run_config *config, struct run_plan *plan
 MUST_USE int run_config_model(struct run_config *config, enum model_task task, bool recorded, struct model_config *out,
 			      struct err *err);
 
+/* The config.json that a run without a record takes its text tower's sizes from; NULL: none. Borrowed, or in `beside`. */
+enum { RUN_CONFIG_PATH_BYTES = 4096 };
+const char *run_config_text_path(const struct run_config *config, char beside[RUN_CONFIG_PATH_BYTES]);
+
 /* The JSON object of all fields. */
 MUST_USE int run_config_write(const struct run_config *config, struct buf *out, struct err *err);
 /* From such an object; the reader stands before its '{'. Unknown fields are skipped. */

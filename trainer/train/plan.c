@@ -95,12 +95,12 @@ static double frozen_share(const struct session *s, bool frozen)
 	return !frozen ? 1.0 : s->plan.feature_cache ? 0.0 : 1.0 / 3.0;
 }
 
-/* Forward once, backward twice as much. */
-static double step_flops(const struct session *s, double tokens)
+/* Forward once, backward twice as much. batch: samples that are encoded at a time, with so many tokens. */
+static double step_flops(const struct session *s, double batch, double tokens)
 {
 	const struct model_config *config = &s->model_config;
-	double batch = (double)s->config.batch_size, features = config->features;
-	double pairs = (double)pairs_most(s->plan.task, (int)s->config.batch_size, s->plan.negatives);
+	double features = config->features;
+	double pairs = (double)pairs_most(s->plan.task, (int)batch, s->plan.negatives);
 	double text = tokens * token_madds(&config->text, tokens / batch) + batch * config->text.width * features;
 	double fusion = pairs * (2 * features * features + features * config->classes);
 	double image = batch * picture_madds(&config->image), sum;
@@ -202,6 +202,7 @@ static int peak_bytes(double *out, struct err *err)
 
 struct trial {
 	double step_s, tokens; /* the fastest step; tokens of a batch */
+	double samples;        /* of a step: fewer than were asked for where a split has no more */
 	double peak;           /* bytes */
 };
 
@@ -221,6 +222,7 @@ static int try_steps(struct session *s, struct trial *out, struct err *err)
 		if (i == 0 || seconds < out->step_s)
 			out->step_s = seconds;
 		out->tokens += s->stages.tokens / (double)TRIAL_STEPS;
+		out->samples = line.samples;
 	}
 	return code == 0 ? peak_bytes(&out->peak, err) : code;
 }
@@ -250,9 +252,9 @@ int plan_print(struct session *s, struct err *err)
 	fflush(stdout);
 	if ((code = try_steps(s, &trial, err)) != 0 || (code = print_features(s, err)) != 0)
 		return code;
-	double flops = step_flops(s, trial.tokens), batch = (double)(s->config.batch_size * s->config.accumulate);
-	printf("arithmetic      %12.1f GFLOP a step at %.1f tokens a caption\n", flops / 1e9, trial.tokens / (double)s->config.batch_size);
-	printf("a step          %12.3f s = %.1f pairs/s, %.0f GFLOP/s on %d threads\n", trial.step_s, batch / trial.step_s,
+	double batch = trial.samples / (double)s->config.accumulate, flops = step_flops(s, batch, trial.tokens);
+	printf("arithmetic      %12.1f GFLOP a step at %.1f tokens a caption\n", flops / 1e9, trial.tokens / batch);
+	printf("a step          %12.3f s = %.1f pairs/s, %.0f GFLOP/s on %d threads\n", trial.step_s, trial.samples / trial.step_s,
 	       flops / trial.step_s / 1e9, s->threads);
 	printf("the run         %12.0f s without validation\n", trial.step_s * (double)s->steps_total);
 	if ((code = print_peak(s, &trial, err)) != 0 || !s->options->profile)

@@ -127,7 +127,8 @@ static int adopt_recorded(struct session *s, bool *adopted, struct err *err)
 	int code = record_read_config(s->dir, &recorded, &version, &vocab, &lost, err);
 
 	if (code == ERR_NOTFOUND && !checkpoint_exists(s->dir)) {
-		log_info("%s holds no run yet: starting at the beginning", s->dir);
+		if (s->config.data != NULL)
+			log_info("%s holds no run yet: starting at the beginning", s->dir);
 		code = 0;
 	} else if (code == 0 && !checkpoint_exists(s->dir) && record_is_finished(s->dir)) {
 		code = err_set(err, ERR_EXISTS, "--out %s: the run in it is finished and has no checkpoint to go on from (--no-weights leaves "
@@ -158,9 +159,17 @@ static int configure(struct session *s, struct err *err)
 	}
 	if (s->options->resume && (code = adopt_recorded(s, &recorded, err)) != 0)
 		return code;
+	if (s->options->resume && !recorded && s->config.data == NULL)
+		return err_set(err, ERR_USAGE, "--resume --out %s: there is no run to go on with (no run.json and no checkpoint in it); check the "
+			       "folder, or say with --data what to begin there", s->dir);
 	if ((code = run_config_resolve(&s->config, &s->plan, err)) != 0 ||
 	    (code = run_config_model(&s->config, s->plan.task, recorded, &s->model_config, err)) != 0)
 		return code;
+	char beside[RUN_CONFIG_PATH_BYTES];
+	const char *text = recorded ? NULL : run_config_text_path(&s->config, beside);
+
+	if (text != NULL)
+		log_info("text tower as %s says: %d layers of width %d", text, s->model_config.text.layers, s->model_config.text.width);
 	if (s->config.max_len > s->model_config.text.max_positions)
 		return err_set(err, ERR_USAGE, "--max-len %lld: the text tower has %d positions", (long long)s->config.max_len,
 			       s->model_config.text.max_positions);
@@ -567,7 +576,7 @@ static int open_outputs(struct session *s, struct err *err)
 	if ((code = fs_mkdirs(path, 0777, err)) != 0 ||
 	    (code = tensorboard_cut(path, s->progress.step, s->progress.validated, err)) != 0)
 		return code;
-	return tensorboard_open(&s->tensorboard, path, s->progress.step, err);
+	return is_complete(s) ? 0 : tensorboard_open(&s->tensorboard, path, s->progress.step, err);
 }
 
 /* ---- the whole ---- */
@@ -658,7 +667,7 @@ static int last_checkpoint(struct session *s, struct err *err)
 		return loop_checkpoint(s, err);
 	if ((code = metrics_sync(s->metrics, err)) != 0)
 		return code;
-	return tensorboard_sync(s->tensorboard, err);
+	return s->tensorboard == NULL ? 0 : tensorboard_sync(s->tensorboard, err);
 }
 
 static int train(struct session *s, struct run_result *result, struct err *err)
