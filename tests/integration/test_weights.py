@@ -230,6 +230,15 @@ def test_refused(daemon, tmp_path, words, code, needles):  # noqa: F811
     assert not (tmp_path / "run").exists()
 
 
+def test_a_study_does_not_say_the_same_for_each_arm(daemon, bert, tmp_path):  # noqa: F811
+    result = run("trainer", "study", "--data", "small", "--preset", "tiny", "--arms", "none,dropout,l2", "--folds", "1", "--steps", "1", "--text-weights",
+                 bert[0], "--dry-run", "--out", tmp_path / "study", *daemon.at())
+    assert result.returncode == 0, result.stderr
+    assert (result.stdout + result.stderr).count("text tower as") == 0, result.stderr
+    alone = train(daemon, tmp_path / "run", "--text-weights", bert[0], "--steps", "1")
+    assert alone.stderr.count("text tower as") == 1, alone.stderr
+
+
 def test_a_deeper_resnet_is_no_resnet18(daemon, tmp_path):  # noqa: F811
     """All its tensors that have a name there fit by shape; together they would be a part of another network."""
     torch.save(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "resnet34.pth")
