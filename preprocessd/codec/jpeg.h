@@ -29,10 +29,11 @@ enum {
 };
 
 /* A progressive file may name any number of scans, each of which passes over
- * the whole picture. Blocks of 8 x 8 pixels times scans beyond this (half a
- * minute of work; 1,500 scans of the largest picture, where ten are usual) are
- * refused. Pillow has no such limit. */
-#define JPEG_BLOCK_VISITS_MAX ((uint64_t)1 << 32)
+ * the whole picture. Blocks of 8 x 8 pixels times scans beyond this (two or
+ * three seconds of work; 95 scans of the largest picture, where ten are usual)
+ * are refused, so that a small file can't hold up everybody else. Pillow has no
+ * such limit. */
+#define JPEG_BLOCK_VISITS_MAX ((uint64_t)1 << 28)
 
 struct jpeg_info {
 	uint32_t width, height;

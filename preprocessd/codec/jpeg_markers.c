@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "shared/base/check.h"
+
 struct jpeg_walk jpeg_walk_start(const void *bytes, size_t size)
 {
 	return (struct jpeg_walk){ .bytes = bytes, .size = size, .at = 2 /* behind SOI */ };
@@ -69,7 +71,68 @@ static bool starts_with(const struct jpeg_segment *segment, const char *text, si
 	return segment->size >= length && memcmp(segment->content, text, length) == 0;
 }
 
-static bool segment_is_sound(const struct jpeg_segment *segment)
+/* What Pillow knows by then. */
+struct header {
+	bool has_dpi, has_exif;
+};
+
+/* It looks into the first EXIF block for the resolution where JFIF has told none, and is thrown out of its own
+ * parser by a TIFF header that begins as one and is shorter than 8 bytes, or that is BigTIFF's. */
+static bool exif_is_sound(const struct jpeg_segment *segment)
+{
+	static const uint8_t starts[][4] = { "MM\0*", "II*\0", "MM*\0", "II\0*", "MM\0+", "II+\0" };
+	const uint8_t *tiff = segment->content + 6;
+	size_t size = segment->size - 6;
+
+	for (size_t i = 0; size >= 4 && i < ARRAY_LEN(starts); i++)
+		if (memcmp(tiff, starts[i], 4) == 0)
+			return tiff[2] != '+' && size >= 8;
+	return true;
+}
+
+/* Resources of Photoshop: 8BIM, a code of two bytes, a name with its length in front, a size of four bytes, so many bytes;
+ * name and data are padded to even places. Pillow takes an end anywhere but in front of the name. */
+static bool photoshop_is_sound(const struct jpeg_segment *segment)
+{
+	const uint8_t *s = segment->content;
+	size_t at = 14;
+
+	while (at + 4 <= segment->size && memcmp(s + at, "8BIM", 4) == 0) {
+		at += 4;
+		if (segment->size - at < 2)
+			return true;
+		at += 2;
+		if (at == segment->size)
+			return false;
+		at += 1 + (size_t)s[at];
+		at += at & 1;
+		if (at + 4 > segment->size)
+			return true;
+		size_t size = (size_t)s[at] << 24 | (size_t)s[at + 1] << 16 | (size_t)s[at + 2] << 8 | s[at + 3];
+
+		at += 4 + size;
+		at += at & 1;
+	}
+	return true;
+}
+
+static bool app1_is_sound(struct header *header, const struct jpeg_segment *segment)
+{
+	if (header->has_exif || !starts_with(segment, "Exif", 5))
+		return true;
+	header->has_exif = true;
+	return header->has_dpi || !starts_with(segment, "Exif\0", 6) || exif_is_sound(segment);
+}
+
+static bool app0_is_sound(struct header *header, const struct jpeg_segment *segment)
+{
+	if (!starts_with(segment, "JFIF", 4))
+		return true;
+	header->has_dpi |= segment->size >= 12 && segment->content[7] == 1;
+	return segment->size >= 7; /* the version is behind the name */
+}
+
+static bool segment_is_sound(struct header *header, const struct jpeg_segment *segment)
 {
 	switch (segment->marker) {
 	case MARKER_DHT:
@@ -77,10 +140,14 @@ static bool segment_is_sound(const struct jpeg_segment *segment)
 		return true;
 	case MARKER_DQT:
 		return quantization_is_sound(segment);
-	case MARKER_APP0: /* the version is behind the name */
-		return !starts_with(segment, "JFIF", 4) || segment->size >= 7;
+	case MARKER_APP0:
+		return app0_is_sound(header, segment);
+	case MARKER_APP1:
+		return app1_is_sound(header, segment);
 	case MARKER_APP2: /* the numbers of the piece and of all pieces */
 		return !starts_with(segment, "ICC_PROFILE", 12) || segment->size >= 14;
+	case MARKER_APP13:
+		return !starts_with(segment, "Photoshop 3.0", 14) || photoshop_is_sound(segment);
 	case MARKER_APP14:
 		return !starts_with(segment, "Adobe", 5) || segment->size >= 7;
 	default:
@@ -94,10 +161,11 @@ bool jpeg_header_is_sound(const void *bytes, size_t size)
 {
 	struct jpeg_walk walk = jpeg_walk_start(bytes, size);
 	struct jpeg_segment segment;
+	struct header header = { 0 };
 	enum jpeg_step step;
 
 	while ((step = jpeg_walk_next(&walk, &segment)) == JPEG_STEP_SEGMENT) {
-		if (!segment_is_sound(&segment))
+		if (!segment_is_sound(&header, &segment))
 			return false;
 	}
 	return step == JPEG_STEP_SCAN;

@@ -8,20 +8,21 @@
 struct pool {
 	pthread_mutex_t lock;
 	pthread_cond_t work;    /* a job was queued, or the pool closes */
+	pthread_cond_t control_work; /* the same for the thread that does POOL_CONTROL alone */
 	pthread_cond_t started; /* a worker has opened what it needs */
 	struct {
 		struct pool_job *first, **last;
 	} queues[POOL_PRIORITIES];
 	bool closing;
 	int started_count;
-	int count;
-	struct worker *workers;
+	int count;              /* threads */
+	struct worker *workers; /* the last one is for POOL_CONTROL alone */
 };
 
-/* lock is held */
-static struct pool_job *take_job(struct pool *pool)
+/* Of the priorities before `end`. lock is held */
+static struct pool_job *take_job(struct pool *pool, int end)
 {
-	for (int p = 0; p < POOL_PRIORITIES; p++) {
+	for (int p = 0; p < end; p++) {
 		struct pool_job *job = pool->queues[p].first;
 
 		if (job == NULL)
@@ -58,18 +59,19 @@ static void *worker_main(void *context)
 {
 	struct worker *worker = context;
 	struct pool *pool = worker->pool;
+	const int end = worker->for_control ? POOL_CONTROL + 1 : POOL_PRIORITIES;
 
 	worker_open(worker);
 	pthread_mutex_lock(&pool->lock);
 	pool->started_count++;
 	pthread_cond_signal(&pool->started);
 	for (;;) {
-		struct pool_job *job = take_job(pool);
+		struct pool_job *job = take_job(pool, end);
 
 		if (job == NULL && pool->closing)
 			break;
 		if (job == NULL) {
-			pthread_cond_wait(&pool->work, &pool->lock);
+			pthread_cond_wait(worker->for_control ? &pool->control_work : &pool->work, &pool->lock);
 			continue;
 		}
 		pthread_mutex_unlock(&pool->lock);
@@ -85,18 +87,19 @@ static int start_workers(struct pool *pool, struct pipeline *pipeline, int worke
 {
 	int code = 0;
 
-	for (int i = 0; i < workers && code == 0; i++) {
+	for (int i = 0; i <= workers && code == 0; i++) {
 		struct worker *worker = &pool->workers[i];
 		char name[16];
 
 		worker->pipeline = pipeline;
 		worker->pool = pool;
+		worker->for_control = i == workers;
 		int reason = pthread_create(&worker->thread, NULL, worker_main, worker);
 		if (reason != 0) {
 			code = err_errno(err, reason, "cannot start worker thread %d of %d", i + 1, workers);
 			break;
 		}
-		snprintf(name, sizeof(name), "worker-%d", i);
+		snprintf(name, sizeof(name), worker->for_control ? "control" : "worker-%d", i);
 		pthread_setname_np(worker->thread, name);
 		pool->count++;
 	}
@@ -118,13 +121,14 @@ int pool_open(struct pool **out, struct pipeline *pipeline, int workers, struct 
 	CHECK(workers >= 1 && workers <= PIPELINE_WORKERS_MAX);
 	if (pool == NULL)
 		return err_nomem(err, sizeof(*pool));
-	pool->workers = mem_array((size_t)workers, sizeof(*pool->workers));
+	pool->workers = mem_array((size_t)workers + 1, sizeof(*pool->workers));
 	if (pool->workers == NULL) {
 		mem_free(pool);
 		return err_nomem(err, sizeof(*pool->workers));
 	}
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_cond_init(&pool->work, NULL);
+	pthread_cond_init(&pool->control_work, NULL);
 	pthread_cond_init(&pool->started, NULL);
 	for (int p = 0; p < POOL_PRIORITIES; p++)
 		pool->queues[p].last = &pool->queues[p].first;
@@ -144,11 +148,13 @@ void pool_close(struct pool *pool)
 	pthread_mutex_lock(&pool->lock);
 	pool->closing = true;
 	pthread_cond_broadcast(&pool->work);
+	pthread_cond_broadcast(&pool->control_work);
 	pthread_mutex_unlock(&pool->lock);
 	for (int i = 0; i < pool->count; i++)
 		pthread_join(pool->workers[i].thread, NULL);
 	pthread_cond_destroy(&pool->started);
 	pthread_cond_destroy(&pool->work);
+	pthread_cond_destroy(&pool->control_work);
 	pthread_mutex_destroy(&pool->lock);
 	mem_free(pool->workers);
 	mem_free(pool);
@@ -156,7 +162,7 @@ void pool_close(struct pool *pool)
 
 int pool_workers(const struct pool *pool)
 {
-	return pool->count;
+	return pool->count - 1;
 }
 
 void pool_submit(struct pool *pool, struct pool_job *job, enum pool_priority priority)
@@ -166,6 +172,8 @@ void pool_submit(struct pool *pool, struct pool_job *job, enum pool_priority pri
 	*pool->queues[priority].last = job;
 	pool->queues[priority].last = &job->next;
 	pthread_cond_signal(&pool->work);
+	if (priority == POOL_CONTROL)
+		pthread_cond_signal(&pool->control_work);
 	pthread_mutex_unlock(&pool->lock);
 }
 

@@ -2,7 +2,9 @@
  * pool.h - worker threads, each with its own decoder, tokenizers and cache reader.
  *
  * Jobs of a higher priority always go first; of the same, first come first
- * served. A job that runs long gives way by submitting itself again.
+ * served. A job that runs long gives way by submitting itself again. One thread
+ * more than there are workers does POOL_CONTROL alone: a person who asks waits
+ * for no decoder.
  *
  * Threads:   pool_submit() from any thread, also from a job.
  * Ownership: a job's memory is the submitter's, and busy until run() was called.
@@ -32,6 +34,7 @@ struct worker {
 	uint64_t uses;
 	pthread_t thread;
 	struct pool *pool;
+	bool for_control; /* and for nothing else */
 	int open_code; /* of worker's start */
 	struct err open_err;
 };

@@ -443,6 +443,15 @@ void connection_accept(struct server *server)
 		connection_end(connection);
 		return;
 	}
+	/* With the last ones libuv would take clients and cut them off, without a word to anybody. */
+	if (server_check_descriptors(&err) != 0) {
+		log_warn("turning a client away: %s", err.message);
+		err.code = ERR_UNAVAILABLE;
+		err_prefix(&err, "preprocessd takes no more clients");
+		connection_reply_error(connection, 0, &err);
+		connection_end(connection);
+		return;
+	}
 	uv_timer_start(&connection->timer, no_hello, HELLO_MS, 0);
 	start_reading(connection);
 }

@@ -30,7 +30,7 @@ struct server {
 	uv_loop_t loop;
 	uv_pipe_t listener;
 	uv_async_t wakeup;
-	uv_signal_t sigterm, sigint;
+	uv_signal_t sigterm, sigint, sighup;
 	uv_timer_t drain_timer;
 	struct socket_lock *lock;
 	struct cache *cache;
@@ -118,6 +118,8 @@ void control_free(struct control *control);
 
 /* server.c */
 void server_drain(struct server *server, const char *why);
+/* Whether enough descriptors are left to serve one more client. */
+MUST_USE int server_check_descriptors(struct err *err);
 void server_check_drained(struct server *server);
 
 #endif

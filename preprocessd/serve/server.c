@@ -61,6 +61,7 @@ void server_check_drained(struct server *server)
 	uv_close((uv_handle_t *)&server->wakeup, NULL);
 	uv_close((uv_handle_t *)&server->sigterm, NULL);
 	uv_close((uv_handle_t *)&server->sigint, NULL);
+	uv_close((uv_handle_t *)&server->sighup, NULL);
 	uv_close((uv_handle_t *)&server->drain_timer, NULL);
 }
 
@@ -105,7 +106,7 @@ static void on_signal(uv_signal_t *handle, int number)
 		signal(number, SIG_DFL);
 		raise(number);
 	}
-	server_drain(server, number == SIGINT ? "interrupted" : "SIGTERM");
+	server_drain(server, number == SIGINT ? "interrupted" : number == SIGHUP ? "SIGHUP: its terminal is gone" : "SIGTERM");
 }
 
 /* --- starting --------------------------------------------------------------------------------- */
@@ -126,7 +127,7 @@ static int uv_error(struct err *err, int status, const char *what)
 }
 
 /* libuv aborts where it cannot open its own pipes, and a daemon that cannot open a picture is of no use. */
-static int check_descriptors(struct err *err)
+int server_check_descriptors(struct err *err)
 {
 	int fds[DESCRIPTORS_MIN], count = 0, code = 0;
 
@@ -137,6 +138,14 @@ static int check_descriptors(struct err *err)
 	while (count > 0)
 		close(fds[--count]);
 	return code;
+}
+
+/* As nohup leaves it: then it stays so. */
+static bool is_ignored(int number)
+{
+	struct sigaction action;
+
+	return sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
 }
 
 static int init_loop(struct server *server, struct err *err)
@@ -150,13 +159,15 @@ static int init_loop(struct server *server, struct err *err)
 	if ((status = uv_async_init(&server->loop, &server->wakeup, on_wakeup)) != 0 ||
 	    (status = uv_signal_init(&server->loop, &server->sigterm)) != 0 ||
 	    (status = uv_signal_init(&server->loop, &server->sigint)) != 0 ||
+	    (status = uv_signal_init(&server->loop, &server->sighup)) != 0 ||
 	    (status = uv_timer_init(&server->loop, &server->drain_timer)) != 0 ||
 	    (status = uv_pipe_init(&server->loop, &server->listener, 0)) != 0)
 		return uv_error(err, status, "cannot start the event loop");
-	server->wakeup.data = server->sigterm.data = server->sigint.data = server->drain_timer.data =
+	server->wakeup.data = server->sigterm.data = server->sigint.data = server->sighup.data = server->drain_timer.data =
 		server->listener.data = server;
 	if ((status = uv_signal_start(&server->sigterm, on_signal, SIGTERM)) != 0 ||
-	    (status = uv_signal_start(&server->sigint, on_signal, SIGINT)) != 0)
+	    (status = uv_signal_start(&server->sigint, on_signal, SIGINT)) != 0 ||
+	    (!is_ignored(SIGHUP) && (status = uv_signal_start(&server->sighup, on_signal, SIGHUP)) != 0))
 		return uv_error(err, status, "cannot watch for signals");
 	return 0;
 }
@@ -213,7 +224,7 @@ static void close_handle(uv_handle_t *handle, void *context)
 static int serve(struct server *server, struct err *err)
 {
 	const struct server_options *options = server->options;
-	int code = check_descriptors(err);
+	int code = server_check_descriptors(err);
 
 	if (code != 0 || (code = init_loop(server, err)) != 0)
 		return code;
@@ -238,6 +249,7 @@ int server_run(const struct server_options *options, struct err *err)
 	int code;
 
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error like a full disk */
 	if ((code = socket_lock_open(&server.lock, options->socket, err)) != 0)
 		return code;
 	code = serve(&server, err);

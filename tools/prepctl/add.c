@@ -271,6 +271,7 @@ static int run(const struct options *o, struct paths *paths, struct err *err)
 	Wire__Reply *reply = NULL;
 	struct display display = { .name = o->name, .phase = -1, .quiet = o->quiet };
 	struct conn conn;
+	struct err broken;
 	int code = connect_soon(&conn, o, err);
 
 	if (code != 0)
@@ -285,11 +286,18 @@ static int run(const struct options *o, struct paths *paths, struct err *err)
 	request.verb_case = WIRE__REQUEST__VERB_ADD_DATASET;
 	request.add_dataset = &add;
 	code = conn_call(&conn, &request, WIRE__REPLY__BODY_ADDED, &reply, err);
+	broken = *err;
 	end_progress(&display, code == 0);
 	if (code == 0)
 		print_added(o, reply->added);
-	else if (code == ERR_CANCELLED)
+	else if (code == ERR_CANCELLED && prepctl_interrupted(NULL))
 		err_set(err, code, "stopped; what was prepared stays in the cache, and the same command goes on from there");
+	else if (code == ERR_CANCELLED)
+		code = err_set(err, ERR_UNAVAILABLE, "preprocessd was stopped, and %s is not registered; what was prepared stays in the cache: start "
+			       "it again (preprocessd &) and run the same command", o->name);
+	else if (code == ERR_UNAVAILABLE)
+		err_set(err, code, "%s; what was prepared stays in the cache: see whether preprocessd runs, and run the same command again",
+			broken.message);
 	else if (reply != NULL && reply->body_case == WIRE__REPLY__BODY_ERROR)
 		print_failures(reply->error);
 out:

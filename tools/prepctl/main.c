@@ -1,4 +1,5 @@
 /* main.c - prepctl: the daemon's control tool. Each verb is a file of its own. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -106,6 +107,7 @@ int main(int argc, char *argv[])
 	struct err err = { 0 };
 	int code, leading;
 
+	signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error like a full disk */
 	log_setup("prepctl", LOG_INFO, 0);
 	leading = leading_options(argc - 1, argv + 1, &err);
 	if (leading < 0) {
