@@ -1,5 +1,6 @@
 #include "preprocessd/codec/jpeg_markers.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "shared/base/check.h"
@@ -101,6 +102,8 @@ static bool photoshop_is_sound(const struct jpeg_segment *segment)
 		at += 4;
 		if (segment->size - at < 2)
 			return true;
+		bool resolution = s[at] == 0x03 && s[at + 1] == 0xED;
+
 		at += 2;
 		if (at == segment->size)
 			return false;
@@ -110,7 +113,10 @@ static bool photoshop_is_sound(const struct jpeg_segment *segment)
 			return true;
 		size_t size = (size_t)s[at] << 24 | (size_t)s[at + 1] << 16 | (size_t)s[at + 2] << 8 | s[at + 3];
 
-		at += 4 + size;
+		at += 4;
+		if (resolution && (size < 14 || segment->size - at < 14))
+			return true; /* it stops looking */
+		at += size;
 		at += at & 1;
 	}
 	return true;

@@ -6,6 +6,7 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -218,6 +219,31 @@ def test_hardly_any_descriptors(limit, small, want, tmp_path):
         assert daemon.wait(20 * SLOW) in (0, 1)
         assert daemon.returncode == 0 or len((tmp_path / "log").read_text()) > 20
         assert not socket.exists()
+    finally:
+        daemon.kill()
+        daemon.wait()
+
+
+def test_no_descriptor_for_one_more_client(tmp_path):
+    """The client is told, and the log has a line: libuv by itself would cut it off without a word."""
+    sock, cache, held = tmp_path / "s", tmp_path / "c", []
+    cache.mkdir()
+    with open(tmp_path / "log", "wb") as log:
+        daemon = subprocess.Popen([str(BIN / "preprocessd"), "--socket", str(sock), "--cache", str(cache), "--workers", "1"], stdin=subprocess.DEVNULL,
+                                  stdout=log, stderr=log, env=environment(), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48)))
+    try:
+        wait_until(sock.exists, 10 * SLOW)
+        for _ in range(16):
+            held.append(socket.socket(socket.AF_UNIX))
+            held[-1].connect(str(sock))
+        refused = run("prepctl", "status", "--socket", sock, timeout=30)
+        assert refused.returncode == 1 and "ulimit -n" in refused.stderr, refused.stderr
+        assert "turning a client away" in (tmp_path / "log").read_text()
+        while held:
+            held.pop().close()
+        wait_until(lambda: run("prepctl", "status", "--socket", sock, timeout=30).returncode == 0, 10 * SLOW)
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(20 * SLOW) == 0
     finally:
         daemon.kill()
         daemon.wait()

@@ -17,7 +17,7 @@ import tempfile
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from harness import BIN, ROOT, Daemon, SmallData, run, run_ok, shared_data, write_csv, write_pictures, write_vocab  # noqa: E402
+from harness import BIN, ROOT, Daemon, SmallData, environment, run, run_ok, shared_data, write_csv, write_pictures, write_vocab  # noqa: E402
 
 PREPCTL_VERBS = ["add", "datasets", "show", "failures", "samples", "rm", "batch", "digests", "status", "explain", "verify", "gc", "shutdown"]
 TRAINER_VERBS = ["eval", "probe"]
@@ -96,6 +96,15 @@ def test_where_to_read_on():
     assert "prepctl add --help" in run("prepctl", "add", "x").stderr
     assert "prepctl inspect image --help" in run("prepctl", "inspect", "image").stderr
     assert "prepctl --help" in run("prepctl", "nonsense").stderr
+
+
+def test_a_limit_on_the_size_of_files(tmp_path):
+    """Is an error like a full disk, not a death by SIGXFSZ, and leaves nothing behind."""
+    rows = write_pictures(tmp_path / "images", 1)
+    words = f"ulimit -f 10; '{BIN / 'prepctl'}' inspect image '{tmp_path / 'images' / rows[0][0]}' --size 224 --out '{tmp_path / 'out.safetensors'}'"
+    result = subprocess.run(["bash", "-c", words], capture_output=True, text=True, env=environment(), check=False)
+    assert result.returncode == 1 and "File too large" in result.stderr, result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
 def test_help_flows():

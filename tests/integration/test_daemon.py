@@ -246,6 +246,51 @@ def test_sigterm_finishes_and_removes_the_socket(small, daemon):
     reader.communicate()
 
 
+def test_sighup_ends_it_too(daemon):
+    """As when the terminal of `preprocessd &` is closed; nohup's is ignored and stays so."""
+    daemon.process.send_signal(signal.SIGHUP)
+    assert daemon.process.wait(10 * SLOW) == 0 and not daemon.socket.exists()
+    with open(daemon.log, "ab") as log:
+        process = subprocess.Popen(["nohup", BIN / "preprocessd", "--socket", daemon.socket, "--cache", daemon.cache], stdin=subprocess.DEVNULL,
+                                   stdout=log, stderr=log, env=environment())
+    daemon.process = process
+    wait_until(lambda: daemon.prepctl("status").returncode == 0, "the daemon to be ready")
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    assert process.poll() is None and daemon.prepctl("status").returncode == 0
+
+
+def slow_picture(path, side, scans, tail):
+    """Progressive, and hardly any data: each scan passes over the whole picture and says nothing."""
+    def segment(marker, content):
+        return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+
+    one_code = bytes([1, 1] + [0] * 14)
+    data = b"\xff\xd8" + segment(0xDB, b"\0" + bytes([1] * 64)) + segment(0xC4, b"\0" + one_code + b"\0\1") + segment(0xC4, b"\x10" + one_code + b"\0\xe0")
+    data += segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + bytes([1, 0x11, 0])) + segment(0xDA, bytes([1, 1, 0, 0, 0, 0])) + bytes(4)
+    path.write_bytes(data + (segment(0xDA, bytes([1, 1, 0, 1, 63, 0])) + bytes(4)) * scans + b"\xff\xd9" + tail)
+
+
+def test_status_waits_for_no_decoder(tmp_path):
+    """Small files that take seconds to decode: who asks is answered meanwhile. With more scans they are refused."""
+    for i in range(4):
+        slow_picture(tmp_path / f"{i}.jpg", 13000, 60, bytes([i]))
+    captions = write_csv(tmp_path / "c.csv", [(f"{i}.jpg", "x") for i in range(4)], header=("image", "caption"))
+    with Daemon("--workers", 1) as daemon:
+        adding = start("prepctl", "add", "slow", "--format", "csv", "--images", tmp_path, "--captions", captions, "--size", 8, *daemon.at())
+        wait_until(lambda: any("pictures" in client["doing"] for client in daemon.status()["clients"]), "the add to begin")
+        assert daemon.status()["decoded"] < 4 and adding.poll() is None
+        assert daemon.prepctl_ok("datasets").returncode == 0
+        assert daemon.status()["decoded"] < 4 and adding.poll() is None
+        # and when the daemon goes, that is no Ctrl-C
+        assert daemon.stop() == 0
+        said = adding.communicate(timeout=60 * SLOW)[1]
+        assert adding.returncode == 1 and "preprocessd was stopped" in said and "same command" in said, said
+    slow_picture(tmp_path / "more.jpg", 13000, 200, b"")
+    refused = run("prepctl", "inspect", "image", tmp_path / "more.jpg", "--out", tmp_path / "out.safetensors")
+    assert refused.returncode == 1 and "scans of 13000 x 13000" in refused.stderr, refused.stderr
+
+
 def test_shutdown_verb(daemon):
     daemon.prepctl_ok("shutdown")
     assert daemon.process.wait(10 * SLOW) == 0

@@ -353,6 +353,53 @@ def test_exif_directories(tmp_path):
     compare(write_all(tmp_path, pictures), tmp_path, size=20, exif="apply", allow_unopened=True)
 
 
+def header_faults():
+    """Segments that Pillow's header parser may trip over, and some that it does not."""
+    for start in (b"MM\0*", b"II*\0", b"MM*\0", b"II\0*", b"MM\0+", b"II+\0", b"abcd"):
+        for rest in (0, 1, 3, 4, 24):
+            yield b"\xff\xe1", b"Exif\0\0" + start + (b"\0\0\0\x08" + bytes(20))[:rest]
+    for n in range(4):
+        yield b"\xff\xe1", b"Exif\0\0" + b"II*\0"[:n]
+    yield b"\xff\xe1", b"Exif\0XII*\0"
+    whole = b"8BIM\x04\x04\0\0\0\0\0\0"
+    for resources in (b"8BIM", b"8BIM\x03", b"8BIM\x03\xed", b"8BIM\x03\xed\0", b"8BIM\x03\xed\0\0\0\0\0\x10", b"8BIM\x03\xed\x05ab",
+                      whole, whole + b"8BIM\x03\xed", b"8BIM\x03\xed\0\0\0\0\0\x03abc\08BIM\1\2", b"8BIM\x03\xed\0\0\0\0\0\x20abcd8BIM\1\2"):
+        yield b"\xff\xed", b"Photoshop 3.0\0" + resources
+    for n in (4, 6, 7, 11, 12):
+        yield b"\xff\xe0", b"JFIF\0\1\1\1\0H\0H"[:n]
+        yield b"\xff\xee", b"Adobe\0\x64\0\0\0\0\1"[:n]
+
+
+def test_header_and_data_at_fault(tmp_path):
+    """Where Pillow trips over the header alone we may decode; where the data is damaged as well, nobody does. With and
+    without a resolution in JFIF, since Pillow looks for it in EXIF only where it has none."""
+    out = io.BytesIO()
+    Image.fromarray(content(np.random.default_rng(4), 64, 64, 3)).save(out, "JPEG", quality=90)
+    pictures = []
+    for unit in (0, 1, 2):
+        clean = bytearray(out.getvalue())
+        clean[13] = unit
+        damaged = bytearray(clean)
+        at = damaged.index(b"\xff\xda") + 214
+        damaged[at:at + 60] = bytes(60)
+        for marker, body in header_faults():
+            segment = marker + (len(body) + 2).to_bytes(2, "big") + body
+            for place in (2, 20):
+                pictures.append(bytes(damaged[:place]) + segment + bytes(damaged[place:]))
+    opened = 0
+    for index, path in enumerate(write_all(tmp_path, pictures)):
+        try:
+            with Image.open(path) as image:
+                image.load()
+            loads = True
+        except OSError:
+            loads = False
+        opened += loads
+        ours = subprocess.run([PREPCTL, "inspect", "image", path, "--size", "16", "--out", tmp_path / "out.safetensors"], capture_output=True, check=False)
+        assert (ours.returncode == 0) == loads, (index, loads, pictures[index][:60], ours.stderr)
+    assert 0 < opened < len(pictures)
+
+
 def test_cut_off(tmp_path):
     """Every prefix is refused where Pillow refuses it, and only there."""
     pictures = []
