@@ -126,3 +126,16 @@ def test_weights_that_nobody_wants_are_not_written(daemon, tmp_path, more, code)
                             capture_output=True, preexec_fn=limit_files)
     assert (result.returncode != 0) == code, result.stderr
     assert not list(tmp_path.glob("run/**/*.safetensors"))
+
+
+def test_resume_keeps_them(daemon, tmp_path):
+    """That they were asked for is part of the run, and resuming a finished one takes nothing away."""
+    out = tmp_path / "run"
+    before = train(daemon, out, "--epochs", "2", "--predictions")
+    rows = (out / "predictions.csv").read_bytes()
+    run_ok("trainer", "--resume", "--out", out, *daemon.at())
+    after = json.loads((out / "run.json").read_text())
+    assert after["result"]["final"] == before["result"]["final"] and (out / "predictions.csv").read_bytes() == rows
+    (out / "predictions.csv").unlink()
+    run_ok("trainer", "--resume", "--out", out, *daemon.at())
+    assert (out / "predictions.csv").read_bytes() == rows

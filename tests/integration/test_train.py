@@ -645,6 +645,27 @@ def test_diverging_run_stops(daemon, tmp_path):
     assert record(out)["state"] == "diverged"
 
 
+def test_a_last_step_too_far(daemon, tmp_path):
+    """No step comes that would see it, but outputs that are no numbers are no finished run, and no best one."""
+    for number, more in enumerate((["--predictions"], ["--val-split", "none"])):
+        out = tmp_path / str(number)
+        result = train(daemon, out, "--steps", "1", "--lr", "1e300", "--warmup", "0", "--clip", "0", "--optimizer", "sgd", *more)
+        assert result.returncode == 1 and "not finite" in result.stderr, result.stderr
+        assert record(out)["state"] == "diverged" and "best" not in record(out)["result"]
+        assert not list(out.glob("*.safetensors")) and not (out / "predictions.csv").exists()
+
+
+def test_eval_of_what_overflows(daemon, arms, tmp_path):
+    torch = pytest.importorskip("torch")
+    tensors = pytest.importorskip("tensors")
+    state = {name: value.copy() for name, value in tensors.read(arms["none"] / "last.safetensors").items()}
+    name = next(name for name in state if name.endswith("running_var"))
+    state[name][:] = -1.0
+    torch.save({name: torch.from_numpy(value) for name, value in state.items()}, tmp_path / "odd.pth")
+    result = run("trainer", "eval", tmp_path / "odd.pth", "--data", "small", "--split", "val", "--preset", "tiny", *daemon.at())
+    assert result.returncode == 1 and "not finite" in result.stderr and "val of small" in result.stderr, result.stderr
+
+
 def test_full_disk(daemon, uninterrupted, tmp_path):
     """The run stops with a word about it, and goes on from the checkpoint before once there is room."""
     disk = tmp_path / "disk"

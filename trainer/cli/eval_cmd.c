@@ -1,5 +1,6 @@
 /* trainer eval CHECKPOINT --data NAME --split S: accuracy and loss of a model over a whole split. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -335,6 +336,19 @@ static int open_evaluation(struct evaluation *e, struct eval_options *o, const c
 	return code;
 }
 
+static int measure(struct evaluation *e, const struct eval_options *o, struct validation *val, struct err *err)
+{
+	int code = validator_run(e->validator, e->feed, signals_stop_asked, NULL, val, err);
+
+	if (code == ERR_FORMAT)
+		return err_prefix(err, "split %s of %s", o->split, o->data);
+	/* Outputs that are no numbers make every pair a "no", and an accuracy of just 0.5. */
+	if (code == 0 && !isfinite(val->loss))
+		return err_set(err, ERR_LIMIT, "split %s of %s: the loss is not finite, so the model's outputs overflow and no accuracy means anything; "
+			       "its weights, or batch norm's running statistics, are not those of a sound run", o->split, o->data);
+	return code;
+}
+
 int eval_command(int argc, char *const argv[], struct err *err)
 {
 	struct eval_options o = { .split = "val", .image_size = -1, .max_len = -1, .batch_size = -1, .threads = -1 };
@@ -351,7 +365,7 @@ int eval_command(int argc, char *const argv[], struct err *err)
 		return code;
 	signals_install();
 	if ((code = open_evaluation(&e, &o, result.operands[0], err)) != 0 ||
-	    (code = validator_run(e.validator, e.feed, signals_stop_asked, NULL, &val, err)) != 0 ||
+	    (code = measure(&e, &o, &val, err)) != 0 ||
 	    (o.predictions != NULL && (code = predictions_write(&e.predictions, o.predictions, err)) != 0))
 		goto out;
 	if (o.json)

@@ -112,7 +112,7 @@ static int fill_table(struct train_options *o, struct args_option table[TABLE_MA
 		  .help = "Folder of the run; new or empty. Default: runs/DATA-REG-seedN." },
 		{ .name = "resume", .kind = ARGS_FLAG, .value = &o->run.resume,
 		  .help = "Go on with the run in --out from its last checkpoint; options that are not given are the run's." },
-		{ .name = "predictions", .kind = ARGS_FLAG, .value = &o->run.predictions,
+		{ .name = "predictions", .kind = ARGS_FLAG, .value = &o->predictions,
 		  .help = "At the end write predictions.csv, a line for each validation pair, and measure training pairs and calibration "
 			  "(run.json)." },
 		{ .name = "no-weights", .kind = ARGS_FLAG, .value = &o->run.no_weights,
@@ -191,6 +191,10 @@ int train_options_parse(struct train_options *out, int argc, char *const argv[],
 	*help = code == 0 && result.help;
 	if (*help)
 		args_print_help(&spec);
+	if (out->predictions) { /* a flag here, and part of what a run is recorded to do */
+		out->run.config.predictions = 1;
+		out->run.given[run_field_index("predictions")] = true;
+	}
 	return code;
 }
 

@@ -14,6 +14,7 @@ struct train_options {
 	struct run_options run;
 	const char *cache; /* accepted by every program; the trainer itself does not touch the cache */
 	const char *log_level;
+	bool predictions; /* run.config.predictions */
 	bool version;
 };
 

@@ -8,6 +8,8 @@
 #define AT(member) offsetof(struct reg_spec, member)
 #define BIT(method) (1u << (method))
 #define NO_LIMIT INFINITY
+/* A perturbation beyond it has no length that a float can hold the square of, and would come out as none. */
+#define EPS_MAX 1e12
 
 const char *const reg_method_names[ADV_METHODS] = { "fgm", "pgd", "freelb", "villa", "smart", "free", "noise" };
 
@@ -69,8 +71,8 @@ static const struct reg_option adv_options[] = {
 	{ .name = "target", .kind = REG_SET, .at = AT(adv.targets), .choices = { "text", "feat", "fused", "pixel" },
 	  .help = "text (word embeddings but [CLS] and [SEP]), feat (image features), fused (a pair's features), pixel (within "
 		  "[0, 1] before normalization), or a sum of them" },
-	{ .name = "eps", .kind = REG_EPS, .at = AT(adv.eps), .open_min = true, .max = NO_LIMIT, .help = "norm of the perturbation" },
-	{ .name = "rel", .kind = REG_REL, .at = AT(adv.eps), .open_min = true, .max = NO_LIMIT,
+	{ .name = "eps", .kind = REG_EPS, .at = AT(adv.eps), .open_min = true, .max = EPS_MAX, .help = "norm of the perturbation" },
+	{ .name = "rel", .kind = REG_REL, .at = AT(adv.eps), .open_min = true, .max = EPS_MAX,
 	  .help = "instead of eps: as a share of the norm of what is perturbed" },
 	{ .name = "norm", .kind = REG_CHOICE, .at = AT(adv.norm), .choices = { "l2", "linf" }, .help = "l2 or linf (l2)" },
 	{ .name = "weight", .kind = REG_REAL, .at = AT(adv.weight), .open_min = true, .max = NO_LIMIT, .methods = WEIGHED,

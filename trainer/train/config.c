@@ -51,6 +51,7 @@ const struct run_field run_fields[] = {
 	FIELD("eval-every", RUN_INT, eval_every, false),
 	FIELD("checkpoint-every", RUN_INT, checkpoint_every, true),
 	FIELD("threads", RUN_INT, threads, true),
+	FIELD("predictions", RUN_INT, predictions, true),
 };
 const int run_field_count = ARRAY_LEN(run_fields);
 _Static_assert(ARRAY_LEN(run_fields) <= RUN_FIELDS_MAX, "RUN_FIELDS_MAX");
@@ -142,6 +143,7 @@ static void fill_in(struct run_config *c)
 	default_int(&c->eval_every, 0);
 	default_int(&c->checkpoint_every, 0);
 	default_int(&c->threads, 0);
+	default_int(&c->predictions, 0);
 	default_real(&c->momentum, 0.9);
 	default_real(&c->clip, 1.0);
 	default_real(&c->lr, strcmp(c->optimizer, "sgd") == 0 ? 0.01 : 3e-4);

@@ -34,6 +34,7 @@ struct run_config {
 	const char *negatives;   /* a number or "all" */
 	int64_t image_size, batch_size, epochs, steps, seed, max_len;
 	int64_t warmup, accumulate, eval_every, checkpoint_every, threads;
+	int64_t predictions; /* 1: outcome.h at the end */
 	double lr, momentum, clip, bert_dropout;
 	char *owned[RUN_FIELDS_MAX]; /* texts to free */
 };

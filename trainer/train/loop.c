@@ -422,6 +422,8 @@ int loop_validate(struct session *s, struct validator *validator, const struct p
 	validator_take_from(validator, part == &s->val ? s->val_source : s->train_source);
 	if (code == 0)
 		code = validator_run(validator, feed, s->options->cancelled, s->options->cancel_context, out, err);
+	if (code == ERR_FORMAT)
+		err_prefix(err, "split %s of %s", part->split, s->config.data);
 	feed_close(feed);
 	return code;
 }
@@ -435,8 +437,9 @@ static int validate_and_log(struct session *s, struct err *err)
 
 	if ((code = loop_validate(s, s->validator, &s->val, &val, err)) != 0)
 		return code;
-	bool best = !p->has_best || val.accuracy > p->best_accuracy ||
-		    (val.accuracy == p->best_accuracy && val.loss < p->best_loss);
+	/* Outputs that are no numbers make every pair a "no", and an accuracy of just 0.5. */
+	bool finite = isfinite(val.loss), best = finite && (!p->has_best || val.accuracy > p->best_accuracy ||
+					  (val.accuracy == p->best_accuracy && val.loss < p->best_loss));
 	if (best) {
 		p->has_best = true;
 		p->best_accuracy = val.accuracy;
@@ -463,6 +466,11 @@ static int validate_and_log(struct session *s, struct err *err)
 	s->recall_at_10[1] = val.text_to_image[2];
 	if ((code = metrics_add_val(s->metrics, &line, err)) != 0)
 		return code;
+	if (!finite) {
+		s->diverged = true;
+		return err_set(err, ERR_LIMIT, "the validation after step %llu: its loss is not finite, so the model's outputs overflow. Try a lower "
+			       "--lr, a longer --warmup or --clip 1", (unsigned long long)(p->step - 1));
+	}
 	const struct tensorboard_scalar scalars[] = { { "val/loss", val.loss }, { "val/accuracy", val.accuracy } };
 	return tensorboard_add(s->tensorboard, line.step, scalars, ARRAY_LEN(scalars), err);
 }
@@ -487,6 +495,16 @@ static void epoch_line(struct session *s)
 	s->epoch_began = clock_seconds();
 }
 
+/* The last update is seen by no further step, and by a validation only where there is one. */
+static int check_weights(struct session *s, struct err *err)
+{
+	if (s->ops->all_finite(s->params->values, s->params->value_elements))
+		return 0;
+	s->diverged = true;
+	return err_set(err, ERR_LIMIT, "after step %llu some weights are not finite. Try a lower --lr, a longer --warmup or --clip 1",
+		       (unsigned long long)(s->progress.step - 1));
+}
+
 int loop_checkpoint(struct session *s, struct err *err)
 {
 	struct checkpoint_about about = { s->about_config.data, s->about_model.data, s->about_dataset.data };
@@ -494,6 +512,8 @@ int loop_checkpoint(struct session *s, struct err *err)
 
 	if (s->written_step == s->progress.step && s->written_validated == s->progress.validated)
 		return 0;
+	if ((code = check_weights(s, err)) != 0)
+		return code;
 	if ((s->best != NULL && (code = best_write(s->best, s->dir, s->params, s->progress.step, &about, err)) != 0) ||
 	    (code = metrics_sync(s->metrics, err)) != 0 || (code = tensorboard_sync(s->tensorboard, err)) != 0 ||
 	    (code = checkpoint_write(s->dir, s->params, s->optimizer, &s->progress, &about, err)) != 0)
@@ -593,6 +613,8 @@ int loop_run(struct session *s, struct err *err)
 		show(s, &line);
 		code = after_step(s, err);
 	}
+	if (code == 0)
+		code = check_weights(s, err);
 	if (code == 0)
 		announce_stop(s);
 	return code;

@@ -688,7 +688,7 @@ static int train(struct session *s, struct run_result *result, struct err *err)
 	progress_end(&s->bar, s->progress.step, NULL);
 	if (code == 0)
 		code = last_checkpoint(s, err);
-	if (code == 0 && s->options->predictions && (code = use_best(s, err)) == 0)
+	if (code == 0 && s->config.predictions == 1 && (code = use_best(s, err)) == 0)
 		code = outcome_measure(s, err);
 	if (s->options->profile && profile_write(s, &second) != 0)
 		log_warn("%s", second.message);

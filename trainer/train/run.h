@@ -24,7 +24,6 @@ struct run_options {
 	const char *out;                /* NULL: runs/DATA-REG-seedS */
 	const char *socket;             /* --socket, or NULL */
 	bool resume, dry_run, quiet;
-	bool predictions;               /* at the end: outcome.h */
 	bool no_weights;                /* none are left at the end: the run's numbers alone are wanted */
 	bool recompute;                 /* less memory, more time, the same bits */
 	bool profile;                   /* measure where the time goes; DIR/profile.json */
