@@ -3,6 +3,7 @@ nothing that stops them (a kill, Ctrl-C, a daemon that goes away) changes what c
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import struct
@@ -517,6 +518,14 @@ def test_dry_run_writes_nothing(daemon, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "pairs/s" in result.stdout and "gradients" in result.stdout and "GFLOP" in result.stdout
     assert not (tmp_path / "run").exists()
+
+
+def test_one_is_said_as_one(daemon, tmp_path):
+    said = train(daemon, tmp_path / "run", "--dry-run", "--threads", "1")
+    assert re.search(r"GFLOP/s on 1 thread$", said.stdout, re.M), said.stdout + said.stderr
+    said = train(daemon, tmp_path / "run", "--steps", "1", "--threads", "1")
+    assert re.search(r": 1 step of 8 samples, \d+ an epoch, 1 thread; writing", said.stderr), said.stderr
+    assert re.search(r": 1 step in \d+ s", said.stdout), said.stdout
 
 
 def test_empty_folder_is_fine_and_quiet_is_quiet(daemon, tmp_path):
