@@ -1,5 +1,6 @@
 """trainer report on made-up studies: what it says, in every format, also about incomplete, degenerate and hostile ones."""
 import csv
+import html
 import html.parser
 import io
 import json
@@ -609,6 +610,7 @@ def test_one_run_an_arm(tmp_path):
     words = check_page(tmp_path / "s")
     assert said.startswith("1 of 1 arm has no verdict against none: one run an arm allows none.") and "so far" not in said
     assert not re.search(r"\byet\b", said + words) and "one run an arm has no spread" in words and "Thick:" not in words
+    assert "identical over the arms in the one fold and seed" in words and "1 folds" not in words and "1 seeds" not in words
     assert "1 fold x 1 seed," in (tmp_path / "s" / "report.md").read_text() and "1 fold $\\times$ 1 seed." in (tmp_path / "s" / "report.tex").read_text()
 
 
@@ -681,6 +683,45 @@ def test_first_colors_differ(study):
             seen = [lab(color, sight) for color in colors]
             apart = [np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i]]
             assert min(apart) > least, (colors, apart)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+MEASURE = """
+const box = e => e.getBoundingClientRect(), all = (q, f) => [...document.querySelectorAll(q)].map(f);
+document.body.innerHTML = "<pre id=found>" + JSON.stringify({
+  page: document.documentElement.scrollWidth, window: window.innerWidth,
+  names: all(".small figure", f => [box(f.querySelector("figcaption")).bottom, box(f.querySelector("svg")).top]),
+  ece: all(".small figcaption .sub", e => { const r = document.createRange(); r.selectNodeContents(e.previousSibling);
+    return [r.getBoundingClientRect().bottom, box(e).top]; }),
+  shades: all(".scroll", e => [e.scrollWidth > e.clientWidth, getComputedStyle(e).backgroundAttachment]),
+  cells: all(".answer .row:not(.axisrow) .plot", e => getComputedStyle(e).overflow),
+  caption: all("figure.wide", f => [Math.max(...[...f.querySelectorAll("text")].map(t => box(t).bottom)), box(f.querySelector("figcaption")).top]),
+}) + "</pre>";
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@pytest.mark.parametrize("width", (500, 1280))
+def test_layout(tmp_path, width):
+    """As a browser lays it out: nothing stands on something else, the page itself does not scroll sideways, and a table that does shows it."""
+    arms = {"none": 0, "adv": 0.1, "dropout+l2+adv_target=feat": 0.3}
+    make_study(tmp_path / "s", arms, folds=2, seeds=(0, 1), pictures=40)
+    report(tmp_path / "s")
+    page = (tmp_path / "s" / "report.html").read_text()
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page).replace("</body>", f"<script>{MEASURE}</script></body>")
+    (tmp_path / "measured.html").write_text(page)
+    said = subprocess.run([CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}", f"--window-size={width},1000",
+                           "--dump-dom", f"file://{tmp_path / 'measured.html'}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=120,
+                          check=False).stdout
+    found = json.loads(html.unescape(re.search(r"<pre id=\"found\">(.*?)</pre>", said, re.S).group(1)))
+    assert found["page"] <= found["window"], found
+    assert len(found["names"]) == 9 and len(found["ece"]) == 3
+    for what in ("names", "ece", "caption"):
+        assert all(above <= below + 1 for above, below in found[what]), (what, found[what])
+    # What covers the shades moves with the table, the shades do not.
+    assert all(attached == "local, local, scroll, scroll" for _, attached in found["shades"])
+    assert any(wide for wide, _ in found["shades"]) or width > 1000
+    assert set(found["cells"]) == {"hidden"}, "the zero line ends with its row"
 
 
 @pytest.fixture(scope="module")

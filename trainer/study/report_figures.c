@@ -313,7 +313,7 @@ static double cost_name_width(const struct report_analysis *a, const struct cost
 
 		most = bytes > most ? bytes : most;
 	}
-	return 6.3 * (double)(most > COST_NAME_CHARS ? COST_NAME_CHARS + 1 : most);
+	return 6.8 * (double)(most > COST_NAME_CHARS ? COST_NAME_CHARS + 1 : most);
 }
 
 static void cost_point(const struct svg_plot *p, const struct report_analysis *a, const struct cost_point *point)

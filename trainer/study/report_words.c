@@ -382,6 +382,8 @@ void words_identity(struct text *t, const struct report_identity *i, text_escape
 {
 	if (i->cells == 0 && i->unequal_steps == 0)
 		text_add(t, "not recorded");
+	else if (i->different == 0 && i->cells == 1)
+		text_add(t, "identical over the arms in the one fold and seed");
 	else if (i->different == 0 && i->cells > 0)
 		text_f(t, "identical over the arms in all %d folds x seeds", i->cells);
 	else if (i->different > 0) {
