@@ -48,7 +48,7 @@ static void test_escapes(void **state)
 	escapes(cut_to_three, "\xC3\xA9\xE2\x98\x83" "ab", "\xC3\xA9\xE2\x98\x83" "a\xE2\x80\xA6");
 	escapes(cut_to_three, "a&b", "a&amp;b");
 	escapes(cut_to_three, "", "");
-	escapes(text_html_name, "l2+adv_x=<1>", "l2+<wbr>adv_<wbr>x=&lt;1&gt;");
+	escapes(text_html_name, "l2+adv_x=<1>/a", "l2+<wbr>adv_<wbr>x=&lt;1&gt;/<wbr>a");
 	escapes(text_tex, "50% of {a_b} & \\ ~ ^ $ # <>|", "50\\% of \\{a\\_b\\} \\& \\textbackslash{} \\textasciitilde{} \\textasciicircum{} \\$ \\# "
 							     "\\textless{}\\textgreater{}\\textbar{}");
 	escapes(text_tex, "\xE2\x88\x92" "1 \xE2\x80\x93", "$-$1 --");

@@ -140,7 +140,7 @@ static void put_csv(struct text *t, const char *c, size_t bytes)
 static void put_html_name(struct text *t, const char *c, size_t bytes)
 {
 	put_html(t, c, bytes);
-	if (bytes == 1 && strchr("+_", *c) != NULL)
+	if (bytes == 1 && strchr("+_/", *c) != NULL)
 		text_add(t, "<wbr>");
 }
 
