@@ -1,5 +1,6 @@
 """trainer report on made-up studies: what it says, in every format, also about incomplete, degenerate and hostile ones."""
 import csv
+import html
 import html.parser
 import io
 import json
@@ -38,7 +39,7 @@ def arm_of(found, name):
 class Page(html.parser.HTMLParser):
     """Whether tags close, and what a browser would fetch or run."""
 
-    VOID = {"meta", "br", "img", "link", "input", "hr"}
+    VOID = {"meta", "br", "img", "link", "input", "hr", "wbr"}
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
@@ -506,9 +507,221 @@ def test_validations_every_few_epochs(tmp_path):
             path.write_text("".join(json.dumps(line) + "\n" for line in lines if line["split"] == "train" or line["epoch"] in kept))
         report(tmp_path / name)
         check_page(tmp_path / name)
-        paths = [path for path in re.findall(r'<path class="line s0" d="([^"]*)"', (tmp_path / name / "report.html").read_text())
-                 if not path.endswith("h28")]  # the legend's
-        assert len(paths) >= 4 and len(re.findall("[ML]", paths[0])) == len(kept) and paths[0].endswith("h0") == (len(kept) == 1)
+        paths, dots, ticks = validations_of(tmp_path / name)
+        assert all(row == [0, 2, 4, 6] for row in ticks), ticks
+        # Two arms, accuracy and loss: a validation after the third epoch stands at 3.
+        assert dots == [[epoch + 1 for epoch in kept]] * 4 and paths == ([[3, 6]] * 4 if len(kept) == 2 else [])
+
+
+def validations_of(folder):
+    """Of each panel of the curves: where its line of validation goes, where dots of it stand, and what the axis has, in epochs."""
+    paths, dots, ticks = [], [], []
+    page = (folder / "report.html").read_text()
+    for svg in re.findall(r"<svg.*?</svg>", page, re.S):
+        if "epochs done" not in svg:
+            continue
+        marks = [(float(x), float(label)) for x, label in re.findall(r'x="([0-9.]+)" y="[0-9.]+" text-anchor="middle">([0-9.]+)</text>', svg)]
+        assert len(marks) > 1 and all(label == int(label) for _, label in marks), marks
+        (x0, e0), (x1, e1) = marks[0], marks[-1]
+
+        def epoch(x):
+            return round(e0 + (float(x) - x0) * (e1 - e0) / (x1 - x0), 1)
+
+        paths += [[epoch(x) for x in re.findall(r"[ML]([0-9.]+) ", path)] for path in re.findall(r'<path class="line s0" d="([^"]*)"', svg)]
+        dots.append([epoch(x) for x in re.findall(r'<circle class="dot s0" cx="([0-9.]+)"', svg)])
+        ticks.append([int(label) for _, label in marks])
+    return paths, dots, ticks
+
+
+def test_one_epoch(tmp_path):
+    """Nothing but the end of one epoch: each panel has marks that can be seen, beside the axis."""
+    make_study(tmp_path / "s", {"none": 0, "a": 0.5}, folds=1, seeds=(0,), pictures=30, epochs=1)
+    report(tmp_path / "s")
+    check_page(tmp_path / "s")
+    page = (tmp_path / "s" / "report.html").read_text()
+    paths, dots, ticks = validations_of(tmp_path / "s")
+    assert paths == [] and dots == [[1]] * 4 and ticks == [[0, 1]] * 4
+    assert page.count('class="dot s1 dash"') == 4 and page.count('class="dot basel"') == 2 and 'h0"' not in page
+
+
+def test_validations_within_an_epoch(tmp_path):
+    """--eval-every may validate within an epoch, also where no second epoch says how long one is: every validation is there, in its place."""
+    for epochs, told in ((2, False), (1, True), (1, False)):
+        make_study(tmp_path / "s", {"none": 0, "a": 0.5}, folds=2, seeds=(0, 1), pictures=60, epochs=epochs)
+        for path in (tmp_path / "s").glob("runs/*/*/metrics.jsonl"):
+            lines = []
+            for line in map(json.loads, path.read_text().splitlines()):
+                if line["split"] == "train":
+                    lines.append(line)
+                    if line["step"] % 2 == 1:
+                        lines.append({**line, "split": "val"})
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            if told:
+                (path.parent / "run.json").write_text('{"steps_per_epoch": 10}')
+        report(tmp_path / "s")
+        want = [0.5, 1, 1.5, 2] if epochs == 2 else [0.2, 0.4] if told else [0.5, 1]
+        paths, dots, _ = validations_of(tmp_path / "s")
+        assert paths == [want] * 4 and dots == [want] * 4, (epochs, told)
+        # By epoch there is one value, of the last.
+        assert len(as_json(tmp_path / "s")["arms"][0]["curves"]["val_loss"]["mean"]) == epochs
+
+
+def test_two_runs_an_arm(tmp_path):
+    """One degree of freedom: intervals, but nothing can be said of what would have been found; and the figure is of the thick bars."""
+    folder = tmp_path / "s"
+    make_study(folder, {"none": 0, "a": 0.3, "b": 0.1, "c": 0}, folds=2, seeds=(0,), pictures=100)
+    for arm, shares in {"none": (0.60, 0.61), "a": (0.66, 0.66), "b": (0.605, 0.62), "c": (0.61, 0.60)}.items():
+        for fold, share in enumerate(shares):
+            change(folder, arm, f"f{fold + 1}-s0", accuracy=share)
+    report(folder)
+    words = check_page(folder)
+    assert "known too roughly (1 degree of freedom)" in words and "not known yet" not in words and "A dash: too few runs to say" in words
+    assert "Probably:" not in words and "probably" not in words and "An arrow: it goes on beyond" in words
+    first = (folder / "report.html").read_text().split("<nav>")[0]
+    ticks = [float(tick.replace("\u2212", "-")) for tick in re.findall(r'class="tick"[^>]*>([^<]*)</text>', first)]
+    assert min(ticks) >= -60 and max(ticks) <= 60, ticks
+    bars = re.findall(r'<path class="whisker thin unclear" d="M([0-9.]+) 17H([0-9.]+)([^"]*)"', first)
+    assert len(bars) == 3 and all(0 <= float(x) <= 380 for bar in bars for x in bar[:2])
+    assert any("L" in ends for _, _, ends in bars), "a bar that goes on ends in an arrow"
+
+
+def test_no_difference_is_more_than_everything(tmp_path):
+    folder = tmp_path / "s"
+    make_study(folder, {"none": 0, "a": 0, "b": 0}, folds=2, seeds=(0,), pictures=60)
+    for arm, shares in {"none": (0.5, 0.5), "a": (0.8, 0.4), "b": (0.3, 0.6)}.items():
+        for fold, share in enumerate(shares):
+            change(folder, arm, f"f{fold + 1}-s0", accuracy=share)
+    report(folder)
+    first = (folder / "report.html").read_text().split("<nav>")[0]
+    ticks = [float(tick.replace("\u2212", "-")) for tick in re.findall(r'class="tick"[^>]*>([^<]*)</text>', first)]
+    assert min(ticks) >= -100 and max(ticks) <= 100
+    assert all(0 <= float(x) <= 380 for bar in re.findall(r'whisker[^"]*" d="M([0-9.]+) 17H([0-9.]+)', first) for x in bar)
+
+
+def test_probably_is_explained_where_it_is_said(study):
+    words = check_page(study[0])
+    assert "would probably have been seen" in words and "Probably: with 80% probability." in words
+
+
+def test_one_run_an_arm(tmp_path):
+    """Done, and no verdict: nothing more will come, so nothing is 'yet'."""
+    make_study(tmp_path / "s", {"none": 0, "a": 0.5}, folds=1, seeds=(0,), pictures=30)
+    said = report(tmp_path / "s").stdout
+    words = check_page(tmp_path / "s")
+    assert said.startswith("1 of 1 arm has no verdict against none: one run an arm allows none.") and "so far" not in said
+    assert not re.search(r"\byet\b", said + words) and "one run an arm has no spread" in words and "Thick:" not in words
+    assert "identical over the arms in the one fold and seed" in words and "1 folds" not in words and "1 seeds" not in words
+    assert "1 fold x 1 seed," in (tmp_path / "s" / "report.md").read_text() and "1 fold $\\times$ 1 seed." in (tmp_path / "s" / "report.tex").read_text()
+
+
+def test_an_unfinished_factorial(tmp_path):
+    """No cell has a run of every combination: there are no effects to name, in any format."""
+    arms = {"none": 0, "dropout": 0.1, "l2": 0, "dropout+l2": 0.1}
+    make_study(tmp_path / "s", arms, folds=2, seeds=(0, 1), pictures=30, skip={("l2", f, s) for f in range(2) for s in range(2)})
+    said = report(tmp_path / "s").stdout
+    told = "no effect can be said yet"
+    for text in (said, (tmp_path / "s" / "report.md").read_text(), check_page(tmp_path / "s")):
+        assert told in text and "adds" not in text and "interaction is seen" not in text
+    assert "| effect" not in (tmp_path / "s" / "report.md").read_text()
+    # One run of each has effects, but no test of them.
+    make_study(tmp_path / "s", arms, folds=1, seeds=(0,), pictures=30)
+    said = report(tmp_path / "s").stdout
+    assert re.search(r"dropout adds \S+ points, l2 adds \S+ points, from 1 run of each: too few for intervals and tests\.", said)
+    assert "interaction is seen" not in said
+
+
+def test_quiet(study, tmp_path):
+    """-q: the files are the result. Where none is written, or the answer is asked for as JSON, it is printed all the same."""
+    folder = study[0]
+    for more in ((), ("--out", tmp_path / "out"), ("--baseline", "l2", "--out", tmp_path / "out")):
+        result = report(folder, "-q", *more)
+        assert result.stdout == result.stderr == "", more
+    assert (tmp_path / "out" / "report.html").exists()
+    assert "arms" in report(folder, "-q", "--baseline", "l2").stdout and json.loads(report(folder, "-q", "--json").stdout)["complete"]
+
+
+def test_names_break_where_terms_end(study, tmp_path):
+    """Not within a word; and titles of figures are whole."""
+    name = "dropout+l2+adv_target=feat"
+    make_study(tmp_path / "s", {"none": 0, name: 0.3}, folds=2, seeds=(0, 1), pictures=40)
+    report(tmp_path / "s")
+    page = (tmp_path / "s" / "report.html").read_text()
+    broken = "dropout+<wbr>l2+<wbr>adv_<wbr>target=feat"
+    assert f'<div class="arm"><b>{broken}</b>' in page and f"<tr><td><b>{broken}</b>" in page
+    assert page.count(f'<figcaption class="name">{broken}') == 3, "accuracy, loss and calibration"
+    assert name in check_page(tmp_path / "s") and "\u2026" not in page
+
+
+def test_names_beside_the_costs(study):
+    """Each arm's name stands in a place of its own, off the plot, with a line to its mark."""
+    page = (study[0] / "report.html").read_text()
+    figure = re.search(r"<title>cost against gain</title>.*?</svg>", page, re.S).group(0)
+    names = [(float(x), float(y), name) for x, y, name in re.findall(r'<text x="([0-9.]+)" y="([0-9.]+)" class="halo">([^<]*)<', figure)]
+    marks = [float(x) for x in re.findall(r'class="leader" d="M([0-9.]+) ', figure)]
+    heights = sorted(y for _, y, _ in names)
+    assert len(names) == len(marks) == 9 and all(b - a > 12 for a, b in zip(heights, heights[1:])), heights
+    assert all(x > max(marks) + 8 for x, _, _ in names)
+
+
+def test_first_colors_differ(study):
+    """The five first arms' colors, light and dark, as readers with and without red-green blindness see them (Machado et al. 2009)."""
+    style = (study[0] / "report.html").read_text().split("</style>")[0]
+    sights = (np.eye(3), np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
+              np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]))
+
+    def lab(color, sight):
+        rgb = np.array([int(color[i:i + 2], 16) for i in (0, 2, 4)]) / 255
+        light = np.clip(sight @ np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4), 0, 1)
+        xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ light / [0.9505, 1, 1.089]
+        f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+        return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+    themes = re.findall(r"--c0:#(\w{6});--c1:#(\w{6});--c2:#(\w{6});--c3:#(\w{6});--c4:#(\w{6});", style)
+    assert len(themes) == 2
+    for colors in themes:
+        for sight, least in zip(sights, (35, 13, 13)):
+            seen = [lab(color, sight) for color in colors]
+            apart = [np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i]]
+            assert min(apart) > least, (colors, apart)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+MEASURE = """
+const box = e => e.getBoundingClientRect(), all = (q, f) => [...document.querySelectorAll(q)].map(f);
+document.body.innerHTML = "<pre id=found>" + JSON.stringify({
+  page: document.documentElement.scrollWidth, window: window.innerWidth,
+  names: all(".small figure", f => [box(f.querySelector("figcaption")).bottom, box(f.querySelector("svg")).top]),
+  ece: all(".small figcaption .sub", e => { const r = document.createRange(); r.selectNodeContents(e.previousSibling);
+    return [r.getBoundingClientRect().bottom, box(e).top]; }),
+  shades: all(".scroll", e => [e.scrollWidth > e.clientWidth, getComputedStyle(e).backgroundAttachment]),
+  cells: all(".answer .row:not(.axisrow) .plot", e => getComputedStyle(e).overflow),
+  caption: all("figure.wide", f => [Math.max(...[...f.querySelectorAll("text")].map(t => box(t).bottom)), box(f.querySelector("figcaption")).top]),
+}) + "</pre>";
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@pytest.mark.parametrize("width", (500, 1280))
+def test_layout(tmp_path, width):
+    """As a browser lays it out: nothing stands on something else, the page itself does not scroll sideways, and a table that does shows it."""
+    arms = {"none": 0, "adv": 0.1, "dropout+l2+adv_target=feat": 0.3}
+    make_study(tmp_path / "s", arms, folds=2, seeds=(0, 1), pictures=40)
+    report(tmp_path / "s")
+    page = (tmp_path / "s" / "report.html").read_text()
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page).replace("</body>", f"<script>{MEASURE}</script></body>")
+    (tmp_path / "measured.html").write_text(page)
+    said = subprocess.run([CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}", f"--window-size={width},1000",
+                           "--dump-dom", f"file://{tmp_path / 'measured.html'}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=120,
+                          check=False).stdout
+    found = json.loads(html.unescape(re.search(r"<pre id=\"found\">(.*?)</pre>", said, re.S).group(1)))
+    assert found["page"] <= found["window"], found
+    assert len(found["names"]) == 9 and len(found["ece"]) == 3
+    for what in ("names", "ece", "caption"):
+        assert all(above <= below + 1 for above, below in found[what]), (what, found[what])
+    # What covers the shades moves with the table, the shades do not.
+    assert all(attached == "local, local, scroll, scroll" for _, attached in found["shades"])
+    assert any(wide for wide, _ in found["shades"]) or width > 1000
+    assert set(found["cells"]) == {"hidden"}, "the zero line ends with its row"
 
 
 @pytest.fixture(scope="module")
@@ -523,6 +736,7 @@ def trained(tmp_path_factory):
         assert re.search(r"^ +adv (is|has) ", said, re.M) and "report.html" in said and (folder / "study" / "report.json").exists()
         for reg in ("none", "l2"):
             run_ok("trainer", *common, "--reg", reg, "--out", folder / reg)
+        run_ok("trainer", *common, "--epochs", "1", "--reg", "none", "--out", folder / "short")
         run_ok("trainer", "report", folder / "study", *daemon.at())
         yield folder
 
@@ -563,6 +777,13 @@ def test_plain_runs(trained, tmp_path):
     found = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [run["reg"] for run in found["runs"]][0] == "none" and found == json.loads(run_ok("trainer", "report", *runs, "--json").stdout)
     assert len(list(csv.DictReader(open(tmp_path / "out" / "report.csv", newline="")))) == 2
+    assert run_ok("trainer", "report", *runs, "--out", tmp_path / "quiet", "-q").stdout == "" and (tmp_path / "quiet" / "report.html").exists()
+    assert run_ok("trainer", "report", *runs, "-q").stdout.splitlines() == said
+    # A run of one epoch beside one of two has marks of its own.
+    run_ok("trainer", "report", trained / "none", trained / "short", "--out", tmp_path / "lengths")
+    check_page(tmp_path / "lengths")
+    paths, dots, ticks = validations_of(tmp_path / "lengths")
+    assert paths == [[1, 2]] * 2 and dots == [[1, 2], [1]] * 2 and ticks == [[0, 1, 2]] * 4
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "run.json").write_text('{"state": 3}')
     result = run("trainer", "report", tmp_path / "broken")

@@ -115,6 +115,9 @@ def test_a_study_that_is_done_repeats_nothing(daemon, whole):
     before = {path: path.stat().st_mtime_ns for path in whole.glob("runs/*/*/*")}
     assert "12 runs are there already" in run_ok("trainer", *arguments(daemon, whole)).stderr
     assert "12 runs are there already" in run_ok("trainer", "study", "--out", whole, *daemon.at()).stderr
+    # Quiet, there is nothing to say; the report is in the folder.
+    quiet = run_ok("trainer", "study", "--out", whole, "-q", *daemon.at())
+    assert quiet.stdout == quiet.stderr == ""
     assert before == {path: path.stat().st_mtime_ns for path in whole.glob("runs/*/*/*")}
 
 
@@ -236,6 +239,11 @@ def test_files_that_are_wrong(daemon, tmp_path, spec, words):
 def dry_run(*more):
     said = run_ok("trainer", "study", "--data", "x", "--dry-run", *more).stdout.splitlines()
     return {line.split()[0]: line.split()[2] for line in said[1:]}
+
+
+def test_one_of_each_is_said_as_one():
+    said = run_ok("trainer", "study", "--data", "x", "--dry-run", "--arms", "none,l2", "--folds", "1", "--threads", "1", "--jobs", "1").stdout
+    assert said.startswith("2 runs, 1 at a time on 1 thread each, into "), said
 
 
 def test_designs():

@@ -533,6 +533,14 @@ def test_dry_run_with_fewer_pictures_than_a_batch_takes(daemon, tmp_path):
     assert 0.7 < tokens[1000] / tokens[8] < 1.4, tokens
 
 
+def test_one_is_said_as_one(daemon, tmp_path):
+    said = train(daemon, tmp_path / "run", "--dry-run", "--threads", "1")
+    assert re.search(r"GFLOP/s on 1 thread$", said.stdout, re.M), said.stdout + said.stderr
+    said = train(daemon, tmp_path / "run", "--steps", "1", "--threads", "1")
+    assert re.search(r": 1 step of 8 samples, \d+ an epoch, 1 thread; writing", said.stderr), said.stderr
+    assert re.search(r": 1 step in \d+ s", said.stdout), said.stdout
+
+
 def test_empty_folder_is_fine_and_quiet_is_quiet(daemon, tmp_path):
     (tmp_path / "run").mkdir()
     result = train(daemon, tmp_path / "run", "--steps", "1", "--quiet")

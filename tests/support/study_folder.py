@@ -108,7 +108,7 @@ def make_study(folder, arms=None, folds=5, seeds=(0, 1, 2), pictures=200, captio
                 write_json(run / "result.json", {
                     "schema": "trainer-result-1", "arm": arm, "reg": reg_of(arm), "fold": f + 1, "seed": s, "steps": 4 * epochs, "epochs": epochs,
                     "accuracy": accuracy, "loss": 0.5, "ece": 0.05, "train_accuracy": train, "train_loss": 0.3, "best_accuracy": accuracy + 0.01,
-                    "best_epoch": epochs - 2, "pairs": len(rows), "pictures": len(by_fold[f]),
+                    "best_epoch": max(0, epochs - 2), "pairs": len(rows), "pictures": len(by_fold[f]),
                     "train_pictures": pictures - len(by_fold[f]) or 4 * len(by_fold[f]), "train_seconds": 20 * cost + rng.normal(0, 0.5),
                     "cost": cost, "digest": digest("batches", f, s), "val_digest": digest("val", f), "init_digest": digest("weights", s),
                     "pairs_digest": digest("pairs", f)})

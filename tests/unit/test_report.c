@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "shared/base/plural.h"
 #include "tests/support/scratch.h"
 #include "trainer/study/jpeg_write.h"
 #include "trainer/study/report_text.h"
@@ -47,6 +48,7 @@ static void test_escapes(void **state)
 	escapes(cut_to_three, "\xC3\xA9\xE2\x98\x83" "ab", "\xC3\xA9\xE2\x98\x83" "a\xE2\x80\xA6");
 	escapes(cut_to_three, "a&b", "a&amp;b");
 	escapes(cut_to_three, "", "");
+	escapes(text_html_name, "l2+adv_x=<1>/a", "l2+<wbr>adv_<wbr>x=&lt;1&gt;/<wbr>a");
 	escapes(text_tex, "50% of {a_b} & \\ ~ ^ $ # <>|", "50\\% of \\{a\\_b\\} \\& \\textbackslash{} \\textasciitilde{} \\textasciicircum{} \\$ \\# "
 							     "\\textless{}\\textgreater{}\\textbar{}");
 	escapes(text_tex, "\xE2\x88\x92" "1 \xE2\x80\x93", "$-$1 --");
@@ -170,7 +172,7 @@ static void test_ticks(void **state)
 
 	(void)state;
 	for (size_t r = 0; r < ARRAY_LEN(ranges); r++) {
-		struct svg_scale scale = { ranges[r].low, ranges[r].high, false };
+		struct svg_scale scale = { .low = ranges[r].low, .high = ranges[r].high };
 		double ticks[SVG_TICKS_MAX];
 		int digits, count = svg_ticks(&scale, 5, ticks, &digits);
 
@@ -180,8 +182,53 @@ static void test_ticks(void **state)
 		for (int i = 1; i < count; i++)
 			assert_true(fabs((ticks[i] - ticks[i - 1]) - (ticks[1] - ticks[0])) < 1e-6 * (ticks[1] - ticks[0]));
 	}
+	/* There is no half epoch. */
+	struct svg_scale epochs = { .high = 1.04, .whole = true };
+	double ticks[SVG_TICKS_MAX];
+	int digits;
+	assert_int_equal(svg_ticks(&epochs, 4, ticks, &digits), 2);
+	assert_true(digits == 0 && ticks[0] == 0 && ticks[1] == 1);
 	struct svg_scale none = svg_scale(NAN, 1), one = svg_scale(3, 3);
 	assert_true(none.low < none.high && one.low < 3 && one.high > 3);
+}
+
+static void draws(const double *y, const double *half, const char *want)
+{
+	static const double x[] = { 0, 1, 2 };
+	struct err err = { 0 };
+	struct text t;
+	struct svg_plot p = { .t = &t, .width = 20, .height = 10, .x = { .high = 2 }, .y = { .high = 1 } };
+
+	text_begin(&t, &err);
+	if (half != NULL)
+		svg_band(&p, x, y, half, 3, "c");
+	else
+		svg_line(&p, x, y, 3, "c");
+	assert_int_equal(text_end(&t), 0);
+	assert_string_equal(t.out.data != NULL ? t.out.data : "", want);
+	text_free(&t);
+}
+
+/* One point alone is seen too, and what is not finite is skipped. */
+static void test_lines(void **state)
+{
+	const double some[] = { 0, NAN, 1 }, one[] = { NAN, 0.5, NAN }, none[] = { NAN, NAN, NAN }, half[] = { 0, 0.25, NAN };
+
+	(void)state;
+	draws(some, NULL, "<path class=\"line c\" d=\"M0.0 10.0L20.0 0.0\"/>");
+	draws(one, NULL, "<circle class=\"dot c\" cx=\"10.0\" cy=\"5.0\" r=\"3.5\"/>");
+	draws(none, NULL, "");
+	draws(some, half, "<path class=\"band c\" d=\"M0.0 10.0L20.0 0.0L20.0 0.0L0.0 10.0Z\"/>");
+	draws(one, half, "<path class=\"whisker thin c\" d=\"M10.0 2.5L10.0 7.5\"/>");
+	draws(none, half, "");
+}
+
+static void test_plural(void **state)
+{
+	(void)state;
+	assert_string_equal(plural(0), "s");
+	assert_string_equal(plural(1), "");
+	assert_string_equal(plural(2), "s");
 }
 
 static void test_jpeg(void **state)
@@ -235,7 +282,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_escapes), cmocka_unit_test(test_numbers), cmocka_unit_test(test_base64),
 		cmocka_unit_test(test_long_format), cmocka_unit_test(test_tree), cmocka_unit_test(test_ticks),
-		cmocka_unit_test(test_jpeg), cmocka_unit_test(test_statistics),
+		cmocka_unit_test(test_lines), cmocka_unit_test(test_plural), cmocka_unit_test(test_jpeg), cmocka_unit_test(test_statistics),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -128,7 +128,7 @@ void prepctl_print_detail(const Wire__DatasetDetail *detail)
 		printf("  split %-10s %s, %s\n", detail->splits[i]->name, prepctl_count(a, detail->splits[i]->pictures, "picture"),
 		       prepctl_count(b, detail->splits[i]->captions, "caption"));
 	if (detail->n_labels > 0)
-		printf("  labels           %zu classes\n", detail->n_labels);
+		printf("  labels           %zu class%s\n", detail->n_labels, detail->n_labels == 1 ? "" : "es");
 	if (dataset->vocab_name[0] != '\0')
 		printf("  vocabulary       %s (%u words)\n", dataset->vocab_name, detail->vocab_size);
 	else

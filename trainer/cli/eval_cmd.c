@@ -9,6 +9,7 @@
 #include "shared/base/fs.h"
 #include "shared/base/mem.h"
 #include "shared/base/paths.h"
+#include "shared/base/plural.h"
 #include "trainer/cli/commands.h"
 #include "trainer/cli/options.h"
 #include "trainer/cli/signals.h"
@@ -237,8 +238,9 @@ static void print_text(const struct eval_options *o, const struct stream_info *i
 
 	if (!val->has_recalls)
 		snprintf(calibration, sizeof(calibration), ", calibration error %.4f", val->ece);
-	printf("%s %s: accuracy %.4f, loss %.4f%s over %" PRIu64 " pairs (%u pictures, %" PRIu64 " captions, %.1f s)\n", o->data, o->split,
-	       val->accuracy, val->loss, calibration, val->pairs, info->picture_count, val->samples, val->seconds);
+	printf("%s %s: accuracy %.4f, loss %.4f%s over %" PRIu64 " pair%s (%u picture%s, %" PRIu64 " caption%s, %.1f s)\n", o->data, o->split,
+	       val->accuracy, val->loss, calibration, val->pairs, plural(val->pairs), info->picture_count, plural(info->picture_count),
+	       val->samples, plural(val->samples), val->seconds);
 	if (!val->has_recalls)
 		return;
 	printf("recall at 1, 5, 10: image to text %.4f %.4f %.4f, text to image %.4f %.4f %.4f\n", val->image_to_text[0],

@@ -47,7 +47,8 @@ static int parse(struct report_flags *o, int argc, char *const argv[], struct ar
 		  .help = "Sample pictures for each arm. Default: 4." },
 		{ .name = "socket", .kind = ARGS_TEXT, .value = &o->socket, .metavar = "PATH", .help = "Of preprocessd." },
 		{ .name = "cache", .kind = ARGS_TEXT, .value = &o->cache, .metavar = "DIR", .help = "Accepted by every program." },
-		{ .name = "quiet", .letter = 'q', .kind = ARGS_FLAG, .value = &o->quiet, .help = "Warnings and errors only." },
+		{ .name = "quiet", .letter = 'q', .kind = ARGS_FLAG, .value = &o->quiet,
+		  .help = "Warnings and errors only; the answer where no file is written, or with --json." },
 		{ .name = "log-level", .kind = ARGS_TEXT, .value = &o->log_level, .metavar = "LEVEL",
 		  .help = "error, warn, info or debug. Default: info." },
 	};
@@ -115,6 +116,12 @@ static int find_kind(const struct args_result *result, bool *study, struct err *
 	return 0;
 }
 
+/* Plain runs have no folder in common: their files go where --out says. */
+static bool writes_files(const struct report_options *options, bool study)
+{
+	return study ? !options->no_files : options->out != NULL;
+}
+
 int report_command(int argc, char *const argv[], struct err *err)
 {
 	struct report_flags o = { .samples = 4 };
@@ -145,7 +152,8 @@ int report_command(int argc, char *const argv[], struct err *err)
 		options.answer = &answer;
 	code = study ? report_study_write(result.operands[0], &options, err) :
 		       report_runs_write(result.operands, result.operand_count, &options, err);
-	if (code == 0) {
+	/* Quiet, the files are the result; where none is written there is only what is printed. */
+	if (code == 0 && (!o.quiet || o.json || !writes_files(&options, study))) {
 		fputs(o.json ? json.data : answer.data, stdout);
 		if (study && !o.json && !options.no_files)
 			printf("Report: %s%s\n", o.out != NULL ? o.out : result.operands[0],

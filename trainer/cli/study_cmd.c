@@ -157,9 +157,9 @@ static int write_report(const struct study_run_options *run, struct err *err)
 	options.answer = &answer;
 	options.cancelled = run->cancelled;
 	code = report_study_write(run->dir, &options, err);
-	if (code == 0)
+	if (code == 0 && !run->quiet)
 		printf("\n%sReport: %s/report.html\n", answer.data, run->dir);
-	else
+	if (code != 0)
 		err_prefix(err, "the study is done, but its report failed (trainer report %s tries again)", run->dir);
 	buf_free(&answer);
 	return code;

@@ -1,6 +1,7 @@
 /* trainer --data NAME ...: training, the verb without a name. */
 #include <stdio.h>
 
+#include "shared/base/plural.h"
 #include "shared/base/version.h"
 #include "trainer/cli/commands.h"
 #include "trainer/cli/options.h"
@@ -8,7 +9,7 @@
 
 static void print_result(const struct run_result *result)
 {
-	printf("%s: %llu steps in %.0f s", result->dir, (unsigned long long)result->steps, result->train_seconds);
+	printf("%s: %llu step%s in %.0f s", result->dir, (unsigned long long)result->steps, plural(result->steps), result->train_seconds);
 	if (result->has_val)
 		printf("; val accuracy %.4f, loss %.4f", result->accuracy, result->loss);
 	if (result->has_best)

@@ -86,38 +86,63 @@ static void calibrate(const struct report_data *data, int arm, struct stats_cali
 	stats_calibration_end(out);
 }
 
-static const double *series_of(const struct report_curve *curve, int which)
-{
-	const double *all[SERIES_COUNT] = { curve->train_loss, curve->train_accuracy, curve->val_loss, curve->val_accuracy };
+/* One of a run's series: its values, and where they stand (NULL: by epoch). */
+struct curve_series {
+	int count;
+	const double *at, *values;
+};
 
-	return all[which];
+static struct curve_series series_of(const struct report_curve *curve, int which)
+{
+	const double *all[SERIES_COUNT] = { curve->train_loss, curve->train_accuracy, curve->val_loss, curve->val_accuracy, curve->every_loss,
+					    curve->every_accuracy };
+	const bool every = which >= SERIES_BY_EPOCH, train = which == SERIES_TRAIN_LOSS || which == SERIES_TRAIN_ACCURACY;
+
+	return (struct curve_series){ .count = every ? curve->every_count : curve->count, .values = all[which],
+				      .at = every ? curve->every_at : train ? curve->train_at : NULL };
+}
+
+/* The i-th point of every run that has it. */
+static void band_point(const struct report_data *data, int arm, int which, int i, struct report_band *out, double *values)
+{
+	double at = 0;
+	int n = 0;
+
+	for (int cell = 0; cell < data->folds * data->seeds; cell++) {
+		const struct report_run *run = report_run_at(data, arm, cell / data->seeds, cell % data->seeds);
+
+		if (run == NULL)
+			continue;
+		struct curve_series series = series_of(&run->curve, which);
+		if (i >= series.count || !isfinite(series.values[i]))
+			continue;
+		at += series.at != NULL ? series.at[i] : NAN;
+		values[n++] = series.values[i];
+	}
+	struct stats_mean m = stats_mean(values, n, REPORT_LEVEL);
+	out->mean[i] = m.mean;
+	out->sd[i] = m.sd;
+	if (out->at != NULL)
+		out->at[i] = n > 0 ? at / n : NAN;
 }
 
 static int band(const struct report_data *data, int arm, int which, struct report_band *out, double *values, struct err *err)
 {
+	bool has_at = which != SERIES_VAL_LOSS && which != SERIES_VAL_ACCURACY;
+
 	for (int i = 0; i < data->folds * data->seeds; i++) {
 		const struct report_run *run = report_run_at(data, arm, i / data->seeds, i % data->seeds);
+		int count = run != NULL ? series_of(&run->curve, which).count : 0;
 
-		if (run != NULL && run->curve.count > out->count)
-			out->count = run->curve.count;
+		out->count = count > out->count ? count : out->count;
 	}
 	out->mean = mem_array((size_t)out->count + 1, sizeof(double));
 	out->sd = mem_array((size_t)out->count + 1, sizeof(double));
-	if (out->mean == NULL || out->sd == NULL)
+	out->at = has_at ? mem_array((size_t)out->count + 1, sizeof(double)) : NULL;
+	if (out->mean == NULL || out->sd == NULL || (has_at && out->at == NULL))
 		return err_nomem(err, (size_t)out->count * sizeof(double));
-	for (int e = 0; e < out->count; e++) {
-		int n = 0;
-
-		for (int i = 0; i < data->folds * data->seeds; i++) {
-			const struct report_run *run = report_run_at(data, arm, i / data->seeds, i % data->seeds);
-
-			if (run != NULL && e < run->curve.count && isfinite(series_of(&run->curve, which)[e]))
-				values[n++] = series_of(&run->curve, which)[e];
-		}
-		struct stats_mean m = stats_mean(values, n, REPORT_LEVEL);
-		out->mean[e] = m.mean;
-		out->sd[e] = m.sd;
-	}
+	for (int i = 0; i < out->count; i++)
+		band_point(data, arm, which, i, out, values);
 	return 0;
 }
 
@@ -479,6 +504,7 @@ void report_analysis_free(struct report_analysis *analysis)
 	for (int a = 0; a < REPORT_ARMS_MAX; a++) {
 		mem_free(analysis->arm[a].differences);
 		for (int s = 0; s < SERIES_COUNT; s++) {
+			mem_free(analysis->arm[a].series[s].at);
 			mem_free(analysis->arm[a].series[s].mean);
 			mem_free(analysis->arm[a].series[s].sd);
 		}

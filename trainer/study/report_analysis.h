@@ -33,12 +33,16 @@ enum report_verdict {
 	VERDICT_NONE,      /* cannot be said; why is in the test's status, or in `why` */
 };
 
-/* Mean and standard deviation over runs, by epoch. */
+/* Mean and standard deviation over runs: by epoch, or by validation where an epoch may have many or none. */
 struct report_band {
 	int count;
+	double *at;        /* (count) epochs done, mean over runs; NULL for validation by epoch, which figures do not show */
 	double *mean, *sd; /* (count); NaN: no run has that epoch */
 };
-enum report_series { SERIES_TRAIN_LOSS, SERIES_TRAIN_ACCURACY, SERIES_VAL_LOSS, SERIES_VAL_ACCURACY, SERIES_COUNT };
+enum report_series {
+	SERIES_TRAIN_LOSS, SERIES_TRAIN_ACCURACY, SERIES_VAL_LOSS, SERIES_VAL_ACCURACY, SERIES_BY_EPOCH,
+	SERIES_EVERY_VAL_LOSS = SERIES_BY_EPOCH, SERIES_EVERY_VAL_ACCURACY, SERIES_COUNT
+};
 
 struct report_arm_result {
 	int runs, failed, diverged;   /* finished; of these without a finite accuracy; ended without a result */

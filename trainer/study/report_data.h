@@ -26,6 +26,7 @@ enum {
 	REPORT_SEEDS_MAX = 1000,
 	REPORT_RUNS_MAX = 1 << 16,
 	REPORT_EPOCHS_MAX = 1 << 20,
+	REPORT_VALIDATIONS_MAX = 1 << 20, /* of one run */
 	REPORT_LINE_BYTES_MAX = 1 << 16, /* of metrics.jsonl */
 };
 #define REPORT_ROWS_MAX ((size_t)1 << 26) /* of one predictions.csv */
@@ -42,6 +43,10 @@ struct report_pairs {
 struct report_curve {
 	int count;                   /* epochs */
 	double *train_loss, *train_accuracy, *val_loss, *val_accuracy; /* (count); NaN: not measured */
+	/* Where they stand on an axis of epochs done: the end of the first epoch is 1, its middle 0.5. */
+	double *train_at;            /* (count) after the epoch's last step; NaN: it has none */
+	int every_count;             /* every validation, also where an epoch has many */
+	double *every_at, *every_loss, *every_accuracy; /* (every_count) */
 };
 
 struct report_run {
@@ -110,8 +115,8 @@ static inline struct report_run *report_run_at(const struct report_data *data, i
 	return data->runs[((size_t)arm * (size_t)data->folds_planned + (size_t)fold) * (size_t)data->seeds + (size_t)seed];
 }
 
-/* Of any run folder: the means of each epoch's train lines, the last val line of each. A last line
- * that was cut short is left out. *out is empty where there is no such file. */
+/* Of any run folder: the means of each epoch's train lines, the last val line of each, and all val lines.
+ * A last line that was cut short is left out. *out is empty where there is no such file. */
 MUST_USE int report_curve_read(struct report_curve *out, const char *dir, struct err *err);
 void report_curve_free(struct report_curve *curve);
 

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "shared/base/plural.h"
 #include "trainer/study/report_page.h"
 
 static const char *verdict_class(enum report_verdict verdict)
@@ -24,8 +25,8 @@ static void meta(struct text *t, const struct report_analysis *a)
 		text_html(t, data->data);
 		text_add(t, ", ");
 	}
-	text_f(t, "%d arm%s, %d fold%s × %d seed%s%s, task ", data->arms, data->arms == 1 ? "" : "s", data->folds_planned,
-	       data->folds_planned == 1 ? "" : "s", data->seeds, data->seeds == 1 ? "" : "s", data->recut ? ", cut anew for each seed" : "");
+	text_f(t, "%d arm%s, %d fold%s × %d seed%s%s, task ", data->arms, plural((uint64_t)data->arms), data->folds_planned,
+	       plural((uint64_t)data->folds_planned), data->seeds, plural((uint64_t)data->seeds), data->recut ? ", cut anew for each seed" : "");
 	text_html(t, data->task != NULL ? data->task : "match");
 	if (data->equal != NULL && strcmp(data->equal, "time") == 0)
 		text_add(t, ", the same time for every arm");
@@ -47,6 +48,11 @@ static void factors(struct text *t, const struct report_analysis *a)
 	text_add(t, "</p>\n");
 }
 
+static bool says_probably(const struct report_arm_result *r)
+{
+	return r->verdict == VERDICT_UNCLEAR && isfinite(r->detectable);
+}
+
 /* One short sentence: what the pill says is not said again. */
 static void short_verdict(struct text *t, const struct report_analysis *a, int arm)
 {
@@ -65,40 +71,62 @@ static void short_verdict(struct text *t, const struct report_analysis *a, int a
 		       text_points(r->test.low, 2).s, text_points(r->test.high, 2).s);
 	text_add(t, p.s[0] == '<' ? ", Holm p " : ", Holm p = ");
 	text_html(t, p.s);
-	if (r->verdict == VERDICT_UNCLEAR && isfinite(r->detectable))
+	if (says_probably(r))
 		text_f(t, "; from %s points on it would probably have been seen", text_percent(r->detectable, 1).s);
 	text_add(t, ".");
 }
 
-static void answer_row(struct text *t, const struct report_analysis *a, int arm, double low, double high)
+static void answer_row(struct text *t, const struct report_analysis *a, int arm, const struct svg_scale *scale)
 {
 	const struct report_arm_result *r = &a->arm[arm];
 
 	text_add(t, "<div class=\"row\"><div class=\"arm\"><b>");
-	text_html(t, a->data->arm[arm].name);
+	text_html_name(t, a->data->arm[arm].name);
 	text_f(t, "</b><span class=\"pill %s\">%s</span></div><div class=\"say\">", verdict_class(r->verdict), words_verdict_name(r->verdict));
 	short_verdict(t, a, arm);
 	text_add(t, "</div><div class=\"plot\">");
 	if (isfinite(r->test.mean))
-		page_forest_row(t, low, high, &r->test, r->wide_low, r->wide_high, r->verdict);
+		page_forest_row(t, scale, &r->test, r->wide_low, r->wide_high, r->verdict);
 	text_add(t, "</div></div>\n");
+}
+
+/* What the marks and words above mean, as far as they are there. */
+static void legend(struct text *t, const struct report_analysis *a, const struct svg_scale *scale)
+{
+	bool tested = false, beyond = false, probably = false;
+
+	for (int i = 0; i < a->order_count; i++) {
+		const struct report_arm_result *r = &a->arm[a->order[i]];
+
+		tested = tested || isfinite(r->test.low);
+		beyond = beyond || fmin(r->wide_low, r->test.low) < scale->low || fmax(r->wide_high, r->test.high) > scale->high;
+		probably = probably || says_probably(r);
+	}
+	if (!tested)
+		return;
+	text_add(t, "<p class=\"muted\">Thick: 95% interval of the difference (corrected resampled t). Thin: the same for all arms at once. ");
+	text_add(t, beyond ? "An arrow: it goes on beyond the scale. " : "");
+	text_add(t, "A verdict needs p ≤ 0.05 after Holm's correction for the number of arms.");
+	if (probably)
+		text_f(t, " Probably: with %.0f%% probability.", 100 * REPORT_POWER);
+	text_add(t, "</p>\n");
 }
 
 static void answer(struct text *t, const struct report_analysis *a)
 {
-	double low, high;
+	const struct svg_scale scale = page_forest_scale(a);
 
-	page_forest_scale(a, &low, &high);
 	text_add(t, "<div class=\"answer\">\n");
 	for (int i = 0; i < a->order_count; i++)
-		answer_row(t, a, a->order[i], low, high);
+		answer_row(t, a, a->order[i], &scale);
 	if (a->order_count > 0) {
 		text_add(t, "<div class=\"row axisrow\"><div></div><div></div><div class=\"plot\">");
-		page_forest_axis(t, low, high);
+		page_forest_axis(t, &scale);
 		text_add(t, "</div></div>\n");
 	}
-	text_add(t, "</div>\n<p class=\"muted\">Thick: 95% interval of the difference (corrected resampled t). Thin: the same for all arms at once. "
-		    "A verdict needs p ≤ 0.05 after Holm's correction for the number of arms. Probably: with 80% probability.</p>\n<p>");
+	text_add(t, "</div>\n");
+	legend(t, a, &scale);
+	text_add(t, "<p>");
 	words_power(t, a, text_html);
 	text_add(t, "</p>\n");
 }
@@ -156,7 +184,7 @@ static void table_row(struct text *t, const struct report_analysis *a, int arm)
 	bool base = arm == a->data->baseline;
 
 	text_add(t, "<tr><td><b>");
-	text_html(t, a->data->arm[arm].name);
+	text_html_name(t, a->data->arm[arm].name);
 	text_f(t, "</b></td><td class=\"l %s\">%s</td>", verdict_class(base ? VERDICT_BASELINE : r->verdict),
 	       base ? "baseline" : words_verdict_name(r->verdict));
 	cell_interval(t, text_percent(r->accuracy.mean, 2), text_percent(r->accuracy.low, 2), text_percent(r->accuracy.high, 2),
@@ -211,7 +239,7 @@ static void methods(struct text *t, const struct report_analysis *a)
 	text_f(t, "), the second term being validation over training pictures, with n − 1 degrees of freedom. Where seeds are many and folds differ much "
 			"more than "
 		  "seeds do, n − 1 is generous%s. p values are Holm-adjusted over %d comparison%s.</p>\n",
-	       a->data->recut ? "" : "; the table below also has the test on one value a fold", a->compared, a->compared == 1 ? "" : "s");
+	       a->data->recut ? "" : "; the table below also has the test on one value a fold", a->compared, plural((uint64_t)a->compared));
 	if (a->data->recut)
 		text_add(t, "<p>Each seed cuts folds of its own: repeated cross-validation, tested over all folds and repetitions (Bouckaert and "
 			    "Frank 2004).</p>\n");
@@ -229,7 +257,7 @@ static void methods(struct text *t, const struct report_analysis *a)
 		const struct report_arm_result *r = &a->arm[a->order[i]];
 
 		text_add(t, "<tr><td><b>");
-		text_html(t, a->data->arm[a->order[i]].name);
+		text_html_name(t, a->data->arm[a->order[i]].name);
 		text_f(t, "</b></td><td>%s</td>", text_fixed(r->test.t, 2).s);
 		text_f(t, "<td>%d</td>", r->test.n > 0 ? r->test.n - 1 : 0);
 		text_f(t, "<td>%s <span class=\"sub\">%s</span></td>", text_p(r->by_fold.p).s, text_p(r->holm_by_fold).s);
@@ -243,6 +271,9 @@ static void methods(struct text *t, const struct report_analysis *a)
 		text_add(t, "</tr>\n");
 	}
 	text_add(t, "</tbody></table></div>\n");
+	if (words_has_dashes(a))
+		text_add(t, "<p class=\"muted\">A dash: too few runs to say. Hedges' g, d corrected for small samples, exists from 3 runs on; what would be "
+			    "found with 80% probability needs as many at least, and more where many arms are compared.</p>\n");
 	if (cv52)
 		text_add(t, "<p class=\"muted\">5×2cv F: the combined test of Alpaydin (1999) over five halvings, one for each seed.</p>\n");
 }
@@ -281,8 +312,10 @@ static void power_table(struct text *t, const struct report_analysis *a)
 	if (!isfinite(a->power.sd))
 		return;
 	page_section(t, "power", "What it would take to see more");
-	text_add(t, "<p>Seeds for each fold that find a true difference with 80% probability, at this study's spread and number of comparisons. A dash: no "
-			"number of seeds "
+	text_add(t, "<p>Seeds for each fold that find a true difference with 80% probability, at this study's spread and number of comparisons");
+	/* Two runs have a spread, but hardly say how large it is. */
+	text_add(t, isfinite(a->power.detectable) ? ". " : " (a spread that so few runs say very roughly). ");
+	text_add(t, "A dash: no number of seeds "
 		    "does, because runs on the same folds share their training pictures.</p>\n<div class=\"scroll\"><table><thead><tr><th>difference, "
 		"points</th>");
 	for (int i = 0; i < 3; i++)

@@ -136,10 +136,10 @@ static void add_calibration(struct text *t, const struct stats_calibration *c)
 
 static void add_series(struct text *t, const struct report_arm_result *r)
 {
-	static const char *const names[SERIES_COUNT] = { "train_loss", "train_accuracy", "val_loss", "val_accuracy" };
+	static const char *const names[SERIES_BY_EPOCH] = { "train_loss", "train_accuracy", "val_loss", "val_accuracy" };
 
 	text_add(t, ",\n     \"curves\": {");
-	for (int s = 0; s < SERIES_COUNT; s++) {
+	for (int s = 0; s < SERIES_BY_EPOCH; s++) {
 		text_f(t, "%s\"%s\": {\"mean\": [", s > 0 ? ", " : "", names[s]);
 		for (int e = 0; e < r->series[s].count; e++) {
 			text_add(t, e > 0 ? ", " : "");

@@ -1,6 +1,7 @@
 /* report.md, report.tex, report.csv, report-runs.csv. */
 #include <math.h>
 
+#include "shared/base/plural.h"
 #include "trainer/study/report_words.h"
 
 /* The arms as tables have them: the baseline first, then by difference. */
@@ -72,7 +73,8 @@ void report_md(struct text *t, const struct report_analysis *a)
 	}
 	text_f(t, "\nData set ");
 	text_md(t, data->data);
-	text_f(t, ", %d folds x %d seeds%s, task ", data->folds_planned, data->seeds, data->recut ? " (cut anew for each)" : "");
+	text_f(t, ", %d fold%s x %d seed%s%s, task ", data->folds_planned, plural((uint64_t)data->folds_planned), data->seeds,
+	       plural((uint64_t)data->seeds), data->recut ? " (cut anew for each)" : "");
 	text_md(t, data->task != NULL ? data->task : "match");
 	text_add(t, ". Accuracies in percent, differences in points against ");
 	text_md(t, data->arm[data->baseline].name);
@@ -84,7 +86,7 @@ void report_md(struct text *t, const struct report_analysis *a)
 		  "draws pictures (%d replicates). ", text_fixed(a->ratio, 4).s, a->replicates);
 	words_power(t, a, text_md);
 	text_add(t, "\n");
-	if (a->factorial.factors > 0) {
+	if (a->factorial.factors > 0 && a->factorial.runs > 0) {
 		const struct report_factorial *f = &a->factorial;
 
 		text_f(t, "\n| effect | points [95%%] | Holm p |\n|---|---|---|\n");
@@ -176,10 +178,11 @@ void report_tex(struct text *t, const struct report_analysis *a)
 		tex_row(t, a, arm_at(a, i));
 	text_add(t, "\\bottomrule\n\\end{tabular}}\n\\caption{");
 	text_tex(t, data->data);
-	text_f(t, ", %d folds $\\times$ %d seeds. Accuracy $\\pm$ 95\\%% $t$ interval over runs; difference to ", data->folds_planned, data->seeds);
+	text_f(t, ", %d fold%s $\\times$ %d seed%s. Accuracy $\\pm$ 95\\%% $t$ interval over runs; difference to ", data->folds_planned,
+	       plural((uint64_t)data->folds_planned), data->seeds, plural((uint64_t)data->seeds));
 	text_tex(t, data->arm[data->baseline].name);
-	text_f(t, " in points with the corrected resampled $t$ interval (test/train %s), Holm-adjusted over %d arms, and the picture-clustered "
-		  "bootstrap. Cost in clean steps.", text_fixed(a->ratio, 4).s, a->compared);
+	text_f(t, " in points with the corrected resampled $t$ interval (test/train %s), Holm-adjusted over %d arm%s, and the picture-clustered "
+		  "bootstrap. Cost in clean steps.", text_fixed(a->ratio, 4).s, a->compared, plural((uint64_t)a->compared));
 	if (!a->complete)
 		text_add(t, " ");
 	words_incomplete(t, a, text_tex);

@@ -228,7 +228,7 @@ static void arms(struct text *t, const struct report_data *data)
 			"options</th></tr></thead><tbody>\n");
 	for (int a = 0; a < data->arms; a++) {
 		text_add(t, "<tr><td><b>");
-		text_html(t, data->arm[a].name);
+		text_html_name(t, data->arm[a].name);
 		text_add(t, "</b></td><td class=\"wrap mono\">");
 		text_html(t, data->arm[a].reg);
 		text_add(t, "</td><td class=\"wrap mono\">");
@@ -288,7 +288,7 @@ static void run_rows(struct text *t, const struct report_data *data, int arm)
 			if (run == NULL)
 				continue;
 			text_add(t, "<tr><td>");
-			text_html(t, data->arm[arm].name);
+			text_html_name(t, data->arm[arm].name);
 			text_f(t, "</td><td>%lld</td><td>%lld</td><td>%s</td>", (long long)data->fold_name[f], (long long)data->seed_name[s],
 			       text_percent(run->accuracy, 3).s);
 			text_f(t, "<td>%s</td>", text_fixed(run->loss, 4).s);
@@ -328,7 +328,7 @@ static void diagnostics(struct text *t, const struct report_analysis *a)
 		if (!isfinite(r->adv_loss))
 			continue;
 		text_add(t, "<tr><td><b>");
-		text_html(t, a->data->arm[i].name);
+		text_html_name(t, a->data->arm[i].name);
 		text_f(t, "</b></td><td>%s</td>", text_fixed(r->clean_loss, 4).s);
 		text_f(t, "<td>%s</td>", text_fixed(r->adv_loss, 4).s);
 		for (size_t k = 0; k < ARRAY_LEN(moved); k++)

@@ -114,7 +114,7 @@ static void plot_group(struct text *t, const struct report_analysis *a, const st
 	const struct report_data *data = a->data;
 	const bool of_255 = in_steps_of_255(g);
 	struct svg_plot p = { .t = t, .width = 360, .height = 240, .left = 36, .right = 12, .top = 8, .bottom = 32,
-			      .x = { -0.15, g->count - 0.85, false }, .y = { 0, g->high * 1.05 + 0.01, true } };
+			      .x = { .low = -0.15, .high = g->count - 0.85 }, .y = { .high = g->high * 1.05 + 0.01, .percent = true } };
 	double x[EPSILONS_MAX], y[EPSILONS_MAX];
 	char classes[16];
 
@@ -173,7 +173,7 @@ static void transfer(struct text *t, const struct report_analysis *a, const stru
 		if (!target[arm])
 			continue;
 		text_add(t, "<th>");
-		text_html(t, data->arm[arm].name);
+		text_html_name(t, data->arm[arm].name);
 		text_add(t, "</th>");
 	}
 	text_add(t, "</tr></thead><tbody>\n");
@@ -181,7 +181,7 @@ static void transfer(struct text *t, const struct report_analysis *a, const stru
 		if (!source[from])
 			continue;
 		text_add(t, "<tr><td><b>");
-		text_html(t, data->arm[from].name);
+		text_html_name(t, data->arm[from].name);
 		text_add(t, "</b></td>");
 		for (int arm = 0; arm < data->arms; arm++)
 			if (target[arm])
@@ -237,7 +237,7 @@ void page_robustness(struct text *t, const struct report_analysis *a)
 	for (int arm = 0; arm < data->arms; arm++) {
 		line_class(arm, classes, sizeof(classes));
 		text_f(t, "<li><svg viewBox=\"0 0 30 12\"><path class=\"line %s\" d=\"M1 6h28\"/>", classes);
-		struct svg_plot p = { .t = t, .width = 30, .height = 12, .x = { 0, 1, false }, .y = { 0, 1, false } };
+		struct svg_plot p = { .t = t, .width = 30, .height = 12, .x = { .high = 1 }, .y = { .high = 1 } };
 		svg_mark(&p, 0.5, 0.5, arm % 5, 3, classes);
 		text_add(t, "</svg>");
 		text_html(t, data->arm[arm].name);

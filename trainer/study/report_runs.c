@@ -285,35 +285,32 @@ static void make_json(struct text *t, const struct plain_runs *runs)
 	text_add(t, "\n  ]\n}\n");
 }
 
+static struct page_curve curve_of(const struct report_curve *c, bool loss)
+{
+	return (struct page_curve){
+		.train = { .count = c->count, .at = c->train_at, .value = loss ? c->train_loss : c->train_accuracy },
+		.val = { .count = c->every_count, .at = c->every_at, .value = loss ? c->every_loss : c->every_accuracy },
+	};
+}
+
 static void curves(struct text *t, const struct plain_runs *runs, bool loss)
 {
-	double low = INFINITY, high = -INFINITY;
-	int epochs = 0;
+	struct page_range range = { .low = INFINITY, .high = -INFINITY };
 
 	for (int i = 0; i < runs->count; i++) {
-		const struct report_curve *c = &runs->run[i].curve;
-		const double *both[] = { loss ? c->train_loss : c->train_accuracy, loss ? c->val_loss : c->val_accuracy };
+		struct page_curve curve = curve_of(&runs->run[i].curve, loss);
 
-		epochs = c->count > epochs ? c->count : epochs;
-		for (int s = 0; s < 2; s++) {
-			for (int e = 0; e < c->count; e++) {
-				if (!isfinite(both[s][e]))
-					continue;
-				low = both[s][e] < low ? both[s][e] : low;
-				high = both[s][e] > high ? both[s][e] : high;
-			}
-		}
+		page_range_add(&range, &curve.train);
+		page_range_add(&range, &curve.val);
 	}
-	struct svg_scale scale = svg_scale(low, high);
 	text_f(t, "<h3>%s by epoch</h3>\n<div class=\"small\">\n", loss ? "Loss" : "Accuracy, %,");
 	for (int i = 0; i < runs->count; i++) {
-		const struct report_curve *c = &runs->run[i].curve, *first = &runs->run[0].curve;
-		const struct page_curve curve = { .train = loss ? c->train_loss : c->train_accuracy, .val = loss ? c->val_loss : c->val_accuracy,
-						  .count = c->count, .base_count = first->count,
-						  .base = i == 0 ? NULL : loss ? first->val_loss : first->val_accuracy };
+		struct page_curve curve = curve_of(&runs->run[i].curve, loss);
 
-		if (c->count > 0)
-			page_curve_plot(t, runs->run[i].name, &curve, scale.low, scale.high, epochs, !loss);
+		if (i > 0)
+			curve.base = curve_of(&runs->run[0].curve, loss).val;
+		if (runs->run[i].curve.count > 0)
+			page_curve_plot(t, runs->run[i].name, &curve, &range, !loss);
 	}
 	text_add(t, "</div>\n");
 }
@@ -330,7 +327,7 @@ static void make_html(struct text *t, const struct plain_runs *runs)
 		const struct plain_run *r = &runs->run[i];
 
 		text_add(t, "<tr><td><b>");
-		text_html(t, r->name);
+		text_html_name(t, r->name);
 		text_add(t, "</b></td><td class=\"wrap mono\">");
 		text_html(t, r->reg);
 		text_f(t, "</td><td>%d</td><td>%s</td>", r->curve.count, text_percent(r->accuracy, 2).s);
@@ -341,14 +338,11 @@ static void make_html(struct text *t, const struct plain_runs *runs)
 		text_add(t, "</td></tr>\n");
 	}
 	text_add(t, "</tbody></table></div>\n<p class=\"muted\">Cost: seconds of training relative to the first run. Train: mean over the last epoch's "
-			"steps, as they ran.</p>\n"
-		    "<ul class=\"key\"><li><svg viewBox=\"0 0 30 12\"><path class=\"line s0\" d=\"M1 6h28\"/></svg>validation</li><li><svg viewBox=\"0 0 30 "
-		"12\"><path "
-		    "class=\"line s1 dash\" d=\"M1 6h28\"/></svg>training</li><li><svg viewBox=\"0 0 30 12\"><path class=\"line basel\" d=\"M1 "
-		"6h28\"/></svg>validation "
-		    "of the first run</li></ul>\n");
+			"steps, as they ran.</p>\n");
+	page_curve_key(t, runs->count > 1 ? "the first run" : NULL);
 	curves(t, runs, false);
 	curves(t, runs, true);
+	text_add(t, "<p class=\"muted\">" PAGE_CURVE_WORDS "</p>\n");
 	page_end(t);
 }
 

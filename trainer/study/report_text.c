@@ -137,6 +137,18 @@ static void put_csv(struct text *t, const char *c, size_t bytes)
 	put_escaped(t, c, bytes, table, ARRAY_LEN(table));
 }
 
+static void put_html_name(struct text *t, const char *c, size_t bytes)
+{
+	put_html(t, c, bytes);
+	if (bytes == 1 && strchr("+_/", *c) != NULL)
+		text_add(t, "<wbr>");
+}
+
+void text_html_name(struct text *t, const char *s)
+{
+	each_char(t, s, strlen(s), put_html_name);
+}
+
 void text_html_bytes(struct text *t, const void *s, size_t size)
 {
 	each_char(t, s, size, put_html);

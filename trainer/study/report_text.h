@@ -33,6 +33,8 @@ void text_bytes(struct text *t, const void *bytes, size_t size);
 
 /* NULL is written as nothing. */
 void text_html(struct text *t, const char *s);
+/* With places to break a line behind +, _ and /: names of arms and runs. */
+void text_html_name(struct text *t, const char *s);
 /* At most so many characters, then an ellipsis: names in figures. */
 void text_html_cut(struct text *t, const char *s, int characters);
 void text_html_bytes(struct text *t, const void *s, size_t size);

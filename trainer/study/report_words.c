@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "shared/base/plural.h"
+
 void text_plain(struct text *t, const char *s)
 {
 	if (s != NULL)
@@ -66,6 +68,7 @@ static int count_of(const struct report_analysis *a, enum report_verdict verdict
 void words_headline(struct text *t, const struct report_analysis *a, text_escape escape)
 {
 	static const enum report_verdict kinds[] = { VERDICT_BETTER, VERDICT_WORSE, VERDICT_UNCLEAR, VERDICT_IDENTICAL, VERDICT_NONE };
+	const bool one_run = a->data->folds_planned * a->data->seeds == 1;
 	bool first = true;
 
 	if (a->order_count == 0) {
@@ -78,7 +81,7 @@ void words_headline(struct text *t, const struct report_analysis *a, text_escape
 		if (n == 0)
 			continue;
 		if (first)
-			text_f(t, "%d of %d arm%s ", n, a->order_count, a->order_count == 1 ? "" : "s");
+			text_f(t, "%d of %d arm%s ", n, a->order_count, plural((uint64_t)a->order_count));
 		else
 			text_f(t, ", %d ", n);
 		switch (kinds[k]) {
@@ -93,12 +96,12 @@ void words_headline(struct text *t, const struct report_analysis *a, text_escape
 			text_f(t, "%s exactly as good as ", n == 1 ? "is" : "are");
 			break;
 		default:
-			text_f(t, "%s no verdict yet against ", n == 1 ? "has" : "have");
+			text_f(t, "%s no verdict%s against ", n == 1 ? "has" : "have", a->complete || one_run ? "" : " yet");
 		}
 		escape(t, baseline_name(a));
 		first = false;
 	}
-	text_add(t, ".");
+	text_add(t, one_run ? ": one run an arm allows none." : ".");
 }
 
 static void add_effect(struct text *t, const struct report_factorial *f, int e, text_escape escape)
@@ -129,11 +132,30 @@ static int effect_of(const struct report_factorial *f, int factor)
 	return -1;
 }
 
+/* False: no cell of fold and seed has them all. */
+static bool add_main_effects(struct text *t, const struct report_factorial *f, text_escape escape)
+{
+	bool any = false;
+
+	for (int i = 0; i < f->factors; i++) {
+		int e = effect_of(f, i);
+
+		if (e < 0 || !isfinite(f->effect[e].test.mean))
+			continue;
+		text_add(t, any ? ", " : ": ");
+		escape(t, f->names[i]);
+		text_add(t, " adds ");
+		add_effect(t, f, e, escape);
+		any = true;
+	}
+	return any;
+}
+
 /* Main effects take their evidence from all runs of the factorial, so that they may be clear where no single arm is. */
 void words_factors(struct text *t, const struct report_analysis *a, text_escape escape)
 {
 	const struct report_factorial *f = &a->factorial;
-	int interactions = 0;
+	int interactions = 0, tested = 0;
 
 	if (f->factors == 0)
 		return;
@@ -142,19 +164,20 @@ void words_factors(struct text *t, const struct report_analysis *a, text_escape 
 		text_add(t, i == 0 ? "" : i == f->factors - 1 ? " and " : ", ");
 		escape(t, f->names[i]);
 	}
-	for (int i = 0; i < f->factors; i++) {
-		int e = effect_of(f, i);
-
-		if (e < 0)
-			continue;
-		text_add(t, i == 0 ? ": " : ", ");
-		escape(t, f->names[i]);
-		text_add(t, " adds ");
-		add_effect(t, f, e, escape);
+	if (!add_main_effects(t, f, escape)) {
+		text_f(t, " no effect can be said%s: no fold and seed has a result of each.", a->complete ? "" : " yet");
+		return;
 	}
-	for (int e = 0; e < f->count; e++)
-		interactions += !is_main_effect(f->effect[e].factors) && f->holm[e] <= REPORT_ALPHA;
-	text_add(t, interactions == 0 ? "; no interaction is seen." : "; what they add depends on each other (see the interactions).");
+	for (int e = 0; e < f->count; e++) {
+		if (is_main_effect(f->effect[e].factors) || !isfinite(f->holm[e]))
+			continue;
+		tested++;
+		interactions += f->holm[e] <= REPORT_ALPHA;
+	}
+	if (tested == 0)
+		text_f(t, ", from %d run%s of each: too few for intervals and tests.", f->runs, plural((uint64_t)f->runs));
+	else
+		text_add(t, interactions == 0 ? "; no interaction is seen." : "; what they add depends on each other (see the interactions).");
 }
 
 static void add_seen(struct text *t, double detectable, text_escape escape)
@@ -202,15 +225,15 @@ void words_verdict(struct text *t, const struct report_analysis *a, int arm, tex
 	case VERDICT_IDENTICAL:
 		text_add(t, "has exactly the accuracy of ");
 		escape(t, baseline_name(a));
-		text_f(t, " in each of %d runs (is the regularizer on at all?)", r->pairs_of_runs);
+		text_f(t, " in each of %d run%s (is the regularizer on at all?)", r->pairs_of_runs, plural((uint64_t)r->pairs_of_runs));
 		return;
 	case VERDICT_NONE:
 		text_add(t, "has no verdict: ");
 		text_add(t, r->why != NULL ? r->why : "?");
 		if (isfinite(r->test.mean)) {
-			text_f(t, " (difference so far ");
+			text_add(t, a->complete ? " (difference " : " (difference so far ");
 			add_number(t, text_points(r->test.mean, 2), escape);
-			text_f(t, " points in %d run%s)", r->pairs_of_runs, r->pairs_of_runs == 1 ? "" : "s");
+			text_f(t, " points in %d run%s)", r->pairs_of_runs, plural((uint64_t)r->pairs_of_runs));
 		}
 		return;
 	}
@@ -298,22 +321,52 @@ void words_plateau(struct text *t, const struct report_analysis *a, text_escape 
 			    "regularization. Start all arms from trained encoders (--init), or train longer. ");
 }
 
+bool words_has_dashes(const struct report_analysis *a)
+{
+	for (int i = 0; i < a->order_count; i++) {
+		const struct report_arm_result *r = &a->arm[a->order[i]];
+
+		if (r->test.status == STATS_OK && (!isfinite(r->effect.g) || !isfinite(r->detectable)))
+			return true;
+	}
+	return false;
+}
+
+/* Why nothing can be said: no spread, or one that so few runs say too little of. */
+static void add_no_power(struct text *t, const struct report_analysis *a)
+{
+	const struct report_power *p = &a->power;
+	const int folds = a->data->folds_planned, seeds = a->data->seeds;
+
+	if (isfinite(p->sd))
+		text_f(t, "With %d runs an arm (%d fold%s, %d seed%s) the spread between runs is known too roughly (%d degree%s of freedom) to say "
+			  "which difference would be found with %.0f%% probability: that takes more seeds or folds.",
+		       p->runs, folds, plural((uint64_t)folds), seeds, plural((uint64_t)seeds), p->runs - 1, plural((uint64_t)p->runs - 1),
+		       100 * REPORT_POWER);
+	else if (p->runs < 2)
+		text_add(t, "What this study could see cannot be said: one run an arm has no spread, which takes two folds or seeds at least.");
+	else if (!a->complete)
+		text_add(t, "What this study could see cannot be said yet: it takes the spread of differences over two runs of an arm at least.");
+	else
+		text_add(t, "What this study could see cannot be said: no arm has a spread of differences to the baseline.");
+}
+
 void words_power(struct text *t, const struct report_analysis *a, text_escape escape)
 {
 	const struct report_power *p = &a->power;
 	const char *percent = escape == text_tex ? "\\%" : "%";
 
 	if (!isfinite(p->detectable)) {
-		text_add(t, "What this study could see cannot be said: the spread of differences is not known yet.");
+		add_no_power(t, a);
 		return;
 	}
-	text_f(t, "With %d runs an arm (%d folds, %d seed%s) and a spread of ", p->runs, a->data->folds_planned, a->data->seeds,
-	       a->data->seeds == 1 ? "" : "s");
+	text_f(t, "With %d runs an arm (%d fold%s, %d seed%s) and a spread of ", p->runs, a->data->folds_planned,
+	       plural((uint64_t)a->data->folds_planned), a->data->seeds, plural((uint64_t)a->data->seeds));
 	add_number(t, text_percent(p->sd, 2), escape);
 	text_f(t, " points between runs, a true difference of ");
 	add_number(t, text_percent(p->detectable, 2), escape);
-	text_f(t, " points is found with %.0f%s probability (at %.2g, which is 0.05 over %d comparisons; alone at 0.05 it would be ",
-	       100 * REPORT_POWER, percent, p->alpha, p->family);
+	text_f(t, " points is found with %.0f%s probability (at %.2g, which is 0.05 over %d comparison%s; alone at 0.05 it would be ",
+	       100 * REPORT_POWER, percent, p->alpha, p->family, plural((uint64_t)p->family));
 	add_number(t, text_percent(p->detectable_single, 2), escape);
 	text_add(t, "). ");
 	if (a->data->folds_planned > 1) {
@@ -329,6 +382,8 @@ void words_identity(struct text *t, const struct report_identity *i, text_escape
 {
 	if (i->cells == 0 && i->unequal_steps == 0)
 		text_add(t, "not recorded");
+	else if (i->different == 0 && i->cells == 1)
+		text_add(t, "identical over the arms in the one fold and seed");
 	else if (i->different == 0 && i->cells > 0)
 		text_f(t, "identical over the arms in all %d folds x seeds", i->cells);
 	else if (i->different > 0) {

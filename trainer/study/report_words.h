@@ -29,6 +29,8 @@ void words_incomplete(struct text *t, const struct report_analysis *analysis, te
 #define REPORT_CHANCE_BELOW 0.55
 #define REPORT_LEARNED_FROM 0.6 /* of training pairs: overfitted, not on the plateau */
 void words_plateau(struct text *t, const struct report_analysis *analysis, text_escape escape);
+/* An arm was tested, but its size of effect or what would have been found cannot be said. */
+bool words_has_dashes(const struct report_analysis *analysis);
 /* How the study could have seen a difference. */
 void words_power(struct text *t, const struct report_analysis *analysis, text_escape escape);
 /* The same for one check: "identical in all 25 cells". */

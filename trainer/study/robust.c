@@ -8,6 +8,7 @@
 #include "shared/base/log.h"
 #include "shared/base/mem.h"
 #include "shared/base/paths.h"
+#include "shared/base/plural.h"
 #include "shared/base/progress.h"
 #include "trainer/io/weights.h"
 #include "trainer/kernels/kernels.h"
@@ -281,7 +282,8 @@ static int write_all(const struct robustness *r, struct err *err)
 		log_warn("%d checks of the attacks do not hold: an arm may hide its gradients, or hardly look at what was attacked; %s names them",
 			 failed, path);
 	else
-		log_info("attacks on %d arms, %d pairs each: every check against hidden gradients holds; %s", r->all.count, r->all.pairs, path);
+		log_info("attacks on %d arm%s, %d pair%s each: every check against hidden gradients holds; %s", r->all.count,
+			 plural((uint64_t)r->all.count), r->all.pairs, plural((uint64_t)r->all.pairs), path);
 out:
 	buf_free(&out);
 	return code;

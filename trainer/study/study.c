@@ -16,6 +16,7 @@
 #include "shared/base/log.h"
 #include "shared/base/mem.h"
 #include "shared/base/paths.h"
+#include "shared/base/plural.h"
 #include "shared/base/progress.h"
 #include "shared/base/version.h"
 #include "trainer/client/feed.h"
@@ -408,10 +409,11 @@ static int finish(struct study *s, struct err *err)
 	if (!s->options->quiet)
 		print_table(s);
 	if (work->diverged > 0)
-		log_warn("%d of %d runs diverged (failed.json in their folders says why); the rest is there", work->diverged, work->run_count);
+		log_warn("%d of %d run%s diverged (failed.json says why); the rest is there", work->diverged, work->run_count,
+			 plural((uint64_t)work->run_count));
 	if (work->broken > 0)
-		return err_set(err, ERR_IO, "%d of %d runs failed; the last one said: %s. The same command tries them again", work->broken,
-			       work->run_count, work->message);
+		return err_set(err, ERR_IO, "%d of %d run%s failed; the last one said: %s. The same command tries again", work->broken,
+			       work->run_count, plural((uint64_t)work->run_count), work->message);
 	return 0;
 }
 
@@ -420,16 +422,20 @@ static void announce(const struct study *s)
 	const struct study_spec *spec = s->spec;
 	const struct work *work = &s->work;
 
-	log_info("study %s: %d arms x %d %s x %d seeds = %d runs on %s (%s), %d at a time on %d thread%s each; writing to %s", spec->name,
-		 spec->arm_count, spec->folds, spec->folds == 1 ? "fold" : "folds", spec->seed_count, work->run_count, spec->data, spec->split,
-		 work->job_count, work->threads, work->threads == 1 ? "" : "s", s->options->dir);
+	log_info("study %s: %d arm%s x %d fold%s x %d seed%s = %d run%s on %s (%s), %d at a time on %d thread%s each; writing to %s", spec->name,
+		 spec->arm_count, plural((uint64_t)spec->arm_count), spec->folds, plural((uint64_t)spec->folds), spec->seed_count,
+		 plural((uint64_t)spec->seed_count), work->run_count, plural((uint64_t)work->run_count), spec->data, spec->split, work->job_count,
+		 work->threads, plural((uint64_t)work->threads), s->options->dir);
 	if (work->done + work->diverged > 0)
-		log_info("%d runs are there already", work->done + work->diverged);
+		log_info("%d run%s there already", work->done + work->diverged, work->done + work->diverged == 1 ? " is" : "s are");
 }
 
 static void print_plan(const struct study *s)
 {
-	printf("%d runs, %d at a time on %d threads each, into %s\n", s->work.run_count, s->work.job_count, s->work.threads, s->options->dir);
+	const struct work *work = &s->work;
+
+	printf("%d run%s, %d at a time on %d thread%s each, into %s\n", work->run_count, plural((uint64_t)work->run_count), work->job_count, work->threads,
+	       plural((uint64_t)work->threads), s->options->dir);
 	for (int i = 0; i < s->spec->arm_count; i++)
 		printf("  %-32s --reg %s\n", s->spec->arms[i].name, s->spec->arms[i].reg);
 }

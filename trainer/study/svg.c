@@ -30,6 +30,8 @@ int svg_ticks(const struct svg_scale *scale, int wanted, double out[SVG_TICKS_MA
 		step = 5 * power;
 	else if (raw / power > 1)
 		step = 2 * power;
+	if (scale->whole && step < 1)
+		step = 1;
 	*digits = step >= 1 ? 0 : (int)ceil(-log10(step) - 1e-9);
 	if (*digits > 6)
 		*digits = 6;
@@ -106,19 +108,42 @@ void svg_axes(const struct svg_plot *p, const char *x_label, const char *y_label
 	}
 }
 
-void svg_line(const struct svg_plot *p, const double *x, const double *y, int count, const char *classes)
+static bool is_point(const double *x, const double *y, int i)
+{
+	return isfinite(x[i]) && isfinite(y[i]);
+}
+
+static int count_points(const double *x, const double *y, int count)
 {
 	int points = 0;
 
-	text_f(p->t, "<path class=\"line %s\" d=\"", classes);
-	for (int i = 0; i < count; i++) {
-		double at = x != NULL ? x[i] : i;
+	for (int i = 0; i < count; i++)
+		points += is_point(x, y, i);
+	return points;
+}
 
-		if (isfinite(y[i]) && isfinite(at))
-			text_f(p->t, "%s%.1f %.1f", points++ > 0 ? "L" : "M", svg_x(p, at), svg_y(p, y[i]));
+void svg_dots(const struct svg_plot *p, const double *x, const double *y, int count, double radius, const char *classes)
+{
+	for (int i = 0; i < count; i++)
+		if (is_point(x, y, i))
+			text_f(p->t, "<circle class=\"dot %s\" cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\"/>", classes, svg_x(p, x[i]), svg_y(p, y[i]), radius);
+}
+
+void svg_line(const struct svg_plot *p, const double *x, const double *y, int count, const char *classes)
+{
+	int points = count_points(x, y, count);
+
+	/* A line of no length would be a speck of the axis. */
+	if (points < 2) {
+		svg_dots(p, x, y, count, 3.5, classes);
+		return;
 	}
-	/* One alone is a point: a line of no length with round ends. */
-	text_add(p->t, points == 1 ? "h0\"/>" : "\"/>");
+	text_f(p->t, "<path class=\"line %s\" d=\"", classes);
+	points = 0;
+	for (int i = 0; i < count; i++)
+		if (is_point(x, y, i))
+			text_f(p->t, "%s%.1f %.1f", points++ > 0 ? "L" : "M", svg_x(p, x[i]), svg_y(p, y[i]));
+	text_add(p->t, "\"/>");
 }
 
 static double half_at(const double *half, int i)
@@ -126,23 +151,22 @@ static double half_at(const double *half, int i)
 	return isfinite(half[i]) ? half[i] : 0;
 }
 
-void svg_band(const struct svg_plot *p, const double *y, const double *half, int count, const char *classes)
+void svg_band(const struct svg_plot *p, const double *x, const double *y, const double *half, int count, const char *classes)
 {
-	int points = 0;
+	int points = count_points(x, y, count);
+	const bool alone = points == 1;
 
-	for (int i = 0; i < count; i++)
-		points += isfinite(y[i]);
-	if (points < 2)
+	if (points == 0)
 		return;
-	text_f(p->t, "<path class=\"band %s\" d=\"", classes);
+	text_f(p->t, "<path class=\"%s %s\" d=\"", alone ? "whisker thin" : "band", classes);
 	points = 0;
 	for (int i = 0; i < count; i++)
-		if (isfinite(y[i]))
-			text_f(p->t, "%s%.1f %.1f", points++ > 0 ? "L" : "M", svg_x(p, i), svg_y(p, y[i] + half_at(half, i)));
+		if (is_point(x, y, i))
+			text_f(p->t, "%s%.1f %.1f", points++ > 0 ? "L" : "M", svg_x(p, x[i]), svg_y(p, y[i] + half_at(half, i)));
 	for (int i = count - 1; i >= 0; i--)
-		if (isfinite(y[i]))
-			text_f(p->t, "L%.1f %.1f", svg_x(p, i), svg_y(p, y[i] - half_at(half, i)));
-	text_add(p->t, "Z\"/>");
+		if (is_point(x, y, i))
+			text_f(p->t, "L%.1f %.1f", svg_x(p, x[i]), svg_y(p, y[i] - half_at(half, i)));
+	text_add(p->t, alone ? "\"/>" : "Z\"/>");
 }
 
 void svg_mark(const struct svg_plot *p, double x, double y, int shape, double size, const char *classes)

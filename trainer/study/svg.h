@@ -2,8 +2,8 @@
  * svg.h - plots as inline SVG: axes with round ticks, lines, bands, intervals.
  *
  * Colors are classes (s0 .. s7) that the page's style sheet defines for light,
- * dark and print: the Okabe-Ito palette, which color-blind readers can tell apart; lines of
- * one plot differ in dashes as well. Text inherits the page's color.
+ * dark and print, after Okabe and Ito, the ones that differ most first: color-blind readers can tell
+ * them apart; lines of one plot differ in dashes or marks as well. Text inherits the page's color.
  *
  * A plot is VIEW units wide and scales with its column; texts stay readable
  * on a phone because plots are small and many, not large and few.
@@ -22,6 +22,7 @@ enum { SVG_COLORS = 8, SVG_TICKS_MAX = 12 };
 struct svg_scale {
 	double low, high; /* of the data's axis, low < high */
 	bool percent;     /* ticks are 100 times the value */
+	bool whole;       /* ticks stand at whole numbers alone: half an epoch is none */
 };
 
 struct svg_plot {
@@ -43,10 +44,12 @@ void svg_end(const struct svg_plot *plot);
 void svg_axes(const struct svg_plot *plot, const char *x_label, const char *y_label, int x_ticks, int y_ticks);
 double svg_x(const struct svg_plot *plot, double x);
 double svg_y(const struct svg_plot *plot, double y);
-/* Through the finite points: an epoch without a validation is no gap. x NULL: 0, 1, 2 ... */
+/* Through the finite points: an epoch without a validation is no gap. One alone is a dot. */
 void svg_line(const struct svg_plot *plot, const double *x, const double *y, int count, const char *classes);
-/* y - half .. y + half through the same points; a half that is not finite has no width. */
-void svg_band(const struct svg_plot *plot, const double *y, const double *half, int count, const char *classes);
+/* A dot at each finite point. */
+void svg_dots(const struct svg_plot *plot, const double *x, const double *y, int count, double radius, const char *classes);
+/* y - half .. y + half through the same points, of one alone a bar; a half that is not finite has no width. */
+void svg_band(const struct svg_plot *plot, const double *x, const double *y, const double *half, int count, const char *classes);
 /* One of six shapes, so that marks differ without color. */
 void svg_mark(const struct svg_plot *plot, double x, double y, int shape, double size, const char *classes);
 

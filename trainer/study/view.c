@@ -11,6 +11,7 @@
 
 #include "shared/base/clock.h"
 #include "shared/base/log.h"
+#include "shared/base/plural.h"
 #include "shared/base/progress.h"
 #include "trainer/study/work.h"
 
@@ -198,7 +199,7 @@ static void draw_table(const struct work *work, struct screen *screen)
 	put(screen, "%s", head);
 	for (int arm = 0; arm < work->spec->arm_count; arm++) {
 		if (arm == room - 1 && work->spec->arm_count > room) {
-			put(screen, "  ... and %d more arms", work->spec->arm_count - arm);
+			put(screen, "  ... and %d more arm%s", work->spec->arm_count - arm, plural((uint64_t)(work->spec->arm_count - arm)));
 			return;
 		}
 		draw_row(work, screen, arm);
@@ -240,7 +241,8 @@ void view_draw(struct work *work, bool now)
 	double seconds = view_eta(work);
 	if (seconds >= 0)
 		progress_format_seconds(eta, seconds);
-	log_info("%d/%d runs done, ETA %s", work->done + work->diverged + work->broken, work->run_count, eta);
+	log_info("%d/%d run%s done, ETA %s", work->done + work->diverged + work->broken, work->run_count,
+		 plural((uint64_t)work->run_count), eta);
 }
 
 void view_note(struct work *work, const char *format, ...)

@@ -11,6 +11,7 @@
 
 #include "shared/base/clock.h"
 #include "shared/base/fs.h"
+#include "shared/base/plural.h"
 #include "trainer/train/session.h"
 
 enum { TRIAL_STEPS = 3 };
@@ -138,8 +139,8 @@ static void print_memory(const struct session *s)
 	printf("  weights       %12.1f MiB\n", mebibytes(values));
 	printf("  gradients     %12.1f MiB\n", mebibytes(grads));
 	printf("  moments       %12.1f MiB  (%s)\n", mebibytes(moments), optimizer_kind_name(s->plan.optimizer));
-	printf("activations     %12.1f MiB  for %d pictures, at most %d tokens and %d pairs\n", mebibytes(activations),
-	       s->limits.pictures, s->limits.tokens, s->limits.pairs);
+	printf("activations     %12.1f MiB  for %d picture%s, at most %d tokens and %d pair%s\n", mebibytes(activations),
+	       s->limits.pictures, plural((uint64_t)s->limits.pictures), s->limits.tokens, s->limits.pairs, plural((uint64_t)s->limits.pairs));
 	if (feature_bytes(s) > 0)
 		printf("features        %12.1f MiB  of frozen towers, for every picture and caption\n", mebibytes(feature_bytes(s)));
 	printf("together        %12.1f MiB at most, with every caption of %d tokens\n",
@@ -151,15 +152,17 @@ static void print_run(const struct session *s)
 	char reg[REG_TEXT_BYTES];
 
 	reg_spec_text(&s->plan.reg, reg);
-	printf("data            %s: %u pictures, %u captions in %s", s->config.data, s->train.pictures, s->train.captions,
-	       s->train.split);
+	printf("data            %s: %u picture%s, %u caption%s in %s", s->config.data, s->train.pictures, plural(s->train.pictures), s->train.captions,
+	       plural(s->train.captions), s->train.split);
 	if (s->validates)
 		printf("; %u, %u in %s", s->val.pictures, s->val.captions, s->val.split);
-	printf("\nmodel           %s, %lld px, %u words, %d classes\n", s->config.preset, (long long)s->config.image_size,
-	       s->vocab_size, s->model_config.classes);
+	printf("\nmodel           %s, %lld px, %u words, %d class%s\n", s->config.preset, (long long)s->config.image_size,
+	       s->vocab_size, s->model_config.classes, s->model_config.classes == 1 ? "" : "es");
 	printf("regularizer     %s\n", reg);
-	printf("steps           %llu (%llu an epoch), %lld samples each\n", (unsigned long long)s->steps_total,
-	       (unsigned long long)s->steps_per_epoch, (long long)(s->config.batch_size * s->config.accumulate));
+	const int64_t samples = s->config.batch_size * s->config.accumulate;
+
+	printf("steps           %llu (%llu an epoch), %lld sample%s each\n", (unsigned long long)s->steps_total,
+	       (unsigned long long)s->steps_per_epoch, (long long)samples, plural((uint64_t)samples));
 }
 
 /* What comes before the first step where the cache has none of it yet. */
@@ -254,8 +257,8 @@ int plan_print(struct session *s, struct err *err)
 		return code;
 	double batch = trial.samples / (double)s->config.accumulate, flops = step_flops(s, batch, trial.tokens);
 	printf("arithmetic      %12.1f GFLOP a step at %.1f tokens a caption\n", flops / 1e9, trial.tokens / batch);
-	printf("a step          %12.3f s = %.1f pairs/s, %.0f GFLOP/s on %d threads\n", trial.step_s, trial.samples / trial.step_s,
-	       flops / trial.step_s / 1e9, s->threads);
+	printf("a step          %12.3f s = %.1f pairs/s, %.0f GFLOP/s on %d thread%s\n", trial.step_s, trial.samples / trial.step_s,
+	       flops / trial.step_s / 1e9, s->threads, plural((uint64_t)s->threads));
 	printf("the run         %12.0f s without validation\n", trial.step_s * (double)s->steps_total);
 	if ((code = print_peak(s, &trial, err)) != 0 || !s->options->profile)
 		return code;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "shared/base/fs.h"
+#include "shared/base/plural.h"
 #include "trainer/kernels/peak.h"
 #include "trainer/kernels/profile.h"
 #include "trainer/train/session.h"
@@ -52,7 +53,8 @@ static void print_tables(const struct session *s, const struct profile *profile,
 {
 	struct profile_cell all = total_of(profile, PROFILE_PARTS, PROFILE_KINDS);
 
-	printf("%" PRIu64 " steps of %.4f s on %d threads", profile->steps, profile->seconds / (double)profile->steps, s->threads);
+	printf("%" PRIu64 " step%s of %.4f s on %d thread%s", profile->steps, plural(profile->steps), profile->seconds / (double)profile->steps, s->threads,
+	       plural((uint64_t)s->threads));
 	if (profile->first_seconds > 0)
 		printf(" (the first, %.4f s, left out)", profile->first_seconds);
 	printf("; measured limits: %.0f GFLOP/s (FMA peak), %.1f GB/s read from memory\n\n", limits.flops / 1e9, limits.bytes / 1e9);

@@ -13,6 +13,7 @@
 #include "shared/base/log.h"
 #include "shared/base/mem.h"
 #include "shared/base/paths.h"
+#include "shared/base/plural.h"
 #include "shared/order/fold.h"
 #include "trainer/io/weights.h"
 #include "trainer/kernels/kernels.h"
@@ -583,13 +584,15 @@ static int open_outputs(struct session *s, struct err *err)
 
 static void announce(const struct session *s)
 {
+	const int64_t samples = s->config.batch_size * s->config.accumulate;
 	char reg[REG_TEXT_BYTES];
 
 	reg_spec_text(&s->plan.reg, reg);
-	log_info("%s (%u pictures, %u captions), preset %s at %lld px, reg %s", s->config.data, s->train.pictures, s->train.captions,
-		 s->config.preset, (long long)s->config.image_size, reg);
-	log_info("%llu steps of %lld samples, %llu an epoch, %d threads; writing to %s", (unsigned long long)s->steps_total,
-		 (long long)(s->config.batch_size * s->config.accumulate), (unsigned long long)s->steps_per_epoch, s->threads, s->dir);
+	log_info("%s (%u picture%s, %u caption%s), preset %s at %lld px, reg %s", s->config.data, s->train.pictures, plural(s->train.pictures),
+		 s->train.captions, plural(s->train.captions), s->config.preset, (long long)s->config.image_size, reg);
+	log_info("%llu step%s of %lld sample%s, %llu an epoch, %d thread%s; writing to %s", (unsigned long long)s->steps_total,
+		 plural(s->steps_total), (long long)samples, plural((uint64_t)samples), (unsigned long long)s->steps_per_epoch, s->threads,
+		 plural((uint64_t)s->threads), s->dir);
 }
 
 /* A run that ends early: what was reached is kept, and the message says how to go on. */
