@@ -507,6 +507,17 @@ def test_no_val_split(data, daemon, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("words,needle", [
+    (["--momentum", "0.4"], "--momentum is sgd's"), (["--negatives", "100"], "8 samples has 7"), (["--reg", "rdrop", "--bert-dropout", "0"], "there is none"),
+    (["--momentum", "0.4", "--optimizer", "sgd"], None), (["--negatives", "7"], None), (["--reg", "rdrop"], None),
+], ids=lambda value: " ".join(value) if isinstance(value, list) else None)
+def test_idle_options_warn(daemon, tmp_path, words, needle):
+    """What was asked for and changes nothing is not passed over in silence."""
+    result = train(daemon, tmp_path / "run", "--steps", "1", *words)
+    assert result.returncode == 0, result.stderr
+    assert needle in result.stderr if needle else "warning" not in result.stderr, result.stderr
+
+
 def test_val_inside_training_warns(daemon, tmp_path):
     result = train(daemon, tmp_path / "run", "--train-split", "train+val", "--steps", "1")
     assert result.returncode == 0 and "part of what is trained on" in result.stderr

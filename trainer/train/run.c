@@ -147,6 +147,28 @@ static int adopt_recorded(struct session *s, bool *adopted, struct err *err)
 	return code;
 }
 
+static bool has_dropout(const struct session *s)
+{
+	for (int site = 0; site < DROP_SITES; site++)
+		if (s->plan.reg.dropout[site].on)
+			return true;
+	return s->plan.reg.depth.on || (s->config.bert_dropout > 0 && !s->plan.freeze_text);
+}
+
+/* What was asked for and changes nothing deserves a word. */
+static void warn_of_idle_options(const struct session *s)
+{
+	const struct run_config *c = &s->config;
+
+	if (s->options->given[run_field_index("momentum")] && s->plan.optimizer != OPTIMIZER_SGD)
+		log_warn("--momentum is sgd's; %s does not use it", c->optimizer);
+	if (s->plan.negatives != NEGATIVES_ALL && s->plan.negatives > c->batch_size - 1)
+		log_warn("--negatives %s: a batch of %lld samples has %lld at most for each picture", c->negatives, (long long)c->batch_size,
+			 (long long)c->batch_size - 1);
+	if (s->plan.reg.rdrop.on && !has_dropout(s))
+		log_warn("--reg %s: rdrop compares two passes that differ by dropout, and there is none (add dropout, or --bert-dropout)", c->reg);
+}
+
 static int configure(struct session *s, struct err *err)
 {
 	bool recorded = false;
@@ -166,6 +188,7 @@ static int configure(struct session *s, struct err *err)
 	if ((code = run_config_resolve(&s->config, &s->plan, err)) != 0 ||
 	    (code = run_config_model(&s->config, s->plan.task, recorded, &s->model_config, err)) != 0)
 		return code;
+	warn_of_idle_options(s);
 	char beside[RUN_CONFIG_PATH_BYTES];
 	const char *text = recorded ? NULL : run_config_text_path(&s->config, beside);
 
