@@ -399,12 +399,23 @@ static int grow_captions(struct listing *listing, struct err *err)
 	return 0;
 }
 
+/* As json.h hands on an escaped half of a pair. */
+static bool is_surrogate(const char *text, size_t bytes)
+{
+	return bytes >= 3 && (unsigned char)text[0] == 0xED && ((unsigned char)text[1] & 0xE0) == 0xA0 &&
+	       ((unsigned char)text[2] & 0xC0) == 0x80;
+}
+
 int reader_caption(struct reader *reader, uint32_t picture, uint32_t number, const char *text, size_t bytes, struct err *err)
 {
 	struct listing *listing = reader->listing;
 	size_t valid = utf8_valid_bytes(text, bytes);
 	int code;
 
+	if (is_surrogate(text + valid, bytes - valid))
+		return reader_bad_item(reader, number, err, "the caption has half of a surrogate pair at its byte %zu (\\u%04x in JSON), "
+				       "which is no character; mend it where the file was written", valid + 1,
+				       0xD000u | ((unsigned)text[valid + 1] & 0x3F) << 6 | ((unsigned)text[valid + 2] & 0x3F));
 	if (valid < bytes)
 		return reader_bad_item(reader, number, err, "the caption is no valid UTF-8 at its byte %zu (0x%02x); re-encode the "
 				       "file as UTF-8, for example with iconv -f LATIN1 -t UTF-8", valid + 1,

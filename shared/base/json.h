@@ -7,9 +7,10 @@
  *
  * Strict RFC 8259, except that NaN, Infinity and -Infinity are accepted as
  * numbers where Python's json module writes them, and that a leading byte
- * order mark is passed over. Strings must be valid UTF-8 unless lenient_utf8
- * is set, which hands their bytes on as they stand. An escaped lone surrogate
- * becomes U+FFFD. Keys may repeat; it is the caller who decides what that means.
+ * order mark is passed over. Strings must be valid UTF-8 and escaped surrogates
+ * come in pairs, unless lenient_utf8 is set: it hands bytes on as they stand, and
+ * a lone surrogate as the three bytes that UTF-8 would have for it, which are as
+ * invalid. Keys may repeat; it is the caller who decides what that means.
  *
  * Threads: one parser, one thread. Limits: depth JSON_DEPTH_MAX.
  */
@@ -35,7 +36,7 @@ struct json_reader {
 	size_t token_at;  /* where the last event begins, or the fault lies */
 	size_t line;      /* of token_at, from 1 */
 	size_t line_start;
-	bool lenient_utf8; /* set after init: invalid UTF-8 in strings is no fault */
+	bool lenient_utf8; /* set after init: invalid UTF-8 and lone surrogates in strings are no fault */
 	uint64_t closers; /* bit d-1: the container at depth d is an object */
 	int depth;
 	int state;

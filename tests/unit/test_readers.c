@@ -831,6 +831,19 @@ static void test_jsonl(void **state)
 	refuses(&request, ERR_FORMAT, "d.jsonl:2: the caption is no valid UTF-8 at its byte 1");
 	request.skip = true;
 	gives(&request, "a.jpg/train: one");
+	/* half of a surrogate pair is no character, written as an escape or as bytes */
+	static const char *const lone[] = { "\\ud800", "\xED\xA0\x80" };
+	for (size_t i = 0; i < ARRAY_LEN(lone); i++) {
+		char text[200];
+
+		snprintf(text, sizeof(text), "{\"image\":\"a.jpg\",\"caption\":\"one\"}\n{\"image\":\"b.jpg\",\"caption\":\"two %s\"}\n", lone[i]);
+		scratch_text(&scratch, "d.jsonl", text);
+		request.skip = false;
+		refuses(&request, ERR_FORMAT, "d.jsonl:2: the caption has half of a surrogate pair at its byte 5 (\\ud800 in JSON)");
+		request.skip = true;
+		gives(&request, "a.jpg/train: one");
+		assert_int_equal(listing_failure_count(last_listing), 1);
+	}
 	/* a zero byte in a name cannot open another file */
 	scratch_text(&scratch, "d.jsonl", "{\"image\":\"a.jpg\",\"caption\":\"one\"}\n{\"image\":\"a.jpg\\u0000x\",\"caption\":\"two\"}\n");
 	gives(&request, "a.jpg/train: one");
