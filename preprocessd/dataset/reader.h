@@ -86,6 +86,8 @@ MUST_USE int reader_bad_item(struct reader *reader, uint32_t number, struct err 
 
 /* The next value, a string or a number, into out; *has stays false for null. what: for the message. */
 MUST_USE int json_text(struct json_reader *json, struct buf *out, bool *has, const char *what, struct err *err);
+/* For a key that json has just read and whose value counts: ERR_FORMAT where *seen, else sets it. */
+MUST_USE int json_once(const struct json_reader *json, bool *seen, const char *key, struct err *err);
 /* Reads the array that comes next; element is called when the first event of each value has been
  * read, and reads on to its last. Numbers count from 1. */
 typedef int (*json_element)(void *context, struct json_reader *json, uint32_t number, struct err *err);

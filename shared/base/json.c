@@ -393,6 +393,24 @@ int json_skip(struct json_reader *reader, struct err *err)
 	return 0;
 }
 
+struct json_mark json_mark(const struct json_reader *reader)
+{
+	return (struct json_mark){ reader->at, reader->token_at, reader->line, reader->line_start, reader->closers, reader->depth,
+				   reader->state, reader->kind };
+}
+
+void json_return(struct json_reader *reader, const struct json_mark *mark)
+{
+	reader->at = mark->at;
+	reader->token_at = mark->token_at;
+	reader->line = mark->line;
+	reader->line_start = mark->line_start;
+	reader->closers = mark->closers;
+	reader->depth = mark->depth;
+	reader->state = mark->state;
+	reader->kind = mark->kind;
+}
+
 /* --- typed reading --------------------------------------------------------- */
 
 static const char *kind_name(enum json_kind kind)

@@ -44,12 +44,22 @@ struct json_reader {
 	struct buf text;      /* KEY, STRING: decoded; NUMBER: as written. Valid until the next event */
 };
 
+struct json_mark {
+	size_t at, token_at, line, line_start;
+	uint64_t closers;
+	int depth, state;
+	enum json_kind kind;
+};
+
 void json_reader_init(struct json_reader *reader, const char *name, const void *data, size_t size);
 void json_reader_free(struct json_reader *reader);
 /* Moves to the next event; reader->kind tells which. After JSON_END, stays there. */
 MUST_USE int json_next(struct json_reader *reader, struct err *err);
 /* Having just read a KEY or standing before a value: skips the whole next value. */
 MUST_USE int json_skip(struct json_reader *reader, struct err *err);
+/* Where a reader stands, to read on from there once more. */
+struct json_mark json_mark(const struct json_reader *reader);
+void json_return(struct json_reader *reader, const struct json_mark *mark); /* text is not that of then */
 /* Next event must be of this kind; the message says what was expected where. */
 MUST_USE int json_expect(struct json_reader *reader, enum json_kind kind, struct err *err);
 /* The last event, a NUMBER, as a value; ERR_FORMAT where it is no integer or out of range. */

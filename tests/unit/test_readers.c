@@ -850,6 +850,66 @@ static void test_jsonl(void **state)
 	assert_int_equal(listing_failure_count(last_listing), 1);
 }
 
+/* Which key counts is a matter of the names, not of where they stand. */
+static void test_jsonl_ranks_keys(void **state)
+{
+	struct request request = { .format = "jsonl", .captions = { "d.jsonl" }, .images = { "i" } };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg i/c.jpg");
+	scratch_text(&scratch, "d.jsonl",
+		     "{\"image\":\"a.jpg\",\"text\":[7],\"captions\":[\"x\"],\"caption\":\"one\",\"path\":\"b.jpg\",\"class\":\"k\",\"label\":\"l\"}\n"
+		     "{\"path\":\"a.jpg\",\"label\":\"l\",\"class\":{},\"caption\":[\"two\"],\"captions\":null,\"text\":\"x\",\"file\":{},\"Image\":\"b.jpg\"}\n"
+		     "{\"caption\":null,\"comment\":\"x\",\"text\":\"three\",\"path\":\"c.jpg\",\"image\":null,\"subset\":\"val\",\"split\":\"test\"}\n");
+	gives(&request, "a.jpg/train#0=l: one; b.jpg/train#0=l: two; c.jpg/test: three");
+	/* of one key twice nobody knows which is meant, unless neither is read */
+	scratch_text(&scratch, "d.jsonl", "{\"image\":\"a.jpg\",\"x\":1,\"x\":2,\"text\":\"p\",\"text\":\"q\",\"caption\":\"one\"}\n"
+		     "{\"image\":\"a.jpg\",\"caption\":\"one\",\"caption\":\"two\"}\n");
+	refuses(&request, ERR_FORMAT, "d.jsonl:2:18: the key \"caption\" stands more than once");
+	scratch_text(&scratch, "d.jsonl", "{\"image\":\"a.jpg\",\"caption\":\"one\",\"IMAGE\":\"b.jpg\"}\n");
+	refuses(&request, ERR_FORMAT, "the key \"image\" stands more than once");
+	scratch_text(&scratch, "d.jsonl", "{\"image\":\"a.jpg\",\"caption\":null}\n");
+	refuses(&request, ERR_FORMAT, "no \"caption\" (it is null)");
+	request.columns = "pic,says";
+	scratch_text(&scratch, "d.jsonl", "[{\"pic\":\"a.jpg\",\"says\":\"one\",\"pic\":\"b.jpg\"}]");
+	refuses(&request, ERR_FORMAT, "the key \"pic\" stands more than once");
+}
+
+static void test_keys_stand_once(void **state)
+{
+	static const struct {
+		const char *format, *text, *key;
+	} cases[] = {
+		{ "coco", "{\"images\":[],\"annotations\":[],\"images\":[]}", "c.json:1:31: the key \"images\"" },
+		{ "coco", "{\"annotations\":[],\"annotations\":[],\"images\":[]}", "\"annotations\"" },
+		{ "coco", "{\"images\":[{\"id\":1,\"id\":2,\"file_name\":\"a.jpg\"}]}", "\"id\"" },
+		{ "coco", "{\"images\":[{\"id\":1,\"file_name\":\"b.jpg\",\"file_name\":\"a.jpg\"}]}", "\"file_name\"" },
+		{ "coco", "{\"images\":[],\"annotations\":[{\"image_id\":1,\"image_id\":2}]}", "\"image_id\"" },
+		{ "coco", "{\"images\":[],\"annotations\":[{\"caption\":\"\",\"caption\":\"x\"}]}", "\"caption\"" },
+		{ "karpathy", "{\"images\":[],\"images\":[]}", "\"images\"" },
+		{ "karpathy", "{\"images\":[{\"filename\":\"a\",\"filename\":\"b\"}]}", "\"filename\"" },
+		{ "karpathy", "{\"images\":[{\"sentences\":[],\"sentences\":[]}]}", "\"sentences\"" },
+		{ "karpathy", "{\"images\":[{\"class\":1,\"class\":1}]}", "\"class\"" },
+		{ "karpathy", "{\"images\":[{\"sentences\":[{\"raw\":\"\",\"raw\":\"\"}]}]}", "\"raw\"" },
+	};
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg");
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		char want[100];
+
+		scratch_text(&scratch, "c.json", cases[i].text);
+		snprintf(want, sizeof(want), "%s stands more than once", cases[i].key);
+		refuses(&(struct request){ .format = cases[i].format, .captions = { "c.json" }, .images = { "i" } }, ERR_FORMAT, want);
+	}
+	for (int i = 0; i < 2; i++) {
+		scratch_text(&scratch, "c.json", i == 0 ?
+			     "{\"images\":[{\"class\":\"k\",\"label\":\"l\",\"filename\":\"a.jpg\",\"sentences\":[{\"raw\":\"x\"}]}]}" :
+			     "{\"images\":[{\"label\":\"l\",\"class\":\"k\",\"filename\":\"a.jpg\",\"sentences\":[{\"raw\":\"x\"}]}]}");
+		gives(&(struct request){ .format = "karpathy", .captions = { "c.json" }, .images = { "i" } }, "a.jpg/train#0=l: x");
+	}
+}
+
 /* --- real files ----------------------------------------------------------------------------------------------- */
 
 static struct manifest *run_real(const char *format, const char *const *captions, int caption_count, const char *images)
@@ -976,6 +1036,8 @@ int main(void)
 		TEST(test_split_in_name),
 		TEST(test_karpathy),
 		TEST(test_jsonl),
+		TEST(test_jsonl_ranks_keys),
+		TEST(test_keys_stand_once),
 		TEST(test_real_rsicd),
 		TEST(test_real_coco300),
 		TEST(test_real_flowers),
