@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -175,6 +176,14 @@ static int teardown(void **state)
 
 /* --- CSV ------------------------------------------------------------------------------ */
 
+static bool note_says(const char *text)
+{
+	for (uint32_t i = 0; i < listing_note_count(last_listing); i++)
+		if (strstr(listing_note_at(last_listing, i), text) != NULL)
+			return true;
+	return false;
+}
+
 static void csv_gives(const char *text, const char *want)
 {
 	scratch_text(&scratch, "c.csv", text);
@@ -249,7 +258,7 @@ static void test_csv_columns(void **state)
 	request.columns = "2,1,3";
 	gives(&request, "a.jpg/train#0=cat: one; b.jpg/train#1=dog: two");
 	request.columns = "3,1"; /* the third of the first row is no picture: a header */
-	refuses(&request, ERR_NOTFOUND, "1 of 1 pictures are missing: dog");
+	refuses(&request, ERR_NOTFOUND, "1 of 1 picture is missing: dog");
 	request.columns = "4,1";
 	refuses(&request, ERR_FORMAT, "c.csv:1: there are 3 columns, --columns asks for number 4");
 	request.columns = "1";
@@ -292,9 +301,38 @@ static void test_csv_faults(void **state)
 	csv_refuses("image,caption,group\na.jpg,x,1\na.jpg,y,2\n", "the group \"2\" here and \"1\" at");
 	scratch_write(&scratch, "c.csv", "\xFF\xFE" "a\0,\0", 6);
 	refuses(&(struct request){ .format = "csv", .captions = { "c.csv" }, .images = { "i" } }, ERR_FORMAT, "UTF-16");
-	scratch_text(&scratch, "c.csv", "gone.jpg,hello\n");
+	scratch_text(&scratch, "c.csv", "gone,hello\n");
 	refuses(&(struct request){ .format = "csv", .captions = { "c.csv" }, .images = { "i" } }, ERR_MISMATCH,
 		"names no picture that exists, so it is taken as a header");
+}
+
+/* Without a header, a first picture that is missing must not turn its row into one. */
+static void test_csv_first_picture_missing(void **state)
+{
+	static const char *const rows[] = { "gone.jpg,hello", "7,hello,gone.JPEG", "gone.mpo#0\thello", "gone.jpe ; hello" };
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" } };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg");
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		scratch_text(&scratch, "c.csv", rows[i]);
+		refuses(&request, ERR_NOTFOUND, "c.csv:1: gone.");
+		refuses(&request, ERR_NOTFOUND, "put the picture there, or, if this row is a header, name its columns with --columns");
+	}
+	scratch_text(&scratch, "c.csv", "gone.jpg,hello\na.jpg,one\n");
+	refuses(&request, ERR_NOTFOUND, "c.csv:1: gone.jpg is not there (looked in ");
+	request.skip = true;
+	gives(&request, "a.jpg/train: one");
+	assert_true(note_says("its first row names gone.jpg, which does not exist, so it is taken as a header"));
+	/* a header is one by its names, or by --columns */
+	request.skip = false;
+	scratch_text(&scratch, "c.csv", "x.jpg,caption\na.jpg,one\n");
+	gives(&request, "a.jpg/train: one");
+	scratch_text(&scratch, "c.csv", "x.jpg,words\na.jpg,one\n");
+	request.columns = "x.jpg,words";
+	gives(&request, "a.jpg/train: one");
+	request.columns = "1,2";
+	refuses(&request, ERR_NOTFOUND, "x.jpg is not there");
 }
 
 static void test_csv_skip(void **state)
@@ -363,8 +401,8 @@ static void test_names_of_pictures(void **state)
 	snprintf(text, sizeof(text), "%s/i/a.jpg,1\n", scratch.path);
 	scratch_text(&scratch, "i/c.csv", text);
 	gives(&request, "a.jpg/train: 1");
-	scratch_text(&scratch, "i/c.csv", "a.jpg,1\nsub,2\n,3\n");
-	refuses(&request, ERR_NOTFOUND, "2 of 3 pictures are missing: sub, ");
+	scratch_text(&scratch, "i/c.csv", "a.jpg,1\nsub,2\nx.jpg,3\n");
+	refuses(&request, ERR_NOTFOUND, "2 of 3 pictures are missing or no files: sub (a folder), x.jpg; looked in ");
 	/* a folder whose name has '=' in it is no prefix when it exists */
 	scratch_text(&scratch, "c.csv", "c.jpg,1\n");
 	char *before = getcwd(NULL, 0);
@@ -379,6 +417,108 @@ static void test_names_of_pictures(void **state)
 	assert_int_equal(chdir(before), 0);
 	free(before);
 	listing_free(listing);
+}
+
+/* What is there in a picture's place, and is no file. */
+static void test_no_files(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" } };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/d.jpg/x");
+	assert_int_equal(mkfifo(in_scratch("i/p.jpg"), 0600), 0);
+	assert_int_equal(symlink("l.jpg", in_scratch("i/l.jpg")), 0);
+	assert_int_equal(symlink("nowhere", in_scratch("i/n.jpg")), 0);
+	scratch_text(&scratch, "c.csv", "a.jpg,1\nd.jpg,2\np.jpg,3\nl.jpg,4\nn.jpg,5\na.jpg/x,6\n");
+	refuses(&request, ERR_NOTFOUND, "c.csv:2: 5 of 6 pictures are missing or no files: d.jpg (a folder), p.jpg (no regular file), "
+		"l.jpg (a link that leads in a circle), ...; looked in ");
+	request.skip = true;
+	gives(&request, "a.jpg/train: 1");
+	assert_int_equal(listing_failure_count(last_listing), 5);
+	assert_non_null(strstr(listing_failure_at(last_listing, 0).reason, "something else: a folder"));
+	assert_non_null(strstr(listing_failure_at(last_listing, 2).reason, "leads in a circle"));
+	assert_non_null(strstr(listing_failure_at(last_listing, 3).reason, "there is no such file"));
+}
+
+static void test_names_that_are_none(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" } };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/x.jpg");
+	scratch_text(&scratch, "c.csv", "a.jpg,1\n,2\n");
+	refuses(&request, ERR_FORMAT, "c.csv:2: the picture's name is empty");
+	request.skip = true;
+	gives(&request, "a.jpg/train: 1");
+	assert_non_null(strstr(listing_failure_at(last_listing, 0).source, "c.csv:2"));
+	request = (struct request){ .format = "jsonl", .captions = { "c.jsonl" }, .images = { "i" } };
+	scratch_text(&scratch, "c.jsonl", "{\"image\":\"a.jpg\",\"caption\":\"1\"}\n{\"image\":\"x.jpg\\u0000y\",\"caption\":\"2\"}\n");
+	refuses(&request, ERR_FORMAT, "c.jsonl:2: the picture's name x.jpg... has a zero byte in it");
+	request = (struct request){ .format = "karpathy", .captions = { "c.json" }, .images = { "i" } };
+	scratch_text(&scratch, "c.json", "{\"images\":[{\"filename\":\"a.jpg\",\"filepath\":\"x.jpg\\u0000\",\"sentences\":[{\"raw\":\"x\"}]}]}");
+	refuses(&request, ERR_FORMAT, "c.json: image 1: the picture's name a.jpg... has a zero byte in it");
+}
+
+/* As somebody who is not root, to whom every folder is open. */
+static void test_folders_that_may_not_be_searched(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" } };
+	uid_t before = geteuid();
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/sub/b.jpg j/a.jpg");
+	assert_int_equal(chmod(scratch.path, 0755), 0);
+	assert_int_equal(chmod(in_scratch("i/sub"), 0600), 0);
+	if (before == 0)
+		assert_int_equal(seteuid(65534), 0);
+	for (int skip = 0; skip < 2; skip++) {
+		request.skip = skip != 0;
+		assert_int_equal(seteuid(before), 0);
+		scratch_text(&scratch, "c.csv", "a.jpg,1\nsub/b.jpg,2\n");
+		assert_int_equal(chmod(in_scratch("i"), 0755), 0);
+		assert_true(before != 0 || seteuid(65534) == 0);
+		refuses(&request, ERR_IO, "c.csv:2: the folder ");
+		refuses(&request, ERR_IO, "/i/sub: Permission denied");
+		/* a first row that cannot be looked for is no header */
+		assert_int_equal(seteuid(before), 0);
+		scratch_text(&scratch, "c.csv", "sub/b.jpg,2\na.jpg,1\n");
+		assert_true(before != 0 || seteuid(65534) == 0);
+		refuses(&request, ERR_IO, "/i/sub: Permission denied");
+		assert_int_equal(seteuid(before), 0);
+		assert_int_equal(chmod(in_scratch("i"), 0600), 0);
+		assert_true(before != 0 || seteuid(65534) == 0);
+		refuses(&request, ERR_IO, "/i: Permission denied");
+	}
+	assert_int_equal(seteuid(before), 0);
+	assert_int_equal(chmod(in_scratch("i"), 0700), 0);
+	assert_int_equal(chmod(in_scratch("i/sub"), 0700), 0);
+}
+
+/* A folder of another split is not looked into, and the message says so. */
+static void test_pictures_in_folders_of_other_splits(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "val.csv" }, .images = { "val=sub" } };
+
+	(void)state;
+	pictures(&scratch, "sub/b.jpg i/a.jpg");
+	scratch_text(&scratch, "val.csv", "b.jpg,1\n");
+	refuses(&request, ERR_NOTFOUND, "val.csv:1: 1 of 1 picture is missing: b.jpg; the folder ");
+	refuses(&request, ERR_NOTFOUND, "/sub is for split val alone, and this picture is in split train; give --captions val=");
+	refuses(&request, ERR_NOTFOUND, "/val.csv, or --images ");
+	request.ratio = "train=0.5,val=0.5";
+	refuses(&request, ERR_NOTFOUND, "/sub is for split val alone, and this picture is in no split yet; give --images ");
+	request.ratio = NULL;
+	scratch_text(&scratch, "val.csv", "image,caption,split\nb.jpg,1,test\n");
+	refuses(&request, ERR_NOTFOUND, "this picture is in split test; give --images ");
+	/* where it is nowhere, only what was searched is named as such */
+	request.images[1] = "i";
+	scratch_text(&scratch, "val.csv", "image,caption\nx.jpg,1\n");
+	refuses(&request, ERR_NOTFOUND, "/i (not in ");
+	refuses(&request, ERR_NOTFOUND, "/sub, which is for split val alone)");
+	scratch_text(&scratch, "val.csv", "image,caption\na.jpg,1\nb.jpg,2\n");
+	request.skip = true;
+	gives(&request, "a.jpg/train: 1");
+	assert_non_null(strstr(listing_failure_at(last_listing, 0).reason, "/sub, which is for split val alone"));
 }
 
 static void test_prefixes(void **state)
@@ -511,14 +651,6 @@ static void captions_apart(const char *folder)
 			assert_int_equal(buf_printf(&csv, &err, "%s%d.jpg,%s %d\n", folder, i, k == 0 ? "first" : "and the second", i), 0);
 	scratch_write(&scratch, "c.csv", csv.data, csv.size);
 	buf_free(&csv);
-}
-
-static bool note_says(const char *text)
-{
-	for (uint32_t i = 0; i < listing_note_count(last_listing); i++)
-		if (strstr(listing_note_at(last_listing, i), text) != NULL)
-			return true;
-	return false;
 }
 
 static void test_limit(void **state)
@@ -1020,8 +1152,13 @@ int main(void)
 		TEST(test_csv_columns),
 		TEST(test_csv_faults),
 		TEST(test_csv_skip),
+		TEST(test_csv_first_picture_missing),
 		TEST(test_missing_pictures),
 		TEST(test_names_of_pictures),
+		TEST(test_no_files),
+		TEST(test_names_that_are_none),
+		TEST(test_folders_that_may_not_be_searched),
+		TEST(test_pictures_in_folders_of_other_splits),
 		TEST(test_prefixes),
 		TEST(test_same_content),
 		TEST(test_failing_pictures),
