@@ -190,16 +190,17 @@ static int check_found(struct coco *coco, struct err *err)
 	uint32_t without = 0;
 
 	if (coco->unknown_count > 0 && !reader->listing->skip_bad)
-		return err_set(err, ERR_MISMATCH, "%s: %u annotations belong to pictures that its list of images lacks (image_id %s%s); "
-			       "images and annotations are not of the same data set, or leave these out with --on-bad skip",
-			       reader->name, coco->unknown_count, coco->unknown,
-			       coco->unknown_count > LISTING_EXAMPLES_MAX ? ", ..." : "");
+		return err_set(err, ERR_MISMATCH, "%s: %u annotation%s that its list of images lacks (image_id %s%s); "
+			       "images and annotations are not of the same data set, or leave %s out with --on-bad skip",
+			       reader->name, coco->unknown_count, coco->unknown_count == 1 ? " belongs to a picture" : "s belong to pictures",
+			       coco->unknown,
+			       coco->unknown_count > LISTING_EXAMPLES_MAX ? ", ..." : "", coco->unknown_count == 1 ? "it" : "these");
 	for (uint32_t i = 0; i < coco->ids.count; i++)
 		without += !coco->captioned[i];
 	if (without == 0)
 		return 0;
-	return listing_add_note(reader->listing, err, "%s: %u of its %u images have no caption and are left out", reader->name,
-				without, coco->ids.count);
+	return listing_add_note(reader->listing, err, "%s: %u of its %u image%s no caption and %s left out", reader->name, without,
+				coco->ids.count, coco->ids.count == 1 ? " has" : without == 1 ? "s has" : "s have", without == 1 ? "is" : "are");
 }
 
 int read_coco(struct reader *reader, const char *bytes, size_t size, struct err *err)

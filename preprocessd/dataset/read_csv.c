@@ -86,7 +86,8 @@ static int find_given(struct reader *reader, const struct csv *csv, bool header,
 		return 0;
 	}
 	if (number > 0)
-		return reader_fail(reader, csv->line, err, "there are %u columns, --columns asks for number %u", csv->count, number);
+		return reader_fail(reader, csv->line, err, "%s %u column%s, --columns asks for number %u", csv->count == 1 ? "there is" : "there are",
+				   csv->count, csv->count == 1 ? "" : "s", number);
 	if (header && (*out = find_name(csv, given)) != NO_COLUMN)
 		return 0;
 	return reader_fail(reader, csv->line, err, header ? "no column is named \"%s\"" :
@@ -245,8 +246,8 @@ static int row(struct reader *reader, const struct csv *csv, const struct column
 	int code;
 
 	if (csv->count != columns->count)
-		return reader_bad_item(reader, csv->line, err, "%u columns where the first row has %u; put captions with separators "
-				       "in quotes", csv->count, columns->count);
+		return reader_bad_item(reader, csv->line, err, "%u column%s where the first row has %u; put captions with separators "
+				       "in quotes", csv->count, csv->count == 1 ? "" : "s", columns->count);
 	item_clear(item);
 	item->number = csv->line;
 	caption = csv_field(csv, columns->caption, &bytes);
@@ -327,12 +328,10 @@ static int choose_separator(struct reader *reader, const char *bytes, size_t siz
 
 	for (size_t i = 0; i < ARRAY_LEN(separators); i++) {
 		struct csv csv;
-		int code = csv_open(&csv, bytes, size, separators[i], err);
+		int score = 0, code = 0;
 
-		if (code != 0)
-			return code;
+		csv_open(&csv, bytes, size, separators[i]);
 		/* A fault of one reading of the row is none of another's: the winner's comes up again. */
-		int score = 0;
 		if (csv_next(&csv, NULL) == 0)
 			code = score_first_row(reader, &csv, &score, err);
 		csv_close(&csv);
@@ -349,17 +348,15 @@ static int choose_separator(struct reader *reader, const char *bytes, size_t siz
 int read_csv(struct reader *reader, const char *bytes, size_t size, struct err *err)
 {
 	struct item item = { 0 };
-	struct csv csv = { 0 };
+	struct csv csv;
 	struct err reason;
 	char separator;
 	int code = choose_separator(reader, bytes, size, &separator, &reason);
 
-	if (code == 0)
-		code = csv_open(&csv, bytes, size, separator, &reason);
-	if (code == 0)
-		code = read_rows(reader, &csv, &item, err);
-	else
-		code = err_set(err, code, "%s: %s", reader->name, reason.message);
+	if (code != 0)
+		return err_set(err, code, "%s: %s", reader->name, reason.message);
+	csv_open(&csv, bytes, size, separator);
+	code = read_rows(reader, &csv, &item, err);
 	item_free(&item);
 	csv_close(&csv);
 	return code;

@@ -138,8 +138,8 @@ int read_karpathy(struct reader *reader, const char *bytes, size_t size, struct 
 	if (code == 0 && !k.has_images)
 		code = err_set(err, ERR_FORMAT, "%s: no \"images\"; a Karpathy split file has them", reader->name);
 	if (code == 0 && k.without > 0)
-		code = listing_add_note(reader->listing, err, "%s: %u images have no sentence and are left out", reader->name,
-					k.without);
+		code = listing_add_note(reader->listing, err, k.without == 1 ? "%s: %u image has no sentence and is left out" :
+					"%s: %u images have no sentence and are left out", reader->name, k.without);
 	json_reader_free(&json);
 	item_free(&k.item);
 	buf_free(&k.class);

@@ -274,6 +274,26 @@ static int missing_error(const struct reading *reading, const struct reader *rea
 		       reading->found == 0 ? "" : missing->count == 1 ? ", or leave it out with --on-bad skip" : ", or leave them out with --on-bad skip");
 }
 
+/* What no reader could make sense of, by its first bytes. They begin with an ASCII character, which has a zero byte in UTF-16. */
+static int check_encoding(const char *path, const char *bytes, size_t size, struct err *err)
+{
+	const char *encoding = NULL;
+
+	if (size >= 2 && memcmp(bytes, "\x1F\x8B", 2) == 0)
+		return err_set(err, ERR_FORMAT, "%s: this is compressed with gzip; gunzip it first", path);
+	if (size >= 4 && memcmp(bytes, "PK\3\4", 4) == 0)
+		return err_set(err, ERR_FORMAT, "%s: this is a ZIP archive (a spreadsheet is one, too); unpack it, or export it as CSV", path);
+	if (size >= 4 && (memcmp(bytes, "\xFF\xFE\0", 4) == 0 || memcmp(bytes, "\0\0\xFE\xFF", 4) == 0))
+		encoding = "UTF-32";
+	else if (size >= 2 && (memcmp(bytes, "\xFF\xFE", 2) == 0 || memcmp(bytes, "\xFE\xFF", 2) == 0))
+		encoding = "UTF-16";
+	else if (size >= 2 && (bytes[0] == '\0') != (bytes[1] == '\0'))
+		encoding = bytes[0] == '\0' ? "UTF-16BE" : "UTF-16LE";
+	if (encoding == NULL)
+		return 0;
+	return err_set(err, ERR_FORMAT, "%s: this is %s; re-encode it as UTF-8 (iconv -f %s -t UTF-8)", path, encoding, encoding);
+}
+
 /* It is read whole: what would fill the machine's memory is refused by its size. */
 static size_t caption_file_limit(void)
 {
@@ -299,7 +319,8 @@ static int read_file(struct reading *reading, const char *path, int16_t split, s
 	    (split == NO_SPLIT && (code = default_split(reading, path, &reader.default_split, err)) != 0) ||
 	    (reading->options->image_count == 0 && (code = folder_of_captions(reading, path, err)) != 0))
 		return code;
-	if ((code = rights_read(reading->options->rights, path, caption_file_limit(), &bytes, err)) == 0)
+	if ((code = rights_read(reading->options->rights, path, caption_file_limit(), &bytes, err)) == 0 &&
+	    (code = check_encoding(path, bytes.data == NULL ? "" : bytes.data, bytes.size, err)) == 0)
 		code = reading->read(&reader, bytes.data == NULL ? "" : bytes.data, bytes.size, err);
 	buf_free(&bytes);
 	if (code == 0) {
