@@ -1033,7 +1033,8 @@ static void test_jsonl_ranks_keys(void **state)
 	pictures(&scratch, "i/a.jpg i/b.jpg i/c.jpg");
 	scratch_text(&scratch, "d.jsonl",
 		     "{\"image\":\"a.jpg\",\"text\":[7],\"captions\":[\"x\"],\"caption\":\"one\",\"path\":\"b.jpg\",\"class\":\"k\",\"label\":\"l\"}\n"
-		     "{\"path\":\"a.jpg\",\"label\":\"l\",\"class\":{},\"caption\":[\"two\"],\"captions\":null,\"text\":\"x\",\"file\":{},\"Image\":\"b.jpg\"}\n"
+		     "{\"path\":\"a.jpg\",\"label\":\"l\",\"class\":{},\"caption\":[\"two\"],\"captions\":null,\"text\":\"x\""
+		     ",\"file\":{},\"Image\":\"b.jpg\"}\n"
 		     "{\"caption\":null,\"comment\":\"x\",\"text\":\"three\",\"path\":\"c.jpg\",\"image\":null,\"subset\":\"val\",\"split\":\"test\"}\n");
 	gives(&request, "a.jpg/train#0=l: one; b.jpg/train#0=l: two; c.jpg/test: three");
 	/* of one key twice nobody knows which is meant, unless neither is read */
