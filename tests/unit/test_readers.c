@@ -13,6 +13,7 @@
 
 #include "preprocessd/dataset/csv.h"
 #include "preprocessd/dataset/manifest.h"
+#include "preprocessd/dataset/rights.h"
 #include "shared/base/fs.h"
 #include "shared/base/json.h"
 #include "tests/support/scratch.h"
@@ -33,6 +34,7 @@ struct request {
 	const char *columns, *ratio;
 	uint64_t seed, limit, limit_seed;
 	bool skip;
+	const struct rights *rights;
 	const char *fails[4]; /* base names of pictures that do not decode */
 };
 
@@ -82,7 +84,8 @@ static void open_pictures(struct listing *listing, const struct request *request
 static int try_run(const struct request *request, struct manifest **out, struct err *err)
 {
 	struct reader_options options = { .format = request->format, .columns = request->columns, .split_ratio = request->ratio,
-					  .split_seed = request->seed, .skip_bad = request->skip, .limit = request->limit, .limit_seed = request->limit_seed };
+					  .split_seed = request->seed, .skip_bad = request->skip, .rights = request->rights, .limit = request->limit,
+					  .limit_seed = request->limit_seed };
 	const char *captions[4], *images[4];
 
 	*out = NULL;
@@ -491,6 +494,52 @@ static void test_folders_that_may_not_be_searched(void **state)
 	assert_int_equal(seteuid(before), 0);
 	assert_int_equal(chmod(in_scratch("i"), 0700), 0);
 	assert_int_equal(chmod(in_scratch("i/sub"), 0700), 0);
+}
+
+/* On another user's behalf: refusals are told from missing files where that user could tell them apart, and only there. */
+static void test_files_of_others(void **state)
+{
+	static const struct rights nobody = { .uid = 65534 };
+	static const struct {
+		const char *name, *want;
+		int code;
+	} cases[] = {
+		{ "private.jpg", "/i/private.jpg: is no file that user 65534 may read: Permission denied", ERR_IO },
+		{ "secret/b.jpg", "/i/secret/b.jpg: is no file that user 65534 may read: Permission denied", ERR_IO },
+		{ "secret/none.jpg", "/i/secret/none.jpg: is no file that user 65534 may read: Permission denied", ERR_IO },
+		{ "to_b.jpg", "are missing: to_b.jpg", ERR_NOTFOUND },
+		{ "to_none.jpg", "are missing: to_none.jpg", ERR_NOTFOUND },
+		{ "none.jpg", "are missing: none.jpg", ERR_NOTFOUND },
+		{ "a.jpg/x", "are missing: a.jpg/x", ERR_NOTFOUND },
+		{ "open", "are missing or no files: open (a folder)", ERR_NOTFOUND },
+		{ "p.jpg", "are missing or no files: p.jpg (no regular file)", ERR_NOTFOUND },
+	};
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" }, .rights = &nobody };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/private.jpg i/secret/b.jpg i/open/c.jpg");
+	assert_int_equal(mkfifo(in_scratch("i/p.jpg"), 0644), 0);
+	assert_int_equal(symlink("secret/b.jpg", in_scratch("i/to_b.jpg")), 0);
+	assert_int_equal(symlink("secret/none.jpg", in_scratch("i/to_none.jpg")), 0);
+	assert_int_equal(chmod(scratch.path, 0755), 0);
+	assert_int_equal(chmod(in_scratch("i"), 0755), 0);
+	assert_int_equal(chmod(in_scratch("i/open"), 0755), 0);
+	assert_int_equal(chmod(in_scratch("i/a.jpg"), 0644), 0);
+	assert_int_equal(chmod(in_scratch("i/private.jpg"), 0600), 0);
+	assert_int_equal(chmod(in_scratch("i/secret"), 0700), 0);
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		char text[100];
+
+		snprintf(text, sizeof(text), "a.jpg,1\n%s,2\nnone.mpo,3\n", cases[i].name);
+		scratch_text(&scratch, "c.csv", text);
+		assert_int_equal(chmod(in_scratch("c.csv"), 0644), 0);
+		refuses(&request, cases[i].code, cases[i].want);
+	}
+	/* a refusal is an error under --on-bad skip, too: the picture may be a good one */
+	request.skip = true;
+	scratch_text(&scratch, "c.csv", "a.jpg,1\nsecret/b.jpg,2\n");
+	assert_int_equal(chmod(in_scratch("c.csv"), 0644), 0);
+	refuses(&request, ERR_IO, "c.csv:2: ");
 }
 
 /* A folder of another split is not looked into, and the message says so. */
@@ -1201,6 +1250,7 @@ int main(void)
 		TEST(test_no_files),
 		TEST(test_names_that_are_none),
 		TEST(test_folders_that_may_not_be_searched),
+		TEST(test_files_of_others),
 		TEST(test_pictures_in_folders_of_other_splits),
 		TEST(test_prefixes),
 		TEST(test_other_encodings),
