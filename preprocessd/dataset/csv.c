@@ -127,14 +127,11 @@ const char *csv_field(const struct csv *csv, uint32_t column, size_t *bytes)
 	return csv->text.data + begin;
 }
 
-int csv_open(struct csv *csv, const char *data, size_t size, char separator, struct err *err)
+void csv_open(struct csv *csv, const char *data, size_t size, char separator)
 {
 	size_t begin = size >= 3 && memcmp(data, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
 
 	*csv = (struct csv){ .data = data, .size = size, .at = begin, .next_line = 1, .separator = separator };
-	if (size >= 2 && (memcmp(data, "\xFF\xFE", 2) == 0 || memcmp(data, "\xFE\xFF", 2) == 0))
-		return err_set(err, ERR_FORMAT, "this is UTF-16; re-encode it as UTF-8 (iconv -f UTF-16 -t UTF-8)");
-	return 0;
 }
 
 void csv_close(struct csv *csv)

@@ -30,8 +30,8 @@ struct csv {
 	size_t ends[CSV_COLUMNS_MAX]; /* in text */
 };
 
-/* Passes over a byte order mark; ERR_FORMAT for UTF-16. */
-MUST_USE int csv_open(struct csv *csv, const char *data, size_t size, char separator, struct err *err);
+/* Passes over a byte order mark. */
+void csv_open(struct csv *csv, const char *data, size_t size, char separator);
 void csv_close(struct csv *csv);
 /* count is 0 at the end. The message has no file name; csv->line says where. */
 MUST_USE int csv_next(struct csv *csv, struct err *err);

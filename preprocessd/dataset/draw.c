@@ -103,8 +103,8 @@ int listing_draw(struct listing *listing, uint64_t limit, uint64_t seed, struct 
 	if (code != 0)
 		goto out;
 	if (limit >= usable) {
-		code = listing_add_note(listing, err, "the limit of %llu pictures leaves out none: there are %u", (unsigned long long)limit,
-					usable);
+		code = listing_add_note(listing, err, "the limit of %llu picture%s leaves out none: there %s %u",
+					(unsigned long long)limit, limit == 1 ? "" : "s", usable == 1 ? "is" : "are", usable);
 		goto out;
 	}
 	if ((code = keep_pictures(listing, renumber, err)) != 0)

@@ -115,8 +115,8 @@ static int find_same(struct finish *f)
 		}
 	}
 	if (code == 0 && merged > 0)
-		code = listing_add_note(l, f->err, "%u pictures have the same content as another one; each such set is one picture "
-					"with the captions of all", merged);
+		code = listing_add_note(l, f->err, "%u picture%s the same content as another one; each such set is one picture "
+					"with the captions of all", merged, merged == 1 ? " has" : "s have");
 	mem_free(table);
 	return code;
 }
@@ -149,7 +149,8 @@ static int number_pictures(struct finish *f)
 		without += f->same[p] == p && f->number[p] == NO_PICTURE;
 	if (without == 0)
 		return 0;
-	return listing_add_note(l, f->err, "%u pictures have no usable caption and are left out", without);
+	return listing_add_note(l, f->err, without == 1 ? "%u picture has no usable caption and is left out" :
+				"%u pictures have no usable caption and are left out", without);
 }
 
 /* A picture without a group is a group of its own; without groups that is the picture's number. */
@@ -200,18 +201,14 @@ static int assign_splits(struct finish *f)
 struct label {
 	const char *name;
 	uint32_t index; /* into listing->labels */
-	int64_t value;
 };
 
-static bool as_integer(const char *text, int64_t *out)
+/* Digits, perhaps with a minus in front. */
+static bool is_integer(const char *text)
 {
 	const char *digits = text[0] == '-' ? text + 1 : text;
-	char *end;
 
-	if (digits[0] < '0' || digits[0] > '9' || strlen(digits) > 18)
-		return false;
-	*out = strtoll(text, &end, 10);
-	return *end == '\0';
+	return digits[0] != '\0' && digits[strspn(digits, "0123456789")] == '\0';
 }
 
 static int by_name(const void *a, const void *b)
@@ -219,11 +216,30 @@ static int by_name(const void *a, const void *b)
 	return strcmp(((const struct label *)a)->name, ((const struct label *)b)->name);
 }
 
+/* Without the zeros in front; *negative is false for -0. */
+static const char *significant(const char *number, bool *negative)
+{
+	const char *digits = number[0] == '-' ? number + 1 : number;
+
+	digits += strspn(digits, "0");
+	*negative = number[0] == '-' && digits[0] != '\0';
+	return digits;
+}
+
+/* Numbers of any length, such as ids of 20 digits. */
 static int by_value(const void *a, const void *b)
 {
-	const struct label *x = a, *y = b;
+	bool x_negative, y_negative;
+	const char *x = significant(((const struct label *)a)->name, &x_negative);
+	const char *y = significant(((const struct label *)b)->name, &y_negative);
+	size_t x_digits = strlen(x), y_digits = strlen(y);
+	int order = x_digits != y_digits ? (x_digits > y_digits) - (x_digits < y_digits) : strcmp(x, y);
 
-	return x->value != y->value ? (x->value > y->value) - (x->value < y->value) : by_name(a, b);
+	if (x_negative != y_negative)
+		return x_negative ? -1 : 1;
+	if (order == 0)
+		return by_name(a, b);
+	return x_negative ? -order : order;
 }
 
 /* The labels that are left, numbers ascending if all are numbers, else bytewise. */
@@ -247,7 +263,7 @@ static int sort_labels(struct finish *f, struct label **out, uint32_t *count)
 		f->label_rank[label] = 0;
 		struct label *next = &labels[(*count)++];
 		*next = (struct label){ .name = strings_at(&l->labels, (uint32_t)label), .index = (uint32_t)label };
-		integers = as_integer(next->name, &next->value) && integers;
+		integers = integers && is_integer(next->name);
 	}
 	qsort(labels, *count, sizeof(*labels), integers ? by_value : by_name);
 	for (uint32_t i = 0; i < *count; i++)
@@ -373,8 +389,8 @@ static int check_failures(const struct listing *listing, struct err *err)
 	if (count == 1)
 		return err_set(err, ERR_FORMAT, "%.400s: %s; mend or remove it, or leave it out with --on-bad skip", first.source,
 			       first.reason);
-	return err_set(err, ERR_FORMAT, "%.400s: %.300s (and %u more pictures fail); mend or remove them, or leave them out with "
-		       "--on-bad skip", first.source, first.reason, count - 1);
+	return err_set(err, ERR_FORMAT, "%.400s: %.300s (and %u more picture%s); mend or remove them, or leave them out with "
+		       "--on-bad skip", first.source, first.reason, count - 1, count == 2 ? " fails" : "s fail");
 }
 
 static int nothing_left(const struct listing *listing, struct err *err)

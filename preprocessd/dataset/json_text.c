@@ -20,6 +20,14 @@ int json_text(struct json_reader *json, struct buf *out, bool *has, const char *
 	}
 }
 
+int json_once(const struct json_reader *json, bool *seen, const char *key, struct err *err)
+{
+	if (*seen)
+		return json_fail(json, err, "the key \"%.80s\" stands more than once in this object; which one is meant?", key);
+	*seen = true;
+	return 0;
+}
+
 int json_array(struct json_reader *json, const char *what, json_element element, void *context, struct err *err)
 {
 	int code = json_next(json, err);

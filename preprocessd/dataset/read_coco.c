@@ -20,6 +20,7 @@ struct coco {
 	uint32_t name_capacity;
 	bool *captioned;           /* (ids.count) */
 	bool has_images, has_annotations;
+	bool images_seen, annotations_seen, id_seen, text_seen; /* keys of the object that is being read: none may repeat */
 	bool sentences;            /* looks like the Karpathy format */
 	uint32_t pass;             /* 1: images, 2: annotations */
 	struct buf id;
@@ -35,11 +36,14 @@ struct coco {
 static int image_field(void *context, struct json_reader *json, const char *key, struct err *err)
 {
 	struct coco *coco = context;
+	int code;
 
 	if (strcmp(key, "id") == 0)
-		return json_text(json, &coco->id, &coco->has_id, "the id of an image", err);
+		return (code = json_once(json, &coco->id_seen, key, err)) != 0 ? code :
+		       json_text(json, &coco->id, &coco->has_id, "the id of an image", err);
 	if (strcmp(key, "file_name") == 0)
-		return json_text(json, &coco->item.image, &coco->item.has_image, "file_name", err);
+		return (code = json_once(json, &coco->text_seen, key, err)) != 0 ? code :
+		       json_text(json, &coco->item.image, &coco->item.has_image, "file_name", err);
 	if (strcmp(key, "sentences") == 0)
 		coco->sentences = true;
 	return json_skip(json, err);
@@ -77,7 +81,7 @@ static int image(void *context, struct json_reader *json, uint32_t number, struc
 	int code;
 
 	item_clear(&coco->item);
-	coco->has_id = false;
+	coco->has_id = coco->id_seen = coco->text_seen = false;
 	if ((code = json_object(json, "an image", image_field, coco, err)) != 0)
 		return code;
 	if (!coco->has_id || !coco->item.has_image)
@@ -91,13 +95,15 @@ static int image(void *context, struct json_reader *json, uint32_t number, struc
 static int annotation_field(void *context, struct json_reader *json, const char *key, struct err *err)
 {
 	struct coco *coco = context;
+	int code;
 
 	if (strcmp(key, "image_id") == 0)
-		return json_text(json, &coco->id, &coco->has_id, "image_id", err);
+		return (code = json_once(json, &coco->id_seen, key, err)) != 0 ? code :
+		       json_text(json, &coco->id, &coco->has_id, "image_id", err);
 	if (strcmp(key, "caption") != 0)
 		return json_skip(json, err);
-	item_clear(&coco->item);
-	int code = json_next(json, err);
+	if ((code = json_once(json, &coco->text_seen, key, err)) == 0)
+		code = json_next(json, err);
 	if (code == 0 && json->kind != JSON_STRING)
 		code = json_fail(json, err, "caption must be a string");
 	coco->has_caption = true;
@@ -122,7 +128,7 @@ static int annotation(void *context, struct json_reader *json, uint32_t number, 
 	int code;
 
 	item_clear(&coco->item);
-	coco->has_id = coco->has_caption = false;
+	coco->has_id = coco->has_caption = coco->id_seen = coco->text_seen = false;
 	if ((code = json_object(json, "an annotation", annotation_field, coco, err)) != 0)
 		return code;
 	if (!coco->has_id || !coco->has_caption)
@@ -145,13 +151,18 @@ static int annotation(void *context, struct json_reader *json, uint32_t number, 
 static int top_field(void *context, struct json_reader *json, const char *key, struct err *err)
 {
 	struct coco *coco = context;
+	int code;
 
 	if (strcmp(key, "images") == 0) {
 		coco->has_images = true;
+		if ((code = json_once(json, &coco->images_seen, key, err)) != 0)
+			return code;
 		return coco->pass == 1 ? json_array(json, "images", image, coco, err) : json_skip(json, err);
 	}
 	if (strcmp(key, "annotations") == 0) {
 		coco->has_annotations = true;
+		if ((code = json_once(json, &coco->annotations_seen, key, err)) != 0)
+			return code;
 		return coco->pass == 2 ? json_array(json, "annotations", annotation, coco, err) : json_skip(json, err);
 	}
 	return json_skip(json, err);
@@ -165,6 +176,7 @@ static int read_pass(struct coco *coco, uint32_t pass, const char *bytes, size_t
 	json_reader_init(&json, coco->reader->name, bytes, size);
 	json.lenient_utf8 = true; /* captions are judged one by one */
 	coco->pass = pass;
+	coco->images_seen = coco->annotations_seen = false;
 	if ((code = json_next(&json, err)) == 0 &&
 	    (code = json_object(&json, "a COCO captions file", top_field, coco, err)) == 0)
 		code = json_expect(&json, JSON_END, err);
@@ -178,16 +190,17 @@ static int check_found(struct coco *coco, struct err *err)
 	uint32_t without = 0;
 
 	if (coco->unknown_count > 0 && !reader->listing->skip_bad)
-		return err_set(err, ERR_MISMATCH, "%s: %u annotations belong to pictures that its list of images lacks (image_id %s%s); "
-			       "images and annotations are not of the same data set, or leave these out with --on-bad skip",
-			       reader->name, coco->unknown_count, coco->unknown,
-			       coco->unknown_count > LISTING_EXAMPLES_MAX ? ", ..." : "");
+		return err_set(err, ERR_MISMATCH, "%s: %u annotation%s that its list of images lacks (image_id %s%s); "
+			       "images and annotations are not of the same data set, or leave %s out with --on-bad skip",
+			       reader->name, coco->unknown_count, coco->unknown_count == 1 ? " belongs to a picture" : "s belong to pictures",
+			       coco->unknown,
+			       coco->unknown_count > LISTING_EXAMPLES_MAX ? ", ..." : "", coco->unknown_count == 1 ? "it" : "these");
 	for (uint32_t i = 0; i < coco->ids.count; i++)
 		without += !coco->captioned[i];
 	if (without == 0)
 		return 0;
-	return listing_add_note(reader->listing, err, "%s: %u of its %u images have no caption and are left out", reader->name,
-				without, coco->ids.count);
+	return listing_add_note(reader->listing, err, "%s: %u of its %u image%s no caption and %s left out", reader->name, without,
+				coco->ids.count, coco->ids.count == 1 ? " has" : without == 1 ? "s has" : "s have", without == 1 ? "is" : "are");
 }
 
 int read_coco(struct reader *reader, const char *bytes, size_t size, struct err *err)

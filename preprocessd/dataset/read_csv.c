@@ -86,7 +86,8 @@ static int find_given(struct reader *reader, const struct csv *csv, bool header,
 		return 0;
 	}
 	if (number > 0)
-		return reader_fail(reader, csv->line, err, "there are %u columns, --columns asks for number %u", csv->count, number);
+		return reader_fail(reader, csv->line, err, "%s %u column%s, --columns asks for number %u", csv->count == 1 ? "there is" : "there are",
+				   csv->count, csv->count == 1 ? "" : "s", number);
 	if (header && (*out = find_name(csv, given)) != NO_COLUMN)
 		return 0;
 	return reader_fail(reader, csv->line, err, header ? "no column is named \"%s\"" :
@@ -108,19 +109,28 @@ static uint32_t first_free(const struct columns *columns, uint32_t from)
 
 /* The column of the current row that names an existing picture: the one --columns gives by
  * number, else any. */
-static uint32_t picture_column(struct reader *reader, const struct csv *csv)
+static int picture_column(struct reader *reader, const struct csv *csv, uint32_t *column, struct err *err)
 {
 	const char *given = reader->columns[COLUMN_IMAGE];
 	uint32_t number = given != NULL ? as_number(given) : 0;
+	bool has = false;
+	int code;
 
+	*column = NO_COLUMN;
 	for (uint32_t i = 0; i < csv->count; i++) {
 		size_t bytes;
 		const char *name = csv_field(csv, i, &bytes);
 
-		if ((number == 0 || number == i + 1) && reader_has_picture(reader, name, bytes))
-			return i;
+		if (number != 0 && number != i + 1)
+			continue;
+		if ((code = reader_has_picture(reader, name, bytes, &has, err)) != 0)
+			return code;
+		if (has) {
+			*column = i;
+			return 0;
+		}
 	}
-	return NO_COLUMN;
+	return 0;
 }
 
 static int find_columns(struct reader *reader, const struct csv *csv, uint32_t picture, struct columns *out, struct err *err)
@@ -153,6 +163,44 @@ static int find_columns(struct reader *reader, const struct csv *csv, uint32_t p
 	return 0;
 }
 
+/* A column of the supposed header that looks like a picture's name, where nothing else makes the row one. */
+static uint32_t picture_in_header(const struct reader *reader, const struct csv *csv)
+{
+	static const char *const *const usual[] = { usual_image_names, usual_caption_names, usual_label_names, usual_split_names,
+						    usual_group_names };
+	const char *given = reader->columns[COLUMN_IMAGE];
+	uint32_t number = given != NULL ? as_number(given) : 0;
+
+	if (given != NULL && number == 0)
+		return NO_COLUMN;
+	for (size_t i = 0; i < ARRAY_LEN(usual); i++)
+		if (find_usual(csv, usual[i]) != NO_COLUMN)
+			return NO_COLUMN;
+	for (uint32_t i = 0; i < csv->count; i++) {
+		size_t bytes;
+		const char *name = header_name(csv, i, &bytes);
+
+		if ((number == 0 || number == i + 1) && reader_looks_like_picture(name, bytes))
+			return i;
+	}
+	return NO_COLUMN;
+}
+
+/* Most likely the first picture of a file without a header is missing; the row would be lost without a word. */
+static int header_or_missing(struct reader *reader, const struct csv *csv, uint32_t column, struct err *err)
+{
+	size_t bytes;
+	const char *name = header_name(csv, column, &bytes);
+	int shown = (int)(bytes > 200 ? 200 : bytes);
+
+	if (reader->listing->skip_bad)
+		return listing_add_note(reader->listing, err, "%s: its first row names %.*s, which does not exist, so it is taken as a header",
+					reader->name, shown, name);
+	return err_set(err, ERR_NOTFOUND, "%.300s:%u: %.*s is not there (looked in %.200s%s), and a first row that names no picture is taken "
+		       "as a header; put the picture there, or, if this row is a header, name its columns with --columns or give --on-bad skip",
+		       reader->name, csv->line, shown, name, reader->folders->items[0].path, reader->folders->count > 1 ? ", ..." : "");
+}
+
 /* What a person needs who wonders which column was taken. */
 static int explain(struct reader *reader, const struct csv *csv, bool header, const struct columns *columns, struct err *err)
 {
@@ -165,6 +213,9 @@ static int explain(struct reader *reader, const struct csv *csv, bool header, co
 	if (!header || (given != NULL && as_number(given) == 0) || find_usual(csv, usual_image_names) != NO_COLUMN ||
 	    find_usual(csv, usual_caption_names) != NO_COLUMN)
 		return 0;
+	uint32_t column = picture_in_header(reader, csv);
+	if (column != NO_COLUMN)
+		return header_or_missing(reader, csv, column, err);
 	return listing_add_note(reader->listing, err, "%s: its first row names no picture that exists, so it is taken as a header",
 				reader->name);
 }
@@ -195,8 +246,8 @@ static int row(struct reader *reader, const struct csv *csv, const struct column
 	int code;
 
 	if (csv->count != columns->count)
-		return reader_bad_item(reader, csv->line, err, "%u columns where the first row has %u; put captions with separators "
-				       "in quotes", csv->count, columns->count);
+		return reader_bad_item(reader, csv->line, err, "%u column%s where the first row has %u; put captions with separators "
+				       "in quotes", csv->count, csv->count == 1 ? "" : "s", columns->count);
 	item_clear(item);
 	item->number = csv->line;
 	caption = csv_field(csv, columns->caption, &bytes);
@@ -224,13 +275,15 @@ static int csv_error(const struct reader *reader, const struct csv *csv, int cod
 static int read_rows(struct reader *reader, struct csv *csv, struct item *item, struct err *err)
 {
 	struct columns columns;
+	uint32_t picture;
 	int code;
 
 	if ((code = csv_next(csv, err)) != 0)
 		return csv_error(reader, csv, code, err);
 	if (csv->count == 0)
 		return err_set(err, ERR_FORMAT, "%s: the file is empty", reader->name);
-	uint32_t picture = picture_column(reader, csv);
+	if ((code = picture_column(reader, csv, &picture, err)) != 0)
+		return err_prefix(err, "%s", reader->name);
 	bool header = picture == NO_COLUMN;
 	if ((code = find_columns(reader, csv, picture, &columns, err)) != 0 || (code = explain(reader, csv, header, &columns, err)) != 0)
 		return code;
@@ -247,17 +300,24 @@ static int read_rows(struct reader *reader, struct csv *csv, struct item *item, 
 /* --- the separator ------------------------------------------------------------------ */
 
 /* How much sense the first row makes: its picture exists, it has a header's names, it has two columns. */
-static int score_first_row(struct reader *reader, const struct csv *csv)
+static int score_first_row(struct reader *reader, const struct csv *csv, int *score, struct err *err)
 {
 	const char *given = reader->columns[COLUMN_IMAGE];
+	uint32_t column;
+	int code;
 
+	*score = 0;
 	if (csv->count < 2)
 		return 0;
-	if (picture_column(reader, csv) != NO_COLUMN)
-		return 3;
-	if (given != NULL && as_number(given) == 0)
-		return find_name(csv, given) != NO_COLUMN ? 2 : 1;
-	return find_usual(csv, usual_image_names) != NO_COLUMN || find_usual(csv, usual_caption_names) != NO_COLUMN ? 2 : 1;
+	if ((code = picture_column(reader, csv, &column, err)) != 0)
+		return code;
+	if (column != NO_COLUMN)
+		*score = 3;
+	else if (given != NULL && as_number(given) == 0)
+		*score = find_name(csv, given) != NO_COLUMN ? 2 : 1;
+	else
+		*score = find_usual(csv, usual_image_names) != NO_COLUMN || find_usual(csv, usual_caption_names) != NO_COLUMN ? 2 : 1;
+	return 0;
 }
 
 /* The one under which the first row makes most sense; a comma before the others. */
@@ -268,17 +328,19 @@ static int choose_separator(struct reader *reader, const char *bytes, size_t siz
 
 	for (size_t i = 0; i < ARRAY_LEN(separators); i++) {
 		struct csv csv;
-		int code = csv_open(&csv, bytes, size, separators[i], err);
+		int score = 0, code = 0;
 
+		csv_open(&csv, bytes, size, separators[i]);
+		/* A fault of one reading of the row is none of another's: the winner's comes up again. */
+		if (csv_next(&csv, NULL) == 0)
+			code = score_first_row(reader, &csv, &score, err);
+		csv_close(&csv);
 		if (code != 0)
 			return code;
-		/* A fault of one reading of the row is none of another's: the winner's comes up again. */
-		int score = csv_next(&csv, NULL) == 0 ? score_first_row(reader, &csv) : 0;
 		if (score > best) {
 			best = score;
 			*out = separators[i];
 		}
-		csv_close(&csv);
 	}
 	return 0;
 }
@@ -286,17 +348,15 @@ static int choose_separator(struct reader *reader, const char *bytes, size_t siz
 int read_csv(struct reader *reader, const char *bytes, size_t size, struct err *err)
 {
 	struct item item = { 0 };
-	struct csv csv = { 0 };
+	struct csv csv;
 	struct err reason;
 	char separator;
 	int code = choose_separator(reader, bytes, size, &separator, &reason);
 
-	if (code == 0)
-		code = csv_open(&csv, bytes, size, separator, &reason);
-	if (code == 0)
-		code = read_rows(reader, &csv, &item, err);
-	else
-		code = err_set(err, code, "%s: %s", reader->name, reason.message);
+	if (code != 0)
+		return err_set(err, code, "%s: %s", reader->name, reason.message);
+	csv_open(&csv, bytes, size, separator);
+	code = read_rows(reader, &csv, &item, err);
 	item_free(&item);
 	csv_close(&csv);
 	return code;

@@ -9,21 +9,63 @@
 
 #include "preprocessd/dataset/reader.h"
 
+enum part { PART_IMAGE, PART_CAPTION, PART_LABEL, PART_SPLIT, PART_GROUP, PART_COUNT };
+enum { NO_RANK = 32 };
+
+/* Which key of an object has one part of it: the first of the usual names that is there, wherever it stands. */
+struct choice {
+	uint32_t rank;           /* in the list of usual names; NO_RANK: none is there */
+	uint32_t seen, repeated; /* a bit for each rank */
+	bool null;               /* some key of it was there and null, which is as if it were not */
+};
+
 struct jsonl {
 	struct reader *reader;
 	struct item item;
-	bool has_caption;
+	struct choice choices[PART_COUNT];
 };
 
-static bool is_key(const struct jsonl *jsonl, const char *key, int column, const char *const *usual)
+/* The place of a key among the names that mean this part, or NO_RANK. */
+static uint32_t rank_of(const struct jsonl *jsonl, enum part part, const char *key)
 {
-	const char *given = jsonl->reader->columns[column];
+	static const char *const *const usual[PART_COUNT] = { usual_image_names, usual_caption_names, usual_label_names,
+							      usual_split_names, usual_group_names };
+	const struct reader *reader = jsonl->reader;
+	const char *given = (int)part < COLUMN_COUNT ? reader->columns[part] : NULL;
 
 	if (given != NULL)
-		return strcmp(key, given) == 0;
-	if (column == COLUMN_LABEL && jsonl->reader->columns_given)
-		return false; /* --columns IMAGE,CAPTION leaves labels out */
-	return name_in(key, strlen(key), usual);
+		return strcmp(key, given) == 0 ? 0 : NO_RANK;
+	if (part == PART_LABEL && reader->columns_given)
+		return NO_RANK; /* --columns IMAGE,CAPTION leaves labels out */
+	for (uint32_t rank = 0; usual[part][rank] != NULL; rank++)
+		if (strcasecmp(key, usual[part][rank]) == 0)
+			return rank;
+	return NO_RANK;
+}
+
+/* Looks at a key and passes over its value. */
+static int look(void *context, struct json_reader *json, const char *key, struct err *err)
+{
+	struct jsonl *jsonl = context;
+	uint32_t ranks[PART_COUNT];
+	int code;
+
+	for (int part = 0; part < PART_COUNT; part++)
+		ranks[part] = rank_of(jsonl, (enum part)part, key);
+	if ((code = json_skip(json, err)) != 0)
+		return code;
+	for (int part = 0; part < PART_COUNT; part++) {
+		struct choice *choice = &jsonl->choices[part];
+		uint32_t bit = ranks[part] == NO_RANK ? 0 : (uint32_t)1 << ranks[part];
+
+		choice->repeated |= choice->seen & bit;
+		choice->seen |= bit;
+		if (bit != 0 && json->kind == JSON_NULL)
+			choice->null = true;
+		else if (ranks[part] < choice->rank)
+			choice->rank = ranks[part];
+	}
+	return 0;
 }
 
 static int caption_element(void *context, struct json_reader *json, uint32_t number, struct err *err)
@@ -43,7 +85,6 @@ static int captions(struct jsonl *jsonl, struct json_reader *json, struct err *e
 
 	if (code != 0)
 		return code;
-	jsonl->has_caption = true;
 	if (json->kind == JSON_STRING)
 		return caption_element(jsonl, json, 1, err);
 	if (json->kind != JSON_ARRAY_BEGIN)
@@ -56,42 +97,68 @@ static int captions(struct jsonl *jsonl, struct json_reader *json, struct err *e
 	}
 }
 
+static int take(struct jsonl *jsonl, enum part part, struct json_reader *json, struct err *err)
+{
+	struct item *item = &jsonl->item;
+
+	switch (part) {
+	case PART_IMAGE:
+		return json_text(json, &item->image, &item->has_image, "the picture's name", err);
+	case PART_CAPTION:
+		return captions(jsonl, json, err);
+	case PART_LABEL:
+		return json_text(json, &item->label, &item->has_label, "the label", err);
+	case PART_SPLIT:
+		return json_text(json, &item->split, &item->has_split, "the split", err);
+	default:
+		return json_text(json, &item->group, &item->has_group, "the group", err);
+	}
+}
+
 static int field(void *context, struct json_reader *json, const char *key, struct err *err)
 {
 	struct jsonl *jsonl = context;
-	struct item *item = &jsonl->item;
 
-	if (!item->has_image && is_key(jsonl, key, COLUMN_IMAGE, usual_image_names))
-		return json_text(json, &item->image, &item->has_image, "the picture's name", err);
-	if (!jsonl->has_caption && is_key(jsonl, key, COLUMN_CAPTION, usual_caption_names))
-		return captions(jsonl, json, err);
-	if (!item->has_label && is_key(jsonl, key, COLUMN_LABEL, usual_label_names))
-		return json_text(json, &item->label, &item->has_label, "the label", err);
-	if (!item->has_split && name_in(key, strlen(key), usual_split_names))
-		return json_text(json, &item->split, &item->has_split, "the split", err);
-	if (!item->has_group && name_in(key, strlen(key), usual_group_names))
-		return json_text(json, &item->group, &item->has_group, "the group", err);
+	for (int part = 0; part < PART_COUNT; part++) {
+		const struct choice *choice = &jsonl->choices[part];
+
+		if (choice->rank == NO_RANK || rank_of(jsonl, (enum part)part, key) != choice->rank)
+			continue;
+		bool repeated = (choice->repeated >> choice->rank & 1) != 0;
+		int code = json_once(json, &repeated, key, err);
+		return code != 0 ? code : take(jsonl, (enum part)part, json, err);
+	}
 	return json_skip(json, err);
 }
 
-/* json has just read the object's beginning. */
+static int lacks(const struct jsonl *jsonl, const struct json_reader *json, int column, const char *usual, struct err *err)
+{
+	const char *given = jsonl->reader->columns[column];
+
+	return json_fail(json, err, "no \"%s\"%s; --columns IMAGE,CAPTION names the keys", given != NULL ? given : usual,
+			 jsonl->choices[column].null ? " (it is null)" : "");
+}
+
+/* json has just read the object's beginning. Twice, so that the order of the keys does not matter. */
 static int object(void *context, struct json_reader *json, uint32_t number, struct err *err)
 {
 	struct jsonl *jsonl = context;
-	const char *const *columns = jsonl->reader->columns;
+	struct json_mark mark = json_mark(json);
 	int code;
 
 	item_clear(&jsonl->item);
-	jsonl->has_caption = false;
+	for (int part = 0; part < PART_COUNT; part++)
+		jsonl->choices[part] = (struct choice){ .rank = NO_RANK };
 	jsonl->item.number = number;
+	if ((code = json_object(json, "a line", look, jsonl, err)) != 0)
+		return code;
+	if (jsonl->choices[PART_IMAGE].rank == NO_RANK)
+		return lacks(jsonl, json, COLUMN_IMAGE, "image", err);
+	if (jsonl->choices[PART_CAPTION].rank == NO_RANK)
+		return lacks(jsonl, json, COLUMN_CAPTION, "caption", err);
+	json_return(json, &mark);
 	if ((code = json_object(json, "a line", field, jsonl, err)) != 0)
 		return code;
-	if (!jsonl->item.has_image)
-		return json_fail(json, err, "no \"%s\"; --columns IMAGE,CAPTION names the keys",
-				 columns[COLUMN_IMAGE] != NULL ? columns[COLUMN_IMAGE] : "image");
-	if (!jsonl->has_caption)
-		return json_fail(json, err, "no \"%s\"; --columns IMAGE,CAPTION names the keys",
-				 columns[COLUMN_CAPTION] != NULL ? columns[COLUMN_CAPTION] : "caption");
 	return reader_item(jsonl->reader, &jsonl->item, err);
 }
 

@@ -1,6 +1,7 @@
 #include "preprocessd/dataset/reader.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,6 +93,13 @@ static int add_folder(struct reading *reading, const char *path, int16_t split, 
 	if (!fs_is_dir(absolute)) {
 		free(absolute);
 		return err_set(err, ERR_NOTFOUND, "the picture folder %s is no folder", path);
+	}
+	/* Else every name in it would look as if it were missing. */
+	if (faccessat(AT_FDCWD, absolute, X_OK, AT_EACCESS) != 0) {
+		int code = err_errno(err, errno, "the picture folder %s", path);
+
+		free(absolute);
+		return code;
 	}
 	reading->folders.items[reading->folders.count++] = (struct folder){ absolute, split };
 	return 0;
@@ -198,25 +206,92 @@ static void collect_missing(struct reading *reading, const struct reader *reader
 {
 	for (uint32_t i = 0; i < reader->names.count; i++)
 		reading->found += reader->name_picture[i] != NO_PICTURE;
-	if (reading->missing.count == 0)
+	if (reading->missing.count == 0) {
 		reading->missing = reader->missing;
-	else
+	} else {
 		reading->missing.count += reader->missing.count;
+		reading->missing.no_files += reader->missing.no_files;
+	}
+}
+
+/* Those that were searched for the first missing picture; of the others, one and why not. */
+static void name_folders(const struct reading *reading, char *out, size_t size)
+{
+	const struct folders *folders = &reading->folders;
+	const struct folder *other = NULL;
+	size_t used = 0;
+
+	out[0] = '\0';
+	for (int i = 0; i < folders->count && used < size - 1; i++) {
+		const struct folder *folder = &folders->items[i];
+
+		if (folder->split != NO_SPLIT && folder->split != reading->missing.split)
+			other = folder;
+		else
+			used += (size_t)snprintf(out + used, size - used, "%s%.200s", used > 0 ? ", " : "", folder->path);
+	}
+	if (used < size - 1 && other != NULL)
+		snprintf(out + used, size - used, "%s(not in %.150s, which is for split %s alone)", used > 0 ? " " : "no folder ", other->path,
+			 strings_at(&reading->listing->splits, (uint32_t)other->split));
+}
+
+/* The first one is there, in a folder that was not searched. */
+static int elsewhere_error(const struct reading *reading, const char *place, struct err *err)
+{
+	const struct listing *listing = reading->listing;
+	const struct missing *missing = &reading->missing;
+	const struct folder *folder = &reading->folders.items[missing->elsewhere];
+	const char *theirs = strings_at(&listing->splits, (uint32_t)folder->split);
+	const char *ours = missing->split == NO_SPLIT ? NULL : strings_at(&listing->splits, (uint32_t)missing->split);
+	char remedy[400];
+
+	if (missing->own_split || ours == NULL)
+		snprintf(remedy, sizeof(remedy), "give --images %.200s without the split", folder->path);
+	else
+		snprintf(remedy, sizeof(remedy), "give --captions %s=%.150s, or --images %.150s without the split", theirs,
+			 listing->files[missing->place.file].name, folder->path);
+	return err_set(err, ERR_NOTFOUND, "%.200s: %u of %u picture%s %s missing: %.150s; the folder %.150s is for split %s alone, and %s %s%s; %s",
+		       place, missing->count, missing->count + reading->found, missing->count + reading->found == 1 ? "" : "s",
+		       missing->count == 1 ? "is" : "are", missing->examples, folder->path, theirs,
+		       missing->count == 1 ? "this picture is in" : "these are in", ours == NULL ? "no split yet" : "split ",
+		       ours == NULL ? "" : ours, remedy);
 }
 
 static int missing_error(const struct reading *reading, const struct reader *reader, struct err *err)
 {
 	const struct missing *missing = &reading->missing;
-	char place[LISTING_PLACE_BYTES], folders[300] = "";
-	size_t used = 0;
+	char place[LISTING_PLACE_BYTES], folders[300];
+	uint32_t all = missing->count + reading->found;
 
-	for (int i = 0; i < reading->folders.count && used < sizeof(folders) - 1; i++)
-		used += (size_t)snprintf(folders + used, sizeof(folders) - used, "%s%s", i > 0 ? ", " : "", reading->folders.items[i].path);
 	listing_place(reading->listing, missing->place, place);
-	return err_set(err, ERR_NOTFOUND, "%.300s: %u of %u pictures are missing: %s%s; looked in %s%s; check --images%s", place,
-		       missing->count, missing->count + reading->found, missing->examples,
+	if (missing->elsewhere >= 0)
+		return elsewhere_error(reading, place, err);
+	name_folders(reading, folders, sizeof(folders));
+	return err_set(err, ERR_NOTFOUND, "%.250s: %u of %u picture%s %s missing%s: %s%s; looked in %s%s; check --images%s", place,
+		       missing->count, all, all == 1 ? "" : "s", missing->count == 1 ? "is" : "are",
+		       missing->no_files == 0 ? "" : missing->count == 1 ? " or no file" : " or no files", missing->examples,
 		       missing->count > LISTING_EXAMPLES_MAX ? ", ..." : "", folders, reader->hint,
-		       reading->found > 0 ? ", or leave them out with --on-bad skip" : "");
+		       reading->found == 0 ? "" : missing->count == 1 ? ", or leave it out with --on-bad skip" : ", or leave them out with --on-bad skip");
+}
+
+/* What no reader could make sense of, by its first bytes. They begin with an ASCII character, which has a zero byte in UTF-16. */
+static int check_encoding(const char *path, const char *bytes, size_t size, struct err *err)
+{
+	const char *encoding = NULL;
+
+	if (size >= 2 && memcmp(bytes, "\x1F\x8B", 2) == 0)
+		return err_set(err, ERR_FORMAT, "%s: this is compressed with gzip; gunzip it first", path);
+	if (size >= 4 && memcmp(bytes, "PK\3\4", 4) == 0)
+		return err_set(err, ERR_FORMAT, "%s: this is a ZIP archive (a spreadsheet is one, too); unpack it, or export it as CSV", path);
+	if (size >= 4 && (memcmp(bytes, "\xFF\xFE\0", 4) == 0 || memcmp(bytes, "\0\0\xFE\xFF", 4) == 0))
+		encoding = "UTF-32";
+	else if (size >= 2 && (memcmp(bytes, "\xFF\xFE", 2) == 0 || memcmp(bytes, "\xFE\xFF", 2) == 0))
+		encoding = "UTF-16";
+	else if (size >= 2 && (bytes[0] == '\0') != (bytes[1] == '\0'))
+		encoding = bytes[0] == '\0' ? "UTF-16BE" : "UTF-16LE";
+	if (encoding == NULL)
+		return 0;
+	return err_set(err, ERR_FORMAT, "%s: this is %s; re-encode it as UTF-8 (iconv -f %s -t UTF-8)", path, encoding, encoding);
 }
 
 /* It is read whole: what would fill the machine's memory is refused by its size. */
@@ -244,7 +319,8 @@ static int read_file(struct reading *reading, const char *path, int16_t split, s
 	    (split == NO_SPLIT && (code = default_split(reading, path, &reader.default_split, err)) != 0) ||
 	    (reading->options->image_count == 0 && (code = folder_of_captions(reading, path, err)) != 0))
 		return code;
-	if ((code = rights_read(reading->options->rights, path, caption_file_limit(), &bytes, err)) == 0)
+	if ((code = rights_read(reading->options->rights, path, caption_file_limit(), &bytes, err)) == 0 &&
+	    (code = check_encoding(path, bytes.data == NULL ? "" : bytes.data, bytes.size, err)) == 0)
 		code = reading->read(&reader, bytes.data == NULL ? "" : bytes.data, bytes.size, err);
 	buf_free(&bytes);
 	if (code == 0) {

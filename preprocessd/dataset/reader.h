@@ -31,7 +31,13 @@ struct folders {
 
 struct missing {
 	uint32_t count;
-	struct place place;  /* of the first */
+	uint32_t no_files;   /* of these: something is there, but no file */
+	/* of the first */
+	struct place place;
+	int16_t split;
+	bool own_split;      /* said by the file, not by --captions or a default */
+	int elsewhere;       /* a folder of another split that has it; -1: none */
+	/* of the first few */
 	char examples[256];  /* names, joined */
 	int example_count;
 };
@@ -53,6 +59,7 @@ struct reader {
 	uint32_t name_capacity;
 	struct missing missing;
 	struct buf key, path;      /* scratch */
+	int no_file;               /* what find_picture() came upon in place of a file: as rights_find_file() says it; 0: nothing */
 };
 
 /* What one line or object says. Memory is kept from item to item. */
@@ -75,8 +82,10 @@ MUST_USE int reader_item(struct reader *reader, const struct item *item, struct 
 MUST_USE int reader_picture(struct reader *reader, const struct item *item, uint32_t *picture, struct err *err);
 MUST_USE int reader_caption(struct reader *reader, uint32_t picture, uint32_t number, const char *text, size_t bytes,
 			    struct err *err);
-/* Is there a picture of this name for any split? */
-bool reader_has_picture(struct reader *reader, const char *name, size_t bytes);
+/* *has: there is a picture of this name for some split. ERR_IO: a folder cannot be looked into. */
+MUST_USE int reader_has_picture(struct reader *reader, const char *name, size_t bytes, bool *has, struct err *err);
+/* Does it end as names of JPEG files do (and Flickr8k's "#3" behind that)? */
+bool reader_looks_like_picture(const char *name, size_t bytes);
 /* An ERR_FORMAT with the place in front. */
 int reader_fail(const struct reader *reader, uint32_t number, struct err *err, const char *format, ...) PRINTF_LIKE(4, 5);
 /* An item that is left out: with skip_bad a failure and 0, else the error. */
@@ -86,6 +95,8 @@ MUST_USE int reader_bad_item(struct reader *reader, uint32_t number, struct err 
 
 /* The next value, a string or a number, into out; *has stays false for null. what: for the message. */
 MUST_USE int json_text(struct json_reader *json, struct buf *out, bool *has, const char *what, struct err *err);
+/* For a key that json has just read and whose value counts: ERR_FORMAT where *seen, else sets it. */
+MUST_USE int json_once(const struct json_reader *json, bool *seen, const char *key, struct err *err);
 /* Reads the array that comes next; element is called when the first event of each value has been
  * read, and reads on to its last. Numbers count from 1. */
 typedef int (*json_element)(void *context, struct json_reader *json, uint32_t number, struct err *err);

@@ -143,27 +143,86 @@ static int open_allowed(const struct rights *rights, const char *path, mode_t ty
 	return fd;
 }
 
-static bool is_allowed(const struct rights *rights, const char *path, mode_t type, unsigned bits)
+static int why_not_this(int fd)
+{
+	struct stat info;
+
+	if (fstat(fd, &info) != 0)
+		return errno;
+	switch (info.st_mode & S_IFMT) {
+	case S_IFREG:
+		return EACCES;
+	case S_IFDIR:
+		return EISDIR;
+	case S_IFLNK:
+		return ENOENT;
+	default:
+		return RIGHTS_NO_FILE;
+	}
+}
+
+/* For an absolute path that may not be read. Goes only where the user may go and follows no link, so it tells nothing that the
+ * user could not find out alone. */
+static int why_not(const struct rights *rights, const char *path)
+{
+	char copy[PATH_BYTES_MAX], *rest = copy;
+	int fd, next, why = 0;
+
+	if (strlen(path) >= sizeof(copy))
+		return ENAMETOOLONG;
+	memcpy(copy, path, strlen(path) + 1);
+	if ((fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0)
+		return errno;
+	while (rest != NULL && why == 0) {
+		const char *name = strsep(&rest, "/");
+
+		if (name[0] == '\0')
+			continue;
+		why = why_not_this(fd);
+		if (why != EISDIR) {
+			why = why == ENOENT ? ENOENT : ENOTDIR;
+		} else if (!grants(rights, fd, S_IFDIR, 1)) {
+			why = EACCES;
+		} else if ((next = openat(fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC)) < 0) {
+			why = errno;
+		} else {
+			close(fd);
+			fd = next;
+			why = 0;
+		}
+	}
+	if (why == 0)
+		why = why_not_this(fd);
+	close(fd);
+	return why;
+}
+
+int rights_find_file(const struct rights *rights, const char *path)
+{
+	struct stat info;
+	int fd;
+
+	if (rights == NULL || rights->all) {
+		if (stat(path, &info) != 0)
+			return errno;
+		return S_ISREG(info.st_mode) ? 0 : S_ISDIR(info.st_mode) ? EISDIR : RIGHTS_NO_FILE;
+	}
+	if ((fd = open_allowed(rights, path, S_IFREG, 4)) < 0)
+		return why_not(rights, path);
+	close(fd);
+	return 0;
+}
+
+bool rights_is_dir(const struct rights *rights, const char *path)
 {
 	struct stat info;
 	int fd;
 
 	if (rights == NULL || rights->all)
-		return stat(path, &info) == 0 && (info.st_mode & S_IFMT) == type;
-	fd = open_allowed(rights, path, type, bits);
-	if (fd >= 0)
+		return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+	if ((fd = open_allowed(rights, path, S_IFDIR, 1)) >= 0)
 		close(fd);
 	return fd >= 0;
-}
-
-bool rights_is_file(const struct rights *rights, const char *path)
-{
-	return is_allowed(rights, path, S_IFREG, 4);
-}
-
-bool rights_is_dir(const struct rights *rights, const char *path)
-{
-	return is_allowed(rights, path, S_IFDIR, 1);
 }
 
 int rights_read(const struct rights *rights, const char *path, size_t limit_bytes, struct buf *out, struct err *err)

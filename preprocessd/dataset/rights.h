@@ -39,8 +39,12 @@ bool rights_in_group(const struct rights *rights, uint32_t gid);
 
 /* As fs_read(). What may not be read gives ERR_NOTFOUND, whether it exists or not. rights NULL: all. */
 MUST_USE int rights_read(const struct rights *rights, const char *path, size_t limit_bytes, struct buf *out, struct err *err);
-/* A regular file, or a folder, that may be read (searched). */
-bool rights_is_file(const struct rights *rights, const char *path);
+/* 0: a regular file that may be read (rights NULL or all: that is there). Else why not, as open() would say it to a user with
+ * these rights: ENOENT, EACCES, ELOOP, ...; EISDIR: a folder; RIGHTS_NO_FILE: a pipe, a device, a socket. What a link leads
+ * to that may not be read is ENOENT, whether it exists or not. */
+enum { RIGHTS_NO_FILE = -1 };
+int rights_find_file(const struct rights *rights, const char *path);
+/* A folder that may be searched (rights NULL or all: that is there). */
 bool rights_is_dir(const struct rights *rights, const char *path);
 
 #endif

@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -121,13 +122,33 @@ static int add_components(struct buf *path, const char *name, size_t bytes, stru
 	return code;
 }
 
+/* reader->path cannot be looked at, for a reason that says nothing about the picture. With the daemon's own rights the folder
+ * that refuses is named; what another user may not see is not told. */
+static int cannot_look(struct reader *reader, int why, struct err *err)
+{
+	const struct rights *rights = reader->folders->rights;
+	char *path = reader->path.data, *slash;
+	struct stat info;
+
+	if (rights != NULL && !rights->all && why == EACCES)
+		return err_set(err, ERR_IO, "%.400s: is no file that user %u may read: Permission denied (its mode and that of every folder "
+			       "above it count)", path, rights->uid);
+	if (why != EACCES || lstat(path, &info) == 0)
+		return err_errno(err, why, "%.400s", path);
+	do {
+		slash = strrchr(path, '/');
+		*slash = '\0';
+	} while (slash != path && stat(path, &info) != 0);
+	return err_errno(err, why, "the folder %.400s", slash == path ? "/" : path);
+}
+
 /* *there: folder/inner/name is a regular file; its path is in reader->path. An absolute name
  * stands for itself. */
 static int try_path(struct reader *reader, const char *folder, const struct buf *inner, const char *name, size_t bytes,
 		    bool *there, struct err *err)
 {
 	struct buf *path = &reader->path;
-	int code = 0;
+	int code = 0, why;
 
 	*there = false;
 	buf_clear(path);
@@ -141,8 +162,24 @@ static int try_path(struct reader *reader, const char *folder, const struct buf 
 		code = add_components(path, name, bytes, err);
 	if (code != 0 || path->size == 0 || path->size >= LISTING_PATH_BYTES)
 		return code;
-	*there = reader->folders->trust || rights_is_file(reader->folders->rights, path->data);
-	return 0;
+	why = reader->folders->trust ? 0 : rights_find_file(reader->folders->rights, path->data);
+	switch (why) {
+	case 0:
+		*there = true;
+		return 0;
+	case ENOENT:
+	case ENOTDIR:
+		return 0;
+	case EISDIR:
+	case ELOOP:
+	case ENAMETOOLONG:
+	case RIGHTS_NO_FILE:
+		if (reader->no_file == 0)
+			reader->no_file = why;
+		return 0;
+	default:
+		return cannot_look(reader, why, err);
+	}
 }
 
 /* Bytes of name without a "#3" at its end: Flickr8k numbers its captions so. */
@@ -183,41 +220,102 @@ static int find_in_folders(struct reader *reader, int16_t split, const struct bu
 static int find_picture(struct reader *reader, int16_t split, const struct buf *inner, const char *name, size_t bytes,
 			bool *there, struct err *err)
 {
-	int code = find_in_folders(reader, split, inner, name, bytes, there, err);
 	size_t shorter = without_number(name, bytes);
+	int code;
 
+	reader->no_file = 0;
+	code = find_in_folders(reader, split, inner, name, bytes, there, err);
 	if (code == 0 && !*there && shorter < bytes)
 		code = find_in_folders(reader, split, inner, name, shorter, there, err);
 	return code;
 }
 
-bool reader_has_picture(struct reader *reader, const char *name, size_t bytes)
+int reader_has_picture(struct reader *reader, const char *name, size_t bytes, bool *has, struct err *err)
 {
-	bool there = false;
+	int code = 0;
 
-	for (int i = 0; i < reader->folders->count && !there; i++)
-		if (find_picture(reader, reader->folders->items[i].split, NULL, name, bytes, &there, NULL) != 0)
-			return false;
-	return there;
+	*has = false;
+	for (int i = 0; i < reader->folders->count && !*has && code == 0; i++)
+		code = find_picture(reader, reader->folders->items[i].split, NULL, name, bytes, has, err);
+	return code;
 }
 
-static int note_missing(struct reader *reader, const struct item *item, struct err *err)
+bool reader_looks_like_picture(const char *name, size_t bytes)
+{
+	static const char *const ends[] = { ".jpg", ".jpeg", ".jpe", ".mpo" };
+
+	bytes = without_number(name, bytes);
+	for (size_t i = 0; i < ARRAY_LEN(ends); i++) {
+		size_t length = strlen(ends[i]);
+
+		if (bytes > length && strncasecmp(name + bytes - length, ends[i], length) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* A folder of another split that has the picture, or -1. */
+static int find_elsewhere(struct reader *reader, const struct item *item, int16_t split)
+{
+	const struct folders *folders = reader->folders;
+	bool there;
+
+	for (int i = 0; i < folders->count; i++)
+		if (folders->items[i].split != NO_SPLIT && folders->items[i].split != split &&
+		    find_picture(reader, folders->items[i].split, item->has_folder ? &item->folder : NULL, item->image.data,
+				 item->image.size, &there, NULL) == 0 && there)
+			return i;
+	return -1;
+}
+
+static const char *no_file_text(int why)
+{
+	switch (why) {
+	case EISDIR:
+		return "a folder";
+	case ELOOP:
+		return "a link that leads in a circle";
+	case ENAMETOOLONG:
+		return "the name is too long";
+	default:
+		return "no regular file";
+	}
+}
+
+static int note_missing(struct reader *reader, const struct item *item, int16_t split, struct err *err)
 {
 	struct missing *missing = &reader->missing;
-	char name[LISTING_PLACE_BYTES];
+	char name[LISTING_PLACE_BYTES], reason[LISTING_PLACE_BYTES + 200];
 	size_t used = strlen(missing->examples);
+	int no_file = reader->no_file, elsewhere = -1;
 
-	if (missing->count++ == 0)
+	if (missing->count == 0 || reader->listing->skip_bad)
+		elsewhere = find_elsewhere(reader, item, split);
+	if (missing->count++ == 0) {
 		missing->place = (struct place){ reader->file, item->number };
+		missing->split = split;
+		missing->own_split = item->has_split && reader->file_split == NO_SPLIT;
+		missing->elsewhere = elsewhere;
+	}
+	missing->no_files += no_file != 0;
 	if (missing->example_count < LISTING_EXAMPLES_MAX) {
 		missing->example_count++;
-		snprintf(missing->examples + used, sizeof(missing->examples) - used, "%s%.*s", used > 0 ? ", " : "",
-			 (int)(item->image.size > 80 ? 80 : item->image.size), item->image.data == NULL ? "" : item->image.data);
+		used += (size_t)snprintf(missing->examples + used, sizeof(missing->examples) - used, "%s%.*s", used > 0 ? ", " : "",
+					 (int)(item->image.size > 60 ? 60 : item->image.size), item->image.data);
+		if (no_file != 0 && used < sizeof(missing->examples))
+			snprintf(missing->examples + used, sizeof(missing->examples) - used, " (%s)", no_file_text(no_file));
 	}
 	if (!reader->listing->skip_bad)
 		return 0; /* counted; the error comes at the end and can say how many */
-	snprintf(name, sizeof(name), "%s", item->image.size == 0 ? "(no name)" : item->image.data);
-	return listing_add_failure(reader->listing, name, "there is no such file in the folders of --images", err);
+	snprintf(name, sizeof(name), "%s", item->image.data);
+	if (no_file != 0)
+		snprintf(reason, sizeof(reason), "in place of a picture's file there is something else: %s", no_file_text(no_file));
+	else if (elsewhere >= 0)
+		snprintf(reason, sizeof(reason), "it is in %s, which is for split %s alone", reader->folders->items[elsewhere].path,
+			 strings_at(&reader->listing->splits, (uint32_t)reader->folders->items[elsewhere].split));
+	else
+		snprintf(reason, sizeof(reason), "there is no such file in the folders of --images");
+	return listing_add_failure(reader->listing, name, reason, err);
 }
 
 /* --- pictures into the listing ------------------------------------------------------------- */
@@ -347,6 +445,16 @@ static int remember_name(struct reader *reader, const struct item *item, int16_t
 	return 0;
 }
 
+static int at_item(const struct reader *reader, const struct item *item, int code, struct err *err)
+{
+	char place[LISTING_PLACE_BYTES];
+
+	if (code == ERR_NOMEM)
+		return code;
+	listing_place(reader->listing, (struct place){ reader->file, item->number }, place);
+	return err_prefix(err, "%.300s", place);
+}
+
 int reader_picture(struct reader *reader, const struct item *item, uint32_t *picture, struct err *err)
 {
 	struct listing *listing = reader->listing;
@@ -356,6 +464,12 @@ int reader_picture(struct reader *reader, const struct item *item, uint32_t *pic
 	int code;
 
 	*picture = NO_PICTURE;
+	if (item->image.size == 0)
+		return reader_bad_item(reader, item->number, err, "the picture's name is empty; fill it in");
+	if (memchr(item->image.data, '\0', item->image.size) != NULL ||
+	    (item->has_folder && item->folder.size > 0 && memchr(item->folder.data, '\0', item->folder.size) != NULL))
+		return reader_bad_item(reader, item->number, err, "the picture's name %.80s... has a zero byte in it, which no file's name has; "
+				       "mend it", item->image.data);
 	if ((code = split_of_item(reader, item, &split, err)) != 0 ||
 	    (code = remember_name(reader, item, split, &name, &added, err)) != 0)
 		return code;
@@ -363,9 +477,10 @@ int reader_picture(struct reader *reader, const struct item *item, uint32_t *pic
 		reader->name_picture[name] = NO_PICTURE;
 		code = find_picture(reader, split, item->has_folder ? &item->folder : NULL, item->image.data, item->image.size,
 				    &there, err);
-		if (code == 0)
-			code = there ? add_picture(reader, item, split, &reader->name_picture[name], err) :
-				       note_missing(reader, item, err);
+		if (code != 0)
+			return at_item(reader, item, code, err);
+		code = there ? add_picture(reader, item, split, &reader->name_picture[name], err) :
+			       note_missing(reader, item, split, err);
 		if (code != 0)
 			return code;
 	}
@@ -399,12 +514,23 @@ static int grow_captions(struct listing *listing, struct err *err)
 	return 0;
 }
 
+/* As json.h hands on an escaped half of a pair. */
+static bool is_surrogate(const char *text, size_t bytes)
+{
+	return bytes >= 3 && (unsigned char)text[0] == 0xED && ((unsigned char)text[1] & 0xE0) == 0xA0 &&
+	       ((unsigned char)text[2] & 0xC0) == 0x80;
+}
+
 int reader_caption(struct reader *reader, uint32_t picture, uint32_t number, const char *text, size_t bytes, struct err *err)
 {
 	struct listing *listing = reader->listing;
 	size_t valid = utf8_valid_bytes(text, bytes);
 	int code;
 
+	if (is_surrogate(text + valid, bytes - valid))
+		return reader_bad_item(reader, number, err, "the caption has half of a surrogate pair at its byte %zu (\\u%04x in JSON), "
+				       "which is no character; mend it where the file was written", valid + 1,
+				       0xD000u | ((unsigned)text[valid + 1] & 0x3F) << 6 | ((unsigned)text[valid + 2] & 0x3F));
 	if (valid < bytes)
 		return reader_bad_item(reader, number, err, "the caption is no valid UTF-8 at its byte %zu (0x%02x); re-encode the "
 				       "file as UTF-8, for example with iconv -f LATIN1 -t UTF-8", valid + 1,

@@ -301,6 +301,8 @@ static bool looks_like_option(const struct args_spec *spec, const char *arg)
 
 static int add_operand(const struct args_spec *spec, const char *arg, struct args_result *out, struct err *err)
 {
+	if (out->operand_count >= ARGS_OPERANDS_MAX)
+		return err_set(err, ERR_USAGE, "more than %d arguments; give them in several calls", ARGS_OPERANDS_MAX);
 	if (out->operand_count >= spec->operands_max)
 		return err_set(err, ERR_USAGE, "unexpected argument '%s'; usage: %s", arg, spec->usage);
 	out->operands[out->operand_count++] = arg;

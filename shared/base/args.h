@@ -50,7 +50,7 @@ struct args_spec {
 	int operands_min, operands_max;
 };
 
-enum { ARGS_OPERANDS_MAX = 256 };
+enum { ARGS_OPERANDS_MAX = 4096 };
 
 struct args_result {
 	const char *operands[ARGS_OPERANDS_MAX];

@@ -104,7 +104,7 @@ static int hex4(const struct json_reader *reader, size_t at, uint32_t *out)
 	return 0;
 }
 
-/* *at stands behind "\u". A surrogate pair is two such escapes. */
+/* *at stands behind "\u". A surrogate pair is two such escapes; half of one is no character. */
 static int unicode_escape(struct json_reader *reader, size_t *at, uint32_t *point, struct err *err)
 {
 	uint32_t low;
@@ -112,14 +112,26 @@ static int unicode_escape(struct json_reader *reader, size_t *at, uint32_t *poin
 	if (hex4(reader, *at, point) != 0)
 		return fail_at(reader, *at - 2, err, "\\u needs four hexadecimal digits");
 	*at += 4;
-	if (*point < 0xD800 || *point > 0xDBFF)
-		return 0; /* utf8_put() turns a lone low surrogate into U+FFFD */
-	if (reader->size - *at >= 6 && reader->data[*at] == '\\' && reader->data[*at + 1] == 'u' &&
+	if (*point < 0xD800 || *point > 0xDFFF)
+		return 0;
+	if (*point < 0xDC00 && reader->size - *at >= 6 && reader->data[*at] == '\\' && reader->data[*at + 1] == 'u' &&
 	    hex4(reader, *at + 2, &low) == 0 && low >= 0xDC00 && low <= 0xDFFF) {
 		*point = 0x10000 + ((*point - 0xD800) << 10) + (low - 0xDC00);
 		*at += 6;
+		return 0;
 	}
+	if (!reader->lenient_utf8)
+		return fail_at(reader, *at - 6, err, "half of a surrogate pair in a string (\\ud800 to \\udfff alone), which is no character");
 	return 0;
+}
+
+/* utf8_put() would make it U+FFFD, and whoever judges the bytes could not tell it from one that was written. */
+static size_t put_surrogate(char out[4], uint32_t point)
+{
+	out[0] = (char)0xED;
+	out[1] = (char)(0x80 | (point >> 6 & 0x3F));
+	out[2] = (char)(0x80 | (point & 0x3F));
+	return 3;
 }
 
 /* *at stands on the backslash. */
@@ -143,7 +155,7 @@ static int escape(struct json_reader *reader, size_t *at, struct err *err)
 	*at += 2;
 	if ((code = unicode_escape(reader, at, &point, err)) != 0)
 		return code;
-	return buf_add(&reader->text, bytes, utf8_put(bytes, point), err);
+	return buf_add(&reader->text, bytes, point >= 0xD800 && point <= 0xDFFF ? put_surrogate(bytes, point) : utf8_put(bytes, point), err);
 }
 
 /* reader->at stands on the opening quote. */
@@ -379,6 +391,24 @@ int json_skip(struct json_reader *reader, struct err *err)
 			return code;
 	} while (reader->depth > depth);
 	return 0;
+}
+
+struct json_mark json_mark(const struct json_reader *reader)
+{
+	return (struct json_mark){ reader->at, reader->token_at, reader->line, reader->line_start, reader->closers, reader->depth,
+				   reader->state, reader->kind };
+}
+
+void json_return(struct json_reader *reader, const struct json_mark *mark)
+{
+	reader->at = mark->at;
+	reader->token_at = mark->token_at;
+	reader->line = mark->line;
+	reader->line_start = mark->line_start;
+	reader->closers = mark->closers;
+	reader->depth = mark->depth;
+	reader->state = mark->state;
+	reader->kind = mark->kind;
 }
 
 /* --- typed reading --------------------------------------------------------- */

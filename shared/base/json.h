@@ -7,9 +7,10 @@
  *
  * Strict RFC 8259, except that NaN, Infinity and -Infinity are accepted as
  * numbers where Python's json module writes them, and that a leading byte
- * order mark is passed over. Strings must be valid UTF-8 unless lenient_utf8
- * is set, which hands their bytes on as they stand. An escaped lone surrogate
- * becomes U+FFFD. Keys may repeat; it is the caller who decides what that means.
+ * order mark is passed over. Strings must be valid UTF-8 and escaped surrogates
+ * come in pairs, unless lenient_utf8 is set: it hands bytes on as they stand, and
+ * a lone surrogate as the three bytes that UTF-8 would have for it, which are as
+ * invalid. Keys may repeat; it is the caller who decides what that means.
  *
  * Threads: one parser, one thread. Limits: depth JSON_DEPTH_MAX.
  */
@@ -35,12 +36,19 @@ struct json_reader {
 	size_t token_at;  /* where the last event begins, or the fault lies */
 	size_t line;      /* of token_at, from 1 */
 	size_t line_start;
-	bool lenient_utf8; /* set after init: invalid UTF-8 in strings is no fault */
+	bool lenient_utf8; /* set after init: invalid UTF-8 and lone surrogates in strings are no fault */
 	uint64_t closers; /* bit d-1: the container at depth d is an object */
 	int depth;
 	int state;
 	enum json_kind kind;  /* of the last event */
 	struct buf text;      /* KEY, STRING: decoded; NUMBER: as written. Valid until the next event */
+};
+
+struct json_mark {
+	size_t at, token_at, line, line_start;
+	uint64_t closers;
+	int depth, state;
+	enum json_kind kind;
 };
 
 void json_reader_init(struct json_reader *reader, const char *name, const void *data, size_t size);
@@ -49,6 +57,9 @@ void json_reader_free(struct json_reader *reader);
 MUST_USE int json_next(struct json_reader *reader, struct err *err);
 /* Having just read a KEY or standing before a value: skips the whole next value. */
 MUST_USE int json_skip(struct json_reader *reader, struct err *err);
+/* Where a reader stands, to read on from there once more. */
+struct json_mark json_mark(const struct json_reader *reader);
+void json_return(struct json_reader *reader, const struct json_mark *mark); /* text is not that of then */
 /* Next event must be of this kind; the message says what was expected where. */
 MUST_USE int json_expect(struct json_reader *reader, enum json_kind kind, struct err *err);
 /* The last event, a NUMBER, as a value; ERR_FORMAT where it is no integer or out of range. */

@@ -125,6 +125,37 @@ def test_no_daemon(tmp_path, words):
     assert_fails(run(*words, "--socket", socket, cwd=tmp_path), re.escape(str(socket)), "preprocessd")
 
 
+def test_help_of_kinds_and_verbs():
+    """What a newcomer types for help is answered, in either order."""
+    for words in (["inspect", "--help"], ["inspect", "-h"], ["inspect", "help"], ["help", "inspect"]):
+        said = run_ok("prepctl", *words).stdout
+        assert said.startswith("Usage: prepctl inspect image|text") and "print the token ids" in said, said
+    for verb in PREPCTL_VERBS:
+        assert run_ok("prepctl", "help", verb).stdout == run_ok("prepctl", verb, "--help").stdout
+    for kind in ("image", "text"):
+        assert run_ok("prepctl", "help", "inspect", kind).stdout == run_ok("prepctl", "inspect", kind, "--help").stdout
+    assert run_ok("prepctl", "help").stdout == run_ok("prepctl", "help", "help").stdout == run_ok("prepctl", "--help").stdout
+    assert_fails(run("prepctl", "help", "nonsense"), "'nonsense' is no verb", code=2)
+
+
+def test_inspect_accepts_socket_and_cache(tmp_path, small):
+    """Every program and verb takes both, so that one set of options serves all."""
+    common = ["--socket", tmp_path / "s", "--cache", tmp_path / "c"]
+    assert run_ok("prepctl", "inspect", "text", "--vocab", small.vocab, *common, stdin="a red square\n").stdout.count(" ") == 4
+    name, _, _ = write_pictures(tmp_path / "images", 1)[0]
+    run_ok("prepctl", "inspect", "image", tmp_path / "images" / name, "--out", tmp_path / "o.safetensors", *common)
+    assert (tmp_path / "o.safetensors").exists() and not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("path", ["/dev/fd/63", "/proc/self/fd/3", "/dev/stdin", "-"])
+def test_paths_that_only_the_client_has(tmp_path, daemon, path):
+    """<(...) of a shell and standard input are this process's: the daemon would open its own."""
+    usual = ["--format", "csv", "--images", tmp_path]
+    for arguments in ([*usual, "--captions", path], [*usual, "--captions", f"val={path}"], [*usual, "--captions", "x.csv", "--vocab", path]):
+        assert_fails(daemon.prepctl("add", "piped", *arguments), re.escape(path), "the daemon opens it.*write it to a file first", code=2)
+    assert_fails(daemon.prepctl("explain", path), re.escape(path), "the daemon opens it", code=2)
+
+
 def test_socket_path_too_long(tmp_path):
     long = tmp_path / ("x" * 120) / "d.sock"
     for program, words in (("preprocessd", ["--cache", tmp_path]), ("prepctl", ["status"]), ("trainer", ["--data", "x", "--reg", "none"])):
@@ -183,6 +214,41 @@ def test_missing_picture(tmp_path, daemon):
     result = add(daemon, tmp_path / "images", captions, "--on-bad", "skip", name="skipped")
     assert result.returncode == 0, result.stderr
     assert "gone.jpg" in daemon.prepctl_ok("failures", "skipped").stdout
+
+
+def test_one_line_each(tmp_path, daemon):
+    """Newlines, tabs and escape sequences in names, captions and labels fake no rows and columns of what is printed."""
+    (first, _, _), (second, _, _), (third, _, _) = write_pictures(tmp_path / "images", 3)
+    odd, shown = "x\n1\t2\r\\n\x1b[2J\x7f\u009bé", r"x\n1\t2\r\\n\x1b[2J\x7f\xc2\x9bé"
+    os.rename(tmp_path / "images" / first, tmp_path / "images" / (odd + ".jpg"))
+    os.rename(tmp_path / "images" / second, os.fsencode(tmp_path / "images") + b"/y\xff.jpg")
+    (tmp_path / "images" / third).write_bytes(b"no picture")
+    os.rename(tmp_path / "images" / third, tmp_path / "images" / ("bad" + odd))
+    rows = [(odd + ".jpg", "a " + odd, "l" + odd), ("bad" + odd, "b", ""), ("gone" + odd, "c", "")]
+    path = tmp_path / ("c\t.jsonl")
+    lines = [json.dumps({"image": image, "caption": caption, "label": label or None}).encode() for image, caption, label in rows]
+    path.write_bytes(b"\n".join([*lines, b'{"image": "y\xff.jpg", "caption": "raw"}', b""]))
+    daemon.prepctl_ok("add", "odd", "--format", "jsonl", "--images", tmp_path / "images", "--captions", path, "--size", "64", "--on-bad", "skip")
+    samples = [line.split("\t") for line in daemon.prepctl_ok("samples", "odd", 0, 1).stdout.split("\n")]
+    assert [len(line) for line in samples] == [6, 6, 1], samples
+    assert samples[0][4].endswith(f"/{shown}.jpg") and samples[0][5] == f"a {shown}"
+    assert samples[1][4].endswith(r"/y\xff.jpg")
+    failures = [line.split("\t") for line in daemon.prepctl_ok("failures", "odd").stdout.split("\n")]
+    assert [len(line) for line in failures] == [2, 2, 1], failures
+    assert failures[0][0] == f"gone{shown}" and failures[1][0].endswith(f"/bad{shown}")
+    show = daemon.prepctl_ok("show", "odd").stdout
+    assert f"  label 0          l{shown} (1 picture)\n" in show and "  labels           1 class\n" in show
+    assert f"  first caption    a {shown}\n" in show and r"c\t.jsonl" in show and "\x1b" not in show
+    for verb in ("samples", "failures", "show"):
+        assert r"\xHH" in run_ok("prepctl", verb, "--help").stdout
+
+
+def test_many_samples(daemon):
+    """More ids than a request of the wire takes go in several; there is a limit, and it is told."""
+    ids = [i % 7 for i in range(2500)]
+    said = daemon.prepctl_ok("samples", "small", *ids).stdout.splitlines()
+    assert [int(line.split("\t")[0]) for line in said] == ids
+    assert_fails(daemon.prepctl("samples", "small", *[0] * 5000), "more than 4096 arguments", code=2)
 
 
 @pytest.mark.parametrize("kind", ["garbage", "truncated", "png", "folder", "empty", "unreadable"])

@@ -97,13 +97,15 @@ static size_t split_bytes(const char *text)
 }
 
 /* The daemon does not know where we stand. Symbolic links stay as they are. */
-static int absolute(const char *folder, const char *text, bool with_split, ProtobufCBinaryData *out, struct err *err)
+static int absolute(const char *option, const char *folder, const char *text, bool with_split, ProtobufCBinaryData *out, struct err *err)
 {
 	size_t split = with_split ? split_bytes(text) : 0;
 	struct buf whole = BUF_INIT;
 	char *path = NULL;
-	int code = fs_join(&path, folder, text + split, err);
+	int code = prepctl_check_path(option, text + split, err);
 
+	if (code == 0)
+		code = fs_join(&path, folder, text + split, err);
 	if (code == 0)
 		code = buf_add(&whole, text, split, err);
 	if (code == 0)
@@ -123,11 +125,11 @@ static int make_paths(const struct options *o, struct paths *out, struct err *er
 	int code = folder == NULL ? err_errno(err, errno, "the current folder") : 0;
 
 	for (int i = 0; i < o->images.count && code == 0; i++)
-		code = absolute(folder, o->images.items[i], true, &out->images[i], err);
+		code = absolute("--images", folder, o->images.items[i], true, &out->images[i], err);
 	for (int i = 0; i < o->captions.count && code == 0; i++)
-		code = absolute(folder, o->captions.items[i], true, &out->captions[i], err);
+		code = absolute("--captions", folder, o->captions.items[i], true, &out->captions[i], err);
 	if (o->vocab != NULL && code == 0)
-		code = absolute(folder, o->vocab, false, &out->vocab, err);
+		code = absolute("--vocab", folder, o->vocab, false, &out->vocab, err);
 	mem_free(folder);
 	return code;
 }

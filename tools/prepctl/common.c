@@ -1,14 +1,11 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "shared/base/log.h"
 #include "shared/base/mem.h"
 #include "shared/base/paths.h"
+#include "shared/base/utf8.h"
 #include "tools/prepctl/prepctl.h"
-
-enum { PIECE_BYTES = 1024 };
 
 static volatile sig_atomic_t interrupted;
 
@@ -101,22 +98,55 @@ char *prepctl_short_hash(char *out, ProtobufCBinaryData hash)
 	return out;
 }
 
+/* Prints what stands at text and returns how many bytes that were. */
+static size_t print_char(const char *text, size_t size)
+{
+	static const char names[] = "t\tn\nr\r\\\\";
+	unsigned char c = (unsigned char)text[0];
+	size_t bytes = utf8_char_bytes(text, size);
+	bool control = c < 0x20 || c == 0x7F || (c == 0xC2 && bytes == 2 && (unsigned char)text[1] < 0xA0);
+
+	for (size_t i = 0; names[i] != '\0'; i += 2) {
+		if (c == (unsigned char)names[i + 1]) {
+			printf("\\%c", names[i]);
+			return 1;
+		}
+	}
+	if (bytes > 0 && !control) {
+		fwrite(text, 1, bytes, stdout);
+		return bytes;
+	}
+	bytes = bytes == 0 ? 1 : bytes;
+	for (size_t i = 0; i < bytes; i++)
+		printf("\\x%02x", (unsigned char)text[i]);
+	return bytes;
+}
+
 void prepctl_print_bytes(const ProtobufCBinaryData *text)
 {
-	char piece[PIECE_BYTES];
+	size_t at = 0;
 
-	if (!isatty(STDOUT_FILENO)) {
-		fwrite(text->data, 1, text->len, stdout);
-		return;
+	while (at < text->len)
+		at += print_char((const char *)text->data + at, text->len - at);
+}
+
+void prepctl_print_text(const char *text)
+{
+	prepctl_print_bytes(&(ProtobufCBinaryData){ strlen(text), (uint8_t *)(uintptr_t)text });
+}
+
+int prepctl_check_path(const char *what, const char *path, struct err *err)
+{
+	static const char *const ours[] = { "/dev/fd/", "/proc/self/", "/proc/thread-self/", "/dev/stdin", "-" };
+
+	for (size_t i = 0; i < ARRAY_LEN(ours); i++) {
+		size_t bytes = strlen(ours[i]);
+
+		if (ours[i][bytes - 1] == '/' ? strncmp(path, ours[i], bytes) == 0 : strcmp(path, ours[i]) == 0)
+			return err_set(err, ERR_USAGE, "%s %s: the daemon opens it, and what is open here is not open there; write it to a file "
+				       "first and name that", what, path);
 	}
-	for (size_t at = 0, bytes; at < text->len; at += bytes) {
-		bytes = text->len - at < sizeof(piece) ? text->len - at : sizeof(piece);
-		if (bytes == sizeof(piece) && text->data[at + bytes - 1] == 0xC2)
-			bytes--; /* one character stays in one piece */
-		memcpy(piece, text->data + at, bytes);
-		log_clean(piece, bytes);
-		fwrite(piece, 1, bytes, stdout);
-	}
+	return 0;
 }
 
 void prepctl_print_detail(const Wire__DatasetDetail *detail)

@@ -64,8 +64,11 @@ int prepctl_datasets(int argc, char *const argv[], struct err *err)
 
 static void print_paths(const char *what, const ProtobufCBinaryData *paths, size_t count)
 {
-	for (size_t i = 0; i < count; i++)
-		printf("  %-16s %.*s\n", what, (int)paths[i].len, (const char *)paths[i].data);
+	for (size_t i = 0; i < count; i++) {
+		printf("  %-16s ", what);
+		prepctl_print_bytes(&paths[i]);
+		printf("\n");
+	}
 }
 
 static void print_label(size_t number, const ProtobufCBinaryData *name, const char *pictures)
@@ -86,14 +89,15 @@ static void print_show(const Wire__DatasetDetail *detail)
 	for (size_t i = 0; i < d->version.len; i++)
 		printf("%02x", d->version.data[i]);
 	printf("\n  added            %s\n", added);
-	printf("  format           %s%s%s\n", d->format, detail->columns[0] != '\0' ? ", columns " : "", detail->columns);
+	printf("  format           %s%s", d->format, detail->columns[0] != '\0' ? ", columns " : "");
+	prepctl_print_text(detail->columns);
+	printf("\n");
 	print_paths("images", detail->images, detail->n_images);
 	print_paths("captions", detail->captions, detail->n_captions);
 	if (detail->split_ratio[0] != '\0')
 		printf("  split by         %s, seed %llu\n", detail->split_ratio, (unsigned long long)detail->split_seed);
 	if (detail->limit > 0)
-		printf("  limit            %llu pictures, seed %llu\n", (unsigned long long)detail->limit,
-		       (unsigned long long)detail->limit_seed);
+		printf("  limit            %s, seed %llu\n", prepctl_count(a, detail->limit, "picture"), (unsigned long long)detail->limit_seed);
 	printf("  on bad           %s\n", detail->skip_bad ? "skip" : "fail");
 	if (detail->transform != NULL)
 		printf("  prepared at      %u px, EXIF orientation %s\n", detail->transform->size,
@@ -116,7 +120,7 @@ int prepctl_show(int argc, char *const argv[], struct err *err)
 	struct args_result result;
 	Wire__Reply *reply;
 	struct conn conn;
-	int code = parse_named("show", "Says everything about one data set.", &common, 1, argc, argv, &result, err);
+	int code = parse_named("show", "Says everything about one data set.\n\n" PREPCTL_ESCAPES, &common, 1, argc, argv, &result, err);
 
 	if (code != 0 || result.help)
 		return code;
@@ -139,8 +143,8 @@ int prepctl_failures(int argc, char *const argv[], struct err *err)
 	struct args_result result;
 	Wire__Reply *reply;
 	struct conn conn;
-	int code = parse_named("failures", "Lists what was left out of a data set, and why: one a line, with a tab between.", &common,
-			       1, argc, argv, &result, err);
+	int code = parse_named("failures", "Lists what was left out of a data set, and why: one a line, with a tab between.\n\n" PREPCTL_ESCAPES,
+			       &common, 1, argc, argv, &result, err);
 
 	if (code != 0 || result.help)
 		return code;
@@ -159,7 +163,7 @@ int prepctl_failures(int argc, char *const argv[], struct err *err)
 
 			prepctl_print_bytes(&failure->source);
 			printf("\t");
-			prepctl_print_bytes(&(ProtobufCBinaryData){ strlen(failure->reason), (uint8_t *)failure->reason });
+			prepctl_print_text(failure->reason);
 			printf("\n");
 		}
 		list.first += reply->failures->n_failures;
@@ -193,7 +197,7 @@ int prepctl_samples(int argc, char *const argv[], struct err *err)
 		.usage = "prepctl samples NAME ID ...",
 		.description = "Says what samples are: id, class (-1: none), split, SHA-256 of the picture's file, its path and the caption as "
 			       "it was read, with tabs between. Ids are those of sample_ids in batches and of caption in a study's "
-			       "predictions.csv: the caption's index in the data set.",
+			       "predictions.csv: the caption's index in the data set.\n\n" PREPCTL_ESCAPES,
 		.options = table, .option_count = (int)ARRAY_LEN(table), .operands_min = 2, .operands_max = ARGS_OPERANDS_MAX,
 	};
 	struct args_result result;
@@ -211,14 +215,18 @@ int prepctl_samples(int argc, char *const argv[], struct err *err)
 		ids[i - 1] = (uint64_t)id;
 	}
 	describe.dataset = (char *)(uintptr_t)result.operands[0];
-	describe.n_samples = (size_t)(result.operand_count - 1);
-	describe.samples = ids;
-	request.id = 1;
 	request.verb_case = WIRE__REQUEST__VERB_DESCRIBE_SAMPLES;
 	request.describe_samples = &describe;
-	code = prepctl_call(&conn, &common, "samples", &request, WIRE__REPLY__BODY_SAMPLES, &reply, err);
-	for (size_t i = 0; code == 0 && i < reply->samples->n_samples; i++)
-		print_sample(reply->samples->samples[i]);
+	code = prepctl_connect(&conn, &common, "samples", err);
+	for (size_t at = 0, left = (size_t)(result.operand_count - 1); code == 0 && left > 0; left -= describe.n_samples) {
+		describe.n_samples = left < WIRE_SAMPLES_PER_REQUEST ? left : WIRE_SAMPLES_PER_REQUEST;
+		describe.samples = ids + at;
+		at += describe.n_samples;
+		request.id++;
+		code = conn_call(&conn, &request, WIRE__REPLY__BODY_SAMPLES, &reply, err);
+		for (size_t i = 0; code == 0 && i < reply->samples->n_samples; i++)
+			print_sample(reply->samples->samples[i]);
+	}
 	conn_free(&conn);
 	return code;
 }

@@ -4,14 +4,15 @@
 
 #include "preprocessd/codec/normalize.h"
 #include "preprocessd/codec/picture.h"
-#include "shared/base/args.h"
 #include "shared/base/fs.h"
 #include "shared/base/mem.h"
 #include "shared/io/tensorfile.h"
+#include "tools/prepctl/prepctl.h"
 
 struct options {
 	int64_t size;
 	const char *dtype, *exif, *out;
+	struct prepctl_common common;
 	bool floats;
 	struct transform transform;
 };
@@ -28,6 +29,7 @@ static int parse(int argc, char *const argv[], struct options *options, struct a
 		  "ignore or apply the EXIF orientation. Default ignore, as torchvision does.", 0, 0, NULL },
 		{ "out", 'o', ARGS_TEXT, &options->out, "FILE", "The safetensors file to write; its tensor is `image`.", 0, 0,
 		  NULL },
+		PREPCTL_OPTIONS_UNUSED(&options->common),
 	};
 	const struct args_spec spec = {
 		.usage = "prepctl inspect image PICTURE --out FILE.safetensors [options]",

@@ -6,10 +6,10 @@
 #include <unistd.h>
 
 #include "preprocessd/codec/wordpiece.h"
-#include "shared/base/args.h"
 #include "shared/base/buf.h"
 #include "shared/base/fs.h"
 #include "shared/base/mem.h"
+#include "tools/prepctl/prepctl.h"
 
 enum {
 	READ_BYTES = 1 << 16,
@@ -163,10 +163,12 @@ out:
 
 int prepctl_inspect_text(int argc, char *const argv[], struct err *err)
 {
+	struct prepctl_common common = { 0 };
 	const char *vocab = NULL;
 	const struct args_option options[] = {
 		{ .name = "vocab", .kind = ARGS_TEXT, .value = &vocab, .metavar = "FILE",
 		  .help = "The vocabulary: a text file with one word a line, as BERT's vocab.txt. Required." },
+		PREPCTL_OPTIONS_UNUSED(&common),
 	};
 	const struct args_spec spec = {
 		.usage = "prepctl inspect text --vocab FILE < LINES > IDS",

@@ -50,6 +50,38 @@ static void print_help(void)
 	       "  prepctl status\n");
 }
 
+static void print_inspect_help(void)
+{
+	printf("Usage: prepctl inspect image|text ...\n\nDoes to one input what the daemon does, without a daemon. prepctl inspect KIND --help has "
+	       "the options of each:\n\n");
+	for (size_t i = 0; i < ARRAY_LEN(INSPECT); i++)
+		printf("  %-6s %s\n", INSPECT[i].name, INSPECT[i].help);
+	printf("\nExample:\n  prepctl inspect image cat.jpg --size 112 --dtype u8 --out cat.safetensors\n");
+}
+
+static bool asks_for_help(const char *word)
+{
+	return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0;
+}
+
+/* "help add" is "add --help", "inspect help" and "help inspect text" likewise. Static memory. */
+static void turn_help_round(int *argc, char **argv[])
+{
+	static char option[] = "--help";
+	static char *turned[5];
+	int count = 1;
+
+	if (*argc < 3 || !asks_for_help((*argv)[1]) || asks_for_help((*argv)[2]))
+		return;
+	turned[0] = (*argv)[0];
+	turned[count++] = (*argv)[2];
+	if (*argc > 3 && strcmp((*argv)[2], "inspect") == 0)
+		turned[count++] = (*argv)[3];
+	turned[count++] = option;
+	*argc = count;
+	*argv = turned;
+}
+
 static int run_verb(const struct verb *verbs, size_t count, const char *what, int argc, char *argv[], struct err *err)
 {
 	for (size_t i = 0; i < count && argc > 0; i++)
@@ -116,8 +148,13 @@ int main(int argc, char *argv[])
 	}
 	argc -= leading;
 	argv += leading;
-	if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)) {
+	turn_help_round(&argc, &argv);
+	if (argc > 1 && asks_for_help(argv[1])) {
 		print_help();
+		return 0;
+	}
+	if (argc > 2 && strcmp(argv[1], "inspect") == 0 && asks_for_help(argv[2])) {
+		print_inspect_help();
 		return 0;
 	}
 	if (argc > 1 && strcmp(argv[1], "--version") == 0) {

@@ -23,6 +23,12 @@ struct prepctl_common {
 	{ .name = "cache", .kind = ARGS_TEXT, .value = &(common)->cache, .metavar = "DIR", \
 	  .help = "Accepted as by the other programs; the daemon knows its cache." }
 
+/* For verbs that need no daemon: what every program accepts is accepted there, too. */
+#define PREPCTL_OPTIONS_UNUSED(common) \
+	{ .name = "socket", .kind = ARGS_TEXT, .value = &(common)->socket, .metavar = "PATH", \
+	  .help = "Accepted as by the other verbs; no daemon is asked." }, \
+	{ .name = "cache", .kind = ARGS_TEXT, .value = &(common)->cache, .metavar = "DIR", .help = "Accepted; not used." }
+
 int prepctl_add(int argc, char *const argv[], struct err *err);
 int prepctl_batch(int argc, char *const argv[], struct err *err);
 int prepctl_datasets(int argc, char *const argv[], struct err *err);
@@ -50,6 +56,8 @@ MUST_USE int prepctl_call(struct conn *conn, const struct prepctl_common *common
 bool prepctl_interrupted(void *context);
 void prepctl_watch_interrupt(void);
 
+/* ERR_USAGE for what only this process can open (standard input, <(...) of a shell): it is the daemon that opens path. */
+MUST_USE int prepctl_check_path(const char *what, const char *path, struct err *err);
 /* --exif's value. */
 MUST_USE int prepctl_exif(const char *text, bool *apply, struct err *err);
 /* "12.3 MB"; out has at least 24 bytes. Returns out. */
@@ -58,9 +66,13 @@ char *prepctl_bytes(char *out, uint64_t bytes);
 char *prepctl_count(char *out, uint64_t count, const char *one);
 /* The first 12 hexadecimal digits; out has at least 13 bytes. Returns out. */
 char *prepctl_short_hash(char *out, ProtobufCBinaryData hash);
-/* Prints what add and show say about a data set. */
-/* To standard output: as it is, but without control characters where that is a terminal. */
+/* Names, captions and labels to standard output, so that each stays on its line and between its tabs, and none steers a
+ * terminal: control characters, backslashes and what is no UTF-8 as PREPCTL_ESCAPES says. */
 void prepctl_print_bytes(const ProtobufCBinaryData *text);
+void prepctl_print_text(const char *text);
+#define PREPCTL_ESCAPES \
+	"Control characters in names and texts are written as \\n, \\r, \\t, or \\xHH for each byte, as are bytes that are no UTF-8; a backslash is \\\\."
+/* Prints what add and show say about a data set. */
 void prepctl_print_detail(const Wire__DatasetDetail *detail);
 
 #endif

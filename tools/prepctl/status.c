@@ -243,7 +243,8 @@ int prepctl_explain(int argc, char *const argv[], struct err *err)
 
 	if (code != 0 || result.help)
 		return code;
-	if ((code = prepctl_exif(exif, &exif_apply, err)) != 0)
+	if ((code = prepctl_exif(exif, &exif_apply, err)) != 0 ||
+	    (code = prepctl_check_path("the picture", result.operands[0], err)) != 0)
 		return code;
 	folder = getcwd(NULL, 0);
 	code = folder == NULL ? err_errno(err, errno, "the current folder") : fs_join(&path, folder, result.operands[0], err);
