@@ -295,6 +295,53 @@ def test_equal_time(daemon, tmp_path):
     assert "timing" not in run_ok("trainer", *spec).stderr
 
 
+def equal_time(daemon, out, arms, *more):
+    return ["study", "--data", "small", "--arms", arms, "--folds", "2", *COMMON, "--equal", "time", "--threads", "1", "--jobs", "2", "--out", out,
+            *daemon.at(), *more]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_equal_time_stopped_while_it_times(daemon, tmp_path, how):
+    """The same command begins again, and so does one with other arms: nothing was decided yet."""
+    out = tmp_path / "et"
+    for arms in ("none,adv:target=text", "none,adv:target=text", "none,dropout"):
+        process = subprocess.Popen([str(BIN / "trainer"), *map(str, equal_time(daemon, out, arms))], stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True)
+        wait_for(lambda: process.poll() is not None or (len(list(out.glob("timing/*/runs/*/*/run.json"))) > 1 and
+                                                        any("finished" in path.read_text() for path in out.glob("timing/*/runs/*/*/run.json"))))
+        process.send_signal(how)
+        _, said = process.communicate(timeout=60 * SLOW)
+        assert process.returncode == (130 if how == signal.SIGINT else -9), said
+        assert not (out / "study.json").exists() and (out / "timing").exists() == (how == signal.SIGKILL)
+    assert "4 runs" in run_ok("trainer", *equal_time(daemon, out, "none,dropout")).stderr and not (out / "timing").exists()
+
+
+def test_equal_time_after_a_step_that_failed(daemon, tmp_path):
+    """What failed while it was timed says nothing about the arms that come instead of it."""
+    out = tmp_path / "et"
+    wild = {"data": "small", "folds": 2, "equal": "time", "threads": 1, "arms": ["none", {"name": "wild", "reg": "none", "options": {"lr": 1e30, "clip": 0, "warmup": 0}}],
+            "options": {"preset": "tiny", "batch-size": 8, "epochs": 2}}
+    (tmp_path / "s.json").write_text(json.dumps(wild))
+    said = run("trainer", "study", tmp_path / "s.json", "--out", out, *daemon.at())
+    assert said.returncode == 1 and "timing a step failed" in said.stderr, said.stderr
+    (tmp_path / "s.json").write_text(json.dumps({**wild, "arms": ["none", {"name": "wild", "reg": "none", "options": {"lr": 1e-3}}]}))
+    run_ok("trainer", "study", tmp_path / "s.json", "--out", out, *daemon.at())
+
+
+def test_equal_time_with_schedules_and_early(daemon, tmp_path):
+    """Each set of terms is timed alone and counted in its epochs; what ends a run early takes no time of a step."""
+    out = tmp_path / "et"
+    arms = ["none", "dropout@1-2", "adv:target=text@0-1+dropout@1-2", "early=1", "l2+early"]
+    run_ok("trainer", *equal_time(daemon, out, ",".join(arms), "--epochs", "3"))
+    study = json.loads((out / "study.json").read_text())
+    for arm in study["arms"]:
+        result = json.loads((out / "runs" / arm["name"] / "f1-s0" / "result.json").read_text())
+        assert arm["steps"] == max(1, round(6 / arm["cost"])), arm
+        assert result["steps"] == arm["steps"] or ("early" in arm["reg"] and result["steps"] < arm["steps"]), arm
+    # The same terms as the baseline's at every step: not timed twice, and so the same to the last bit.
+    assert next(arm["cost"] for arm in study["arms"] if arm["reg"] == "early=1") == 1
+
+
 def test_the_view_on_a_terminal(daemon, tmp_path):
     master, slave = pty.openpty()
     process = subprocess.Popen([str(BIN / "trainer"), *map(str, arguments(daemon, tmp_path / "tty", "--threads", "1"))], stdin=slave, stdout=slave,

@@ -206,8 +206,7 @@ int work_arguments(const struct study_spec *spec, const char *dir, const struct 
 	return words.code;
 }
 
-/* Whether nobody else writes there: a run of a study that was killed needs a moment for its checkpoint. */
-static bool is_free(const char *run_dir)
+bool work_is_free(const char *run_dir)
 {
 	char path[RESULT_PATH_BYTES + 8];
 	bool taken;
@@ -320,7 +319,7 @@ static int start_some(struct work *work, struct err *err)
 			struct run_entry *run = &work->runs[next];
 
 			study_run_path(work->spec, work->dir, &run->cell, "", path);
-			if (run->state != RUN_PENDING || !is_free(path))
+			if (run->state != RUN_PENDING || !work_is_free(path))
 				continue;
 			if (!is_finished(path) || ended_well(work, run, &ignored) != 0)
 				break;

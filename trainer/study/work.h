@@ -66,6 +66,8 @@ void work_prune(const struct work *work, const struct run_entry *run);
 
 /* A folder and all in it, where it is there; what cannot be removed is a warning. */
 void work_remove_tree(const char *path);
+/* Whether nobody else writes in a run's folder: a run of a study that was killed needs a moment for its checkpoint. */
+bool work_is_free(const char *run_dir);
 
 /* follow.c: reads the end of metrics.jsonl. */
 void follow_job(const struct work *work, struct job *job);
