@@ -245,7 +245,7 @@ static void test_windows(void **state)
 	struct err err = { 0 };
 
 	(void)state;
-	assert_int_equal(reg_spec_parse(&spec, "dropout=0.5@1-2+dropout=0.2:at=head@5+early=2+sam=0.1:mode=plain@2-7", &err), 0);
+	assert_int_equal(reg_spec_parse(&spec, "dropout=0.5@1-2+dropout=0.2:at=head@5+early=2+mixup=0.4@2-7", &err), 0);
 	assert_int_equal(reg_spec_next(&spec, 0), 1);
 	assert_int_equal(reg_spec_next(&spec, 1), 2);
 	assert_int_equal(reg_spec_next(&spec, 2), 5);
@@ -253,8 +253,8 @@ static void test_windows(void **state)
 	assert_int_equal(reg_spec_next(&spec, 7), 0);
 	text_at(&spec, 0, "early=2");
 	text_at(&spec, 1, "dropout=0.5+early=2");
-	text_at(&spec, 3, "sam=0.1:mode=plain+early=2");
-	text_at(&spec, 6, "dropout=0.2:at=head+sam=0.1:mode=plain+early=2");
+	text_at(&spec, 3, "mixup=0.4+early=2");
+	text_at(&spec, 6, "dropout=0.2:at=head+mixup=0.4+early=2");
 	text_at(&spec, 7, "dropout=0.2:at=head+early=2");
 	assert_false(reg_spec_too_late(&spec, 6, text));
 	assert_true(reg_spec_too_late(&spec, 5, text));
