@@ -194,9 +194,27 @@ def test_a_changed_result_is_noticed(daemon, whole, tmp_path):
     said = run("trainer", "study", "--out", out, *daemon.at())
     assert said.returncode == 1 and "fold 1, seed 0: none and dropout were trained on different batches" in said.stderr
     assert json.loads((out / "study.json").read_text())["digests"]["mismatches"] == 2
-    path.write_text(path.read_text()[:100])
+
+
+@pytest.mark.parametrize("left", [100, 0])
+def test_a_damaged_result_is_made_again(daemon, whole, tmp_path, left):
+    """From the run's own files where they are whole, else with the run; a result of another run is the user's to judge."""
+    out = tmp_path / "damaged"
+    shutil.copytree(whole, out)
+    path = out / "runs/dropout/f1-s0/result.json"
+    path.write_text(path.read_text()[:left])
+    before = (path.parent / "run.json").stat().st_mtime_ns
+    said = run_ok("trainer", "study", "--out", out, *daemon.at()).stderr
+    assert "runs/dropout/f1-s0/result.json" in said and "made again from the run's own files" in said and "12 runs are there already" in said
+    assert results(out) == results(whole) and (path.parent / "run.json").stat().st_mtime_ns == before
+    path.write_text(path.read_text()[:left])
+    (path.parent / "run.json").write_text("{")
+    said = run_ok("trainer", "study", "--out", out, *daemon.at()).stderr
+    assert "runs/dropout/f1-s0/result.json" in said and "the run is trained again" in said and "11 runs are there already" in said
+    assert results(out) == results(whole)
+    shutil.copy(out / "runs/none/f1-s0/result.json", path)
     said = run("trainer", "study", "--out", out, *daemon.at())
-    assert said.returncode == 1 and "runs/dropout/f1-s0/result.json" in said.stderr
+    assert said.returncode == 1 and "is of another run" in said.stderr and "remove that folder" in said.stderr
 
 
 def test_an_arm_that_diverges(daemon, tmp_path):

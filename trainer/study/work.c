@@ -24,10 +24,30 @@ enum { BROKEN_IN_A_ROW_MAX = 3, EXIT_STOPPED = 130, TREE_FILES = 8 };
 
 /* ---- what there is ---- */
 
+/* From what the run itself wrote down; where that is damaged as well, the run has to be trained again from its start: what a finished
+ * run could be gone on with is gone. */
+static int mend(struct work *work, struct run_entry *run, struct err *err)
+{
+	char damage[ERR_MESSAGE_BYTES], path[RESULT_PATH_BYTES];
+
+	snprintf(damage, sizeof(damage), "%s", err->message);
+	if (study_result_make(work->spec, work->dir, &run->cell, err) == 0 &&
+	    study_result_read(work->spec, work->dir, &run->cell, &run->result, err) == 0) {
+		log_warn("%s; made again from the run's own files", damage);
+		return 0;
+	}
+	log_warn("%s; the run is trained again", damage);
+	study_run_path(work->spec, work->dir, &run->cell, "", path);
+	work_remove_tree(path);
+	return fs_exists(path) ? err_set(err, ERR_IO, "%s: remove that folder, and the same command trains the run again", path) : ERR_NOTFOUND;
+}
+
 static int look_at(struct work *work, struct run_entry *run, struct err *err)
 {
 	int code = study_result_read(work->spec, work->dir, &run->cell, &run->result, err);
 
+	if (code == ERR_FORMAT || code == ERR_LIMIT)
+		code = mend(work, run, err);
 	if (code == ERR_NOTFOUND) {
 		run->state = study_failure_exists(work->spec, work->dir, &run->cell) ? RUN_DIVERGED : RUN_PENDING;
 		work->diverged += run->state == RUN_DIVERGED;

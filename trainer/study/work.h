@@ -53,7 +53,7 @@ struct work {
 	} view;
 };
 
-/* work.c. Fills work->runs from what is on disk. ERR_FORMAT: a damaged result.json. */
+/* work.c. Fills work->runs from what is on disk. A damaged result.json is made again, where it must be with its run. */
 MUST_USE int work_open(struct work *work, const struct study_run_options *options, struct err *err);
 void work_close(struct work *work);
 /* Until nothing is pending, or options->cancelled. ERR_CANCELLED, ERR_IO ... as study_run(). */
