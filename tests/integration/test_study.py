@@ -192,7 +192,9 @@ def test_a_changed_result_is_noticed(daemon, whole, tmp_path):
     result = json.loads(path.read_text())
     path.write_text(json.dumps({**result, "digest": "0" * 64, "init_digest": "1" * 64}))
     said = run("trainer", "study", "--out", out, *daemon.at())
-    assert said.returncode == 1 and "fold 1, seed 0: none and dropout were trained on different batches" in said.stderr
+    assert said.returncode == 1 and "2 times two arms of one fold and seed did not differ in the regularizer alone" in said.stderr
+    for words in ("were trained on different batches", "began with different weights"):
+        assert [line for line in said.stderr.splitlines() if line.endswith(f"fold 1, seed 0: none and dropout {words}")], said.stderr
     assert json.loads((out / "study.json").read_text())["digests"]["mismatches"] == 2
 
 
@@ -249,6 +251,59 @@ def test_files_that_are_wrong(daemon, tmp_path, spec, words):
     result = run("trainer", "study", tmp_path / "spec.json", "--out", tmp_path / "out", *daemon.at())
     assert result.returncode in (1, 2) and words in result.stderr, result.stderr
     assert not (tmp_path / "out" / "study.json").exists()
+
+
+@pytest.mark.parametrize("spec, words", [
+    *(({"arms": ["none", {"name": "z", "reg": "l2", "options": {option: value}}]}, f"arm z: its option {option}") for option, value in {
+        "batch-size": 4, "accumulate": 2, "task": "contrast", "preset": "small", "image-size": 32, "max-len": 9, "text-encoder": "layers=1", "init": "x"}.items()),
+    *(({"options": {"preset": "tiny", option: "x"}}, f"options: the option {option} is the study's own") for option in (
+        "out", "socket", "log-level", "cache", "quiet", "resume", "predictions", "no-weights", "dry-run")),
+    ({"arms": ["none", {"name": "z", "reg": "l2", "options": {"out": "x"}}]}, "z: the option out is the study's own"),
+    ({"arms": ["none", "l2+dropout@2-5"]}, "arm l2+dropout@2-5: dropout=0.3@2-5 never works"),
+    ({"arms": ["none", "dropout@10"], "options": {"preset": "tiny"}}, "dropout=0.3@10 never works"),
+    ({"arms": ["none", {"name": "z", "reg": "dropout@1", "options": {"epochs": 1}}]}, "arm z: dropout=0.3@1 never works"),
+    ({"arms": ["none", "dropout@2"], "options": {"preset": "tiny", "batch-size": 8, "steps": 4}}, "training is over after 2 of them")])
+def test_refused_before_the_first_run(daemon, tmp_path, spec, words):
+    base = {"data": "small", "folds": 2, "arms": ["none", "l2"], "options": {"preset": "tiny", "batch-size": 8, "epochs": 2}}
+    (tmp_path / "spec.json").write_text(json.dumps({**base, **spec}))
+    result = run("trainer", "study", tmp_path / "spec.json", "--out", tmp_path / "out", *daemon.at())
+    assert result.returncode == 2 and words in result.stderr, result.stderr
+    assert not (tmp_path / "out" / "study.json").exists() and not (tmp_path / "out" / "runs").exists()
+
+
+def test_allowed_before_the_first_run(daemon, tmp_path):
+    """What all arms have in common may be said again, and a term may begin in the last epoch, were it of three steps of four."""
+    spec = {"data": "small", "folds": 2, "options": {"preset": "tiny", "batch-size": 8, "steps": 3},
+            "arms": ["none", {"name": "z", "reg": "dropout@1", "options": {"batch-size": 8, "lr": 1e-3}}]}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    assert "(2 comparisons)" in run_ok("trainer", "study", tmp_path / "spec.json", "--out", tmp_path / "out", *daemon.at()).stderr
+
+
+def test_a_term_that_begins_too_late(daemon, tmp_path):
+    for epochs, warned in (("2", True), ("3", False)):
+        said = run_ok("trainer", "--data", "small", "--preset", "tiny", "--batch-size", "8", "--epochs", epochs, "--reg", "l2+dropout@2", "--out",
+                      tmp_path / epochs, *daemon.at()).stderr
+        assert ("dropout=0.3@2 never works" in said) == warned, said
+
+
+def test_data_without_a_val_split(daemon, tmp_path):
+    """What prepctl add makes without splits: the folds are made of train, also when the study is gone on with."""
+    data = SmallData(tmp_path / "data")
+    daemon.prepctl_ok("add", "one", "--format", "csv", "--images", data.images, "--captions", data.train, "--columns", "image,caption,label", "--vocab",
+                      data.vocab, "--size", "64")
+    command = ["study", "--data", "one", "--arms", "none,l2", "--folds", "2", *COMMON, "--out", tmp_path / "out", *daemon.at()]
+    assert "no val split: the folds are made of train alone (--split names" in run_ok("trainer", *command).stderr
+    assert json.loads((tmp_path / "out" / "study.json").read_text())["split"] == "train"
+    assert "4 runs are there already" in run_ok("trainer", *command).stderr
+    for more, words in ((["--split", "train+val"], "--split train+val: "), (["--folds", "1"], "--folds 2 and more cut folds")):
+        said = run("trainer", *command, "--out", tmp_path / "other", *more)
+        assert said.returncode == 1 and words in said.stderr and 'no split "val"' in said.stderr, said.stderr
+
+
+def test_limits_of_a_design_are_usage():
+    for arms, words in (("dropout,l2,adv,sam,mixup,rdrop,smooth", "at most 6 terms"), (",".join(f"l2=0.{i}" for i in range(1, 70)), "at most 64 arms")):
+        said = run("trainer", "study", "--data", "x", "--dry-run", "--arms", arms, *(["--design", "factorial"] if "terms" in words else []))
+        assert said.returncode == 2 and words in said.stderr, said.stderr
 
 
 def dry_run(*more):

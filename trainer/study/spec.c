@@ -493,7 +493,8 @@ static void fill_in(struct study_spec *spec)
 {
 	if (spec->name[0] == '\0')
 		snprintf(spec->name, sizeof(spec->name), "%s", spec->data);
-	if (spec->split[0] == '\0')
+	spec->split_default = spec->split[0] == '\0';
+	if (spec->split_default)
 		snprintf(spec->split, sizeof(spec->split), "train+val");
 	if (spec->folds < 0)
 		spec->folds = 5;

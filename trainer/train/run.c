@@ -588,6 +588,8 @@ static void announce(const struct session *s)
 	reg_spec_text(&s->plan.reg, reg);
 	log_info("%s (%u pictures, %u captions), preset %s at %lld px, reg %s", s->config.data, s->train.pictures, s->train.captions,
 		 s->config.preset, (long long)s->config.image_size, reg);
+	if (reg_spec_too_late(&s->plan.reg, (s->steps_total + s->steps_per_epoch - 1) / s->steps_per_epoch, reg))
+		log_warn("--reg %s: %s never works: epochs count from 0, and training ends before it begins", s->config.reg, reg);
 	log_info("%llu steps of %lld samples, %llu an epoch, %d threads; writing to %s", (unsigned long long)s->steps_total,
 		 (long long)(s->config.batch_size * s->config.accumulate), (unsigned long long)s->steps_per_epoch, s->threads, s->dir);
 }
