@@ -1,6 +1,7 @@
 """Studies: what they write, that arms differ in the regularizer alone, and that nothing that stops one changes its numbers."""
 import contextlib
 import csv
+import fcntl
 import json
 import os
 import pty
@@ -387,6 +388,21 @@ def test_equal_time_stopped_while_it_times(daemon, tmp_path, how):
         assert process.returncode == (130 if how == signal.SIGINT else -9), said
         assert not (out / "study.json").exists() and (out / "timing").exists() == (how == signal.SIGKILL)
     assert "4 runs" in run_ok("trainer", *equal_time(daemon, out, "none,dropout")).stderr and not (out / "timing").exists()
+
+
+def test_equal_time_waits_for_what_still_runs(daemon, tmp_path):
+    """A step that was timed for a study that was killed may need a moment to see it; its folder is not taken away under it."""
+    out = tmp_path / "et"
+    held = out / "timing/0-0/runs/none/f1-s0"
+    held.mkdir(parents=True)
+    with open(held / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = subprocess.Popen([str(BIN / "trainer"), *map(str, equal_time(daemon, out, "none,dropout"))], stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True)
+        time.sleep(1.5 * SLOW)
+        assert process.poll() is None and [path.name for path in out.glob("timing/*")] == ["0-0"] and not (held / "run.json").exists()
+    _, said = process.communicate(timeout=60 * SLOW)
+    assert process.returncode == 0 and "timing 12 steps" in said and not (out / "timing").exists(), said
 
 
 def test_equal_time_after_a_step_that_failed(daemon, tmp_path):

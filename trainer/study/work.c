@@ -29,13 +29,16 @@ enum { BROKEN_IN_A_ROW_MAX = 3, EXIT_STOPPED = 130, TREE_FILES = 8 };
 static int mend(struct work *work, struct run_entry *run, struct err *err)
 {
 	char damage[ERR_MESSAGE_BYTES], path[RESULT_PATH_BYTES];
+	int code;
 
 	snprintf(damage, sizeof(damage), "%s", err->message);
-	if (study_result_make(work->spec, work->dir, &run->cell, err) == 0 &&
-	    study_result_read(work->spec, work->dir, &run->cell, &run->result, err) == 0) {
+	if ((code = study_result_make(work->spec, work->dir, &run->cell, err)) == 0)
+		code = study_result_read(work->spec, work->dir, &run->cell, &run->result, err);
+	if (code == 0)
 		log_warn("%s; made again from the run's own files", damage);
-		return 0;
-	}
+	/* A full disk, say, is no damage: the run stays as it is. */
+	if (code != ERR_FORMAT && code != ERR_LIMIT && code != ERR_NOTFOUND)
+		return code;
 	log_warn("%s; the run is trained again", damage);
 	study_run_path(work->spec, work->dir, &run->cell, "", path);
 	work_remove_tree(path);
