@@ -395,6 +395,32 @@ def test_arms_that_differ_in_more(tmp_path):
     assert found["identical"]["checks"][4]["different"] == 1
 
 
+def test_runs_without_predictions(tmp_path):
+    """Their accuracy counts; what is made of single pairs is of the other runs, and says so."""
+    folder = tmp_path / "s"
+    make_study(folder, {"none": 0, "a": 0.1, "b": 0.2}, folds=3, seeds=(0, 1), pictures=30)
+    assert "predictions.csv" not in run_ok("trainer", "report", folder, "--samples", "0").stderr
+    assert all(arm_of(as_json(folder), name)["against_baseline"]["bootstrap"]["runs"] == 6 for name in "ab")
+    (folder / "runs/a/f2-s1/predictions.csv").unlink()
+    said = run_ok("trainer", "report", folder, "--samples", "0")
+    assert "no predictions.csv in 1 of 18 finished runs" in said.stderr and "runs/a/f2-s1" in said.stderr
+    assert "1 of 18 finished runs has no predictions.csv" in said.stdout and "1 of 18 finished runs has no predictions.csv" in check_page(folder)
+    assert "row by row in predictions.csv: identical over the arms that recorded it in all 6 folds x seeds; 1 run did not record it" in (folder / "report.md").read_text()
+    found = as_json(folder)
+    assert [check["unrecorded"] for check in found["identical"]["checks"]] == [0, 0, 0, 0, 1]
+    assert [arm_of(found, name)["against_baseline"]["bootstrap"]["runs"] for name in "ab"] == [5, 6]
+    assert arm_of(found, "a")["against_baseline"]["corrected_t"]["n"] == 6
+
+
+def test_what_folds_have_in_common(tmp_path):
+    """Two halves share no picture; three parts do, and so do halves that each seed cuts anew."""
+    for folds, cut, shared in ((2, 0, False), (3, 0, True), (2, "each", True)):
+        make_study(tmp_path / "s", {"none": 0, "a": 0.1}, folds=folds, seeds=(0, 1), pictures=30, fold_seed=cut)
+        report(tmp_path / "s")
+        text = (tmp_path / "s" / "report.md").read_text()
+        assert "and no further" in text and ("the folds share their training pictures" in text) == shared
+
+
 def test_hostile_names(tmp_path):
     folder = tmp_path / "s"
     make_study(folder, {name: 0.1 * i for i, name in enumerate(HOSTILE)}, folds=2, seeds=(0, 1), pictures=30, name=HOSTILE[1], data=HOSTILE[3])
@@ -449,7 +475,11 @@ def test_damaged_files(tmp_path):
         for content, needle in cases:
             path.write_text(content)
             result = run("trainer", "report", folder, "--samples", "0")
-            assert result.returncode == 1 and needle in result.stderr and str(path.parent) in result.stderr, (name, content, result.returncode, result.stderr)
+            # A run that the study can make again is left out; that a run is where it does not belong is said.
+            left_out = name.endswith("result.json") and "this run is left out, and trainer study --out" in result.stderr
+            assert left_out == (name.endswith("result.json") and needle not in ('"b"', "seed 7", "same arm, fold and seed"))
+            assert not left_out or "3 of 4 runs have finished (missing: a 1)" in result.stdout and "1 run has a damaged result.json" in result.stdout
+            assert result.returncode == (0 if left_out else 1) and needle in result.stderr and str(path.parent) in result.stderr, (name, content, result.returncode, result.stderr)
         path.unlink()
         if before is not None:
             path.write_bytes(before)

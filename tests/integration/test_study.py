@@ -1,6 +1,7 @@
 """Studies: what they write, that arms differ in the regularizer alone, and that nothing that stops one changes its numbers."""
 import contextlib
 import csv
+import fcntl
 import json
 import os
 import pty
@@ -195,11 +196,31 @@ def test_a_changed_result_is_noticed(daemon, whole, tmp_path):
     result = json.loads(path.read_text())
     path.write_text(json.dumps({**result, "digest": "0" * 64, "init_digest": "1" * 64}))
     said = run("trainer", "study", "--out", out, *daemon.at())
-    assert said.returncode == 1 and "fold 1, seed 0: none and dropout were trained on different batches" in said.stderr
+    assert said.returncode == 1 and "2 times two arms of one fold and seed did not differ in the regularizer alone" in said.stderr
+    for words in ("were trained on different batches", "began with different weights"):
+        assert [line for line in said.stderr.splitlines() if line.endswith(f"fold 1, seed 0: none and dropout {words}")], said.stderr
     assert json.loads((out / "study.json").read_text())["digests"]["mismatches"] == 2
-    path.write_text(path.read_text()[:100])
+
+
+@pytest.mark.parametrize("left", [100, 0])
+def test_a_damaged_result_is_made_again(daemon, whole, tmp_path, left):
+    """From the run's own files where they are whole, else with the run; a result of another run is the user's to judge."""
+    out = tmp_path / "damaged"
+    shutil.copytree(whole, out)
+    path = out / "runs/dropout/f1-s0/result.json"
+    path.write_text(path.read_text()[:left])
+    before = (path.parent / "run.json").stat().st_mtime_ns
+    said = run_ok("trainer", "study", "--out", out, *daemon.at()).stderr
+    assert "runs/dropout/f1-s0/result.json" in said and "made again from the run's own files" in said and "12 runs are there already" in said
+    assert results(out) == results(whole) and (path.parent / "run.json").stat().st_mtime_ns == before
+    path.write_text(path.read_text()[:left])
+    (path.parent / "run.json").write_text("{")
+    said = run_ok("trainer", "study", "--out", out, *daemon.at()).stderr
+    assert "runs/dropout/f1-s0/result.json" in said and "the run is trained again" in said and "11 runs are there already" in said
+    assert results(out) == results(whole)
+    shutil.copy(out / "runs/none/f1-s0/result.json", path)
     said = run("trainer", "study", "--out", out, *daemon.at())
-    assert said.returncode == 1 and "runs/dropout/f1-s0/result.json" in said.stderr
+    assert said.returncode == 1 and "is of another run" in said.stderr and "remove that folder" in said.stderr
 
 
 def test_an_arm_that_diverges(daemon, tmp_path):
@@ -234,6 +255,59 @@ def test_files_that_are_wrong(daemon, tmp_path, spec, words):
     result = run("trainer", "study", tmp_path / "spec.json", "--out", tmp_path / "out", *daemon.at())
     assert result.returncode in (1, 2) and words in result.stderr, result.stderr
     assert not (tmp_path / "out" / "study.json").exists()
+
+
+@pytest.mark.parametrize("spec, words", [
+    *(({"arms": ["none", {"name": "z", "reg": "l2", "options": {option: value}}]}, f"arm z: its option {option}") for option, value in {
+        "batch-size": 4, "accumulate": 2, "task": "contrast", "preset": "small", "image-size": 32, "max-len": 9, "text-encoder": "layers=1", "init": "x"}.items()),
+    *(({"options": {"preset": "tiny", option: "x"}}, f"options: the option {option} is the study's own") for option in (
+        "out", "socket", "log-level", "cache", "quiet", "resume", "predictions", "no-weights", "dry-run")),
+    ({"arms": ["none", {"name": "z", "reg": "l2", "options": {"out": "x"}}]}, "z: the option out is the study's own"),
+    ({"arms": ["none", "l2+dropout@2-5"]}, "arm l2+dropout@2-5: dropout=0.3@2-5 never works"),
+    ({"arms": ["none", "dropout@10"], "options": {"preset": "tiny"}}, "dropout=0.3@10 never works"),
+    ({"arms": ["none", {"name": "z", "reg": "dropout@1", "options": {"epochs": 1}}]}, "arm z: dropout=0.3@1 never works"),
+    ({"arms": ["none", "dropout@2"], "options": {"preset": "tiny", "batch-size": 8, "steps": 4}}, "training is over after 2 of them")])
+def test_refused_before_the_first_run(daemon, tmp_path, spec, words):
+    base = {"data": "small", "folds": 2, "arms": ["none", "l2"], "options": {"preset": "tiny", "batch-size": 8, "epochs": 2}}
+    (tmp_path / "spec.json").write_text(json.dumps({**base, **spec}))
+    result = run("trainer", "study", tmp_path / "spec.json", "--out", tmp_path / "out", *daemon.at())
+    assert result.returncode == 2 and words in result.stderr, result.stderr
+    assert not (tmp_path / "out" / "study.json").exists() and not (tmp_path / "out" / "runs").exists()
+
+
+def test_allowed_before_the_first_run(daemon, tmp_path):
+    """What all arms have in common may be said again, and a term may begin in the last epoch, were it of three steps of four."""
+    spec = {"data": "small", "folds": 2, "options": {"preset": "tiny", "batch-size": 8, "steps": 3},
+            "arms": ["none", {"name": "z", "reg": "dropout@1", "options": {"batch-size": 8, "lr": 1e-3}}]}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    assert "(2 comparisons)" in run_ok("trainer", "study", tmp_path / "spec.json", "--out", tmp_path / "out", *daemon.at()).stderr
+
+
+def test_a_term_that_begins_too_late(daemon, tmp_path):
+    for epochs, warned in (("2", True), ("3", False)):
+        said = run_ok("trainer", "--data", "small", "--preset", "tiny", "--batch-size", "8", "--epochs", epochs, "--reg", "l2+dropout@2", "--out",
+                      tmp_path / epochs, *daemon.at()).stderr
+        assert ("dropout=0.3@2 never works" in said) == warned, said
+
+
+def test_data_without_a_val_split(daemon, tmp_path):
+    """What prepctl add makes without splits: the folds are made of train, also when the study is gone on with."""
+    data = SmallData(tmp_path / "data")
+    daemon.prepctl_ok("add", "one", "--format", "csv", "--images", data.images, "--captions", data.train, "--columns", "image,caption,label", "--vocab",
+                      data.vocab, "--size", "64")
+    command = ["study", "--data", "one", "--arms", "none,l2", "--folds", "2", *COMMON, "--out", tmp_path / "out", *daemon.at()]
+    assert "no val split: the folds are made of train alone (--split names" in run_ok("trainer", *command).stderr
+    assert json.loads((tmp_path / "out" / "study.json").read_text())["split"] == "train"
+    assert "4 runs are there already" in run_ok("trainer", *command).stderr
+    for more, words in ((["--split", "train+val"], "--split train+val: "), (["--folds", "1"], "--folds 2 and more cut folds")):
+        said = run("trainer", *command, "--out", tmp_path / "other", *more)
+        assert said.returncode == 1 and words in said.stderr and 'no split "val"' in said.stderr, said.stderr
+
+
+def test_limits_of_a_design_are_usage():
+    for arms, words in (("dropout,l2,adv,sam,mixup,rdrop,smooth", "at most 6 terms"), (",".join(f"l2=0.{i}" for i in range(1, 70)), "at most 64 arms")):
+        said = run("trainer", "study", "--data", "x", "--dry-run", "--arms", arms, *(["--design", "factorial"] if "terms" in words else []))
+        assert said.returncode == 2 and words in said.stderr, said.stderr
 
 
 def dry_run(*more):
@@ -301,6 +375,68 @@ def test_equal_time(daemon, tmp_path):
         assert json.loads((out / "runs" / arm["name"] / "f1-s0" / "result.json").read_text())["steps"] == arm["steps"]
     # Timed once: a study that is gone on with has the same steps.
     assert "timing" not in run_ok("trainer", *spec).stderr
+
+
+def equal_time(daemon, out, arms, *more):
+    return ["study", "--data", "small", "--arms", arms, "--folds", "2", *COMMON, "--equal", "time", "--threads", "1", "--jobs", "2", "--out", out,
+            *daemon.at(), *more]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_equal_time_stopped_while_it_times(daemon, tmp_path, how):
+    """The same command begins again, and so does one with other arms: nothing was decided yet."""
+    out = tmp_path / "et"
+    for arms in ("none,adv:target=text", "none,adv:target=text", "none,dropout"):
+        process = subprocess.Popen([str(BIN / "trainer"), *map(str, equal_time(daemon, out, arms))], stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True)
+        wait_for(lambda: process.poll() is not None or (len(list(out.glob("timing/*/runs/*/*/run.json"))) > 1 and
+                                                        any("finished" in path.read_text() for path in out.glob("timing/*/runs/*/*/run.json"))))
+        process.send_signal(how)
+        _, said = process.communicate(timeout=60 * SLOW)
+        assert process.returncode == (130 if how == signal.SIGINT else -9), said
+        assert not (out / "study.json").exists() and (out / "timing").exists() == (how == signal.SIGKILL)
+    assert "4 runs" in run_ok("trainer", *equal_time(daemon, out, "none,dropout")).stderr and not (out / "timing").exists()
+
+
+def test_equal_time_waits_for_what_still_runs(daemon, tmp_path):
+    """A step that was timed for a study that was killed may need a moment to see it; its folder is not taken away under it."""
+    out = tmp_path / "et"
+    held = out / "timing/0-0/runs/none/f1-s0"
+    held.mkdir(parents=True)
+    with open(held / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = subprocess.Popen([str(BIN / "trainer"), *map(str, equal_time(daemon, out, "none,dropout"))], stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True)
+        time.sleep(1.5 * SLOW)
+        assert process.poll() is None and [path.name for path in out.glob("timing/*")] == ["0-0"] and not (held / "run.json").exists()
+    _, said = process.communicate(timeout=60 * SLOW)
+    assert process.returncode == 0 and "timing 12 steps" in said and not (out / "timing").exists(), said
+
+
+def test_equal_time_after_a_step_that_failed(daemon, tmp_path):
+    """What failed while it was timed says nothing about the arms that come instead of it."""
+    out = tmp_path / "et"
+    wild = {"data": "small", "folds": 2, "equal": "time", "threads": 1, "arms": ["none", {"name": "wild", "reg": "none", "options": {"lr": 1e30, "clip": 0, "warmup": 0}}],
+            "options": {"preset": "tiny", "batch-size": 8, "epochs": 2}}
+    (tmp_path / "s.json").write_text(json.dumps(wild))
+    said = run("trainer", "study", tmp_path / "s.json", "--out", out, *daemon.at())
+    assert said.returncode == 1 and "timing a step failed" in said.stderr, said.stderr
+    (tmp_path / "s.json").write_text(json.dumps({**wild, "arms": ["none", {"name": "wild", "reg": "none", "options": {"lr": 1e-3}}]}))
+    run_ok("trainer", "study", tmp_path / "s.json", "--out", out, *daemon.at())
+
+
+def test_equal_time_with_schedules_and_early(daemon, tmp_path):
+    """Each set of terms is timed alone and counted in its epochs; what ends a run early takes no time of a step."""
+    out = tmp_path / "et"
+    arms = ["none", "dropout@1-2", "adv:target=text@0-1+dropout@1-2", "early=1", "l2+early"]
+    run_ok("trainer", *equal_time(daemon, out, ",".join(arms), "--epochs", "3"))
+    study = json.loads((out / "study.json").read_text())
+    for arm in study["arms"]:
+        result = json.loads((out / "runs" / arm["name"] / "f1-s0" / "result.json").read_text())
+        assert arm["steps"] == max(1, round(6 / arm["cost"])), arm
+        assert result["steps"] == arm["steps"] or ("early" in arm["reg"] and result["steps"] < arm["steps"]), arm
+    # The same terms as the baseline's at every step: not timed twice, and so the same to the last bit.
+    assert next(arm["cost"] for arm in study["arms"] if arm["reg"] == "early=1") == 1
 
 
 def test_the_view_on_a_terminal(daemon, tmp_path):

@@ -227,6 +227,45 @@ static void test_control_characters(void **state)
 	assert_non_null(strstr(err.message, "mode"));
 }
 
+static void text_at(const struct reg_spec *spec, uint64_t epoch, const char *expected)
+{
+	char text[REG_TEXT_BYTES];
+	struct reg_spec now;
+
+	reg_spec_at(spec, epoch, &now);
+	reg_spec_text(&now, text);
+	assert_string_equal(text, expected);
+}
+
+/* Every term and place has its own epochs; a term that begins with the last one or later is named. */
+static void test_windows(void **state)
+{
+	char text[REG_TEXT_BYTES];
+	struct reg_spec spec;
+	struct err err = { 0 };
+
+	(void)state;
+	assert_int_equal(reg_spec_parse(&spec, "dropout=0.5@1-2+dropout=0.2:at=head@5+early=2+mixup=0.4@2-7", &err), 0);
+	assert_int_equal(reg_spec_next(&spec, 0), 1);
+	assert_int_equal(reg_spec_next(&spec, 1), 2);
+	assert_int_equal(reg_spec_next(&spec, 2), 5);
+	assert_int_equal(reg_spec_next(&spec, 5), 7);
+	assert_int_equal(reg_spec_next(&spec, 7), 0);
+	text_at(&spec, 0, "early=2");
+	text_at(&spec, 1, "dropout=0.5+early=2");
+	text_at(&spec, 3, "mixup=0.4+early=2");
+	text_at(&spec, 6, "dropout=0.2:at=head+mixup=0.4+early=2");
+	text_at(&spec, 7, "dropout=0.2:at=head+early=2");
+	assert_false(reg_spec_too_late(&spec, 6, text));
+	assert_true(reg_spec_too_late(&spec, 5, text));
+	assert_string_equal(text, "dropout=0.2:at=head@5");
+	assert_true(reg_spec_too_late(&spec, 1, text));
+	assert_string_equal(text, "dropout=0.5@1-2");
+	assert_int_equal(reg_spec_parse(&spec, "none", &err), 0);
+	assert_int_equal(reg_spec_next(&spec, 0), 0);
+	assert_false(reg_spec_too_late(&spec, 0, text));
+}
+
 static void test_long_input(void **state)
 {
 	char text[4096];
@@ -250,7 +289,7 @@ int main(void)
 		cmocka_unit_test(test_sums_options_epochs),
 		cmocka_unit_test(test_text_reads_back),
 		cmocka_unit_test(test_errors),
-		cmocka_unit_test(test_control_characters), cmocka_unit_test(test_long_input),
+		cmocka_unit_test(test_windows), cmocka_unit_test(test_control_characters), cmocka_unit_test(test_long_input),
 	};
 
 	return cmocka_run_group_tests_name("reg_spec", tests, NULL, NULL);

@@ -51,7 +51,7 @@ static int fill_table(struct study_options_given *o, struct args_option *table)
 		{ .name = "seeds", .kind = ARGS_TEXT, .value = &o->seeds, .metavar = "N",
 		  .help = "How many seeds (0, 1, ...), or a list: 3,14,15. Default: 1." },
 		{ .name = "split", .kind = ARGS_TEXT, .value = &o->split, .metavar = "SPLIT",
-		  .help = "What the folds are made of; all others are never touched. Default: train+val." },
+		  .help = "What the folds are made of; all others are never touched. Default: train+val, and train where the data has no val." },
 		{ .name = "fold-seed", .kind = ARGS_TEXT, .value = &o->fold_seed, .metavar = "N",
 		  .help = "Another way to cut. each: every seed cuts anew, by its own number; with --folds 2 --seeds 5 the report has the 5x2cv F "
 			  "test. Default: 0." },

@@ -133,6 +133,13 @@ void reg_spec_list(void);
 /* What `adv` alone means: the options in front of those that are given. */
 extern const char reg_adv_default[];
 
+/* What works in this epoch, as a specification without schedules. */
+void reg_spec_at(const struct reg_spec *spec, uint64_t epoch, struct reg_spec *out);
+/* The next epoch in which a term begins or ends; 0: from this one on nothing changes. */
+uint64_t reg_spec_next(const struct reg_spec *spec, uint64_t epoch);
+/* Whether a term begins when so many epochs are over: it never works. out: the first such term, its schedule with it. */
+bool reg_spec_too_late(const struct reg_spec *spec, uint64_t epochs, char out[REG_TEXT_BYTES]);
+
 /* Whether a term works in this epoch. */
 static inline bool reg_active(bool on, struct reg_window when, uint64_t epoch)
 {

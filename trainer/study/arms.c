@@ -17,9 +17,9 @@ static int add_arm(struct study_spec *spec, const char *reg, struct err *err)
 	struct study_arm *arm = &spec->arms[spec->arm_count];
 
 	if (spec->arm_count == STUDY_ARMS_MAX)
-		return err_set(err, ERR_LIMIT, "a study has at most %d arms", STUDY_ARMS_MAX);
+		return err_set(err, ERR_USAGE, "a study has at most %d arms", STUDY_ARMS_MAX);
 	if (strlen(reg) >= sizeof(arm->reg))
-		return err_set(err, ERR_LIMIT, "the arm '%.40s...' is longer than %d bytes", reg, REG_TEXT_BYTES - 1);
+		return err_set(err, ERR_USAGE, "the arm '%.40s...' is longer than %d bytes", reg, REG_TEXT_BYTES - 1);
 	*arm = (struct study_arm){ .cost = 0 };
 	snprintf(arm->reg, sizeof(arm->reg), "%s", reg);
 	study_arm_name(reg, arm->name);
@@ -71,7 +71,7 @@ static int take_terms(const struct study_spec *spec, struct terms *terms, struct
 		if (spec->arms[i].options.count > 0)
 			return err_set(err, ERR_USAGE, "the arm %s has options of its own: that is for listed arms", spec->arms[i].name);
 		if (terms->count == STUDY_TERMS_MAX)
-			return err_set(err, ERR_LIMIT, "a design has at most %d terms", STUDY_TERMS_MAX);
+			return err_set(err, ERR_USAGE, "a design has at most %d terms", STUDY_TERMS_MAX);
 		snprintf(terms->text[terms->count++], REG_TEXT_BYTES, "%s", spec->arms[i].reg);
 	}
 	if (terms->count == 0)
@@ -89,7 +89,7 @@ static int add_set(struct study_spec *spec, const struct terms *terms, unsigned 
 		if ((set >> i & 1) != 0 && used < sizeof(reg))
 			used += (size_t)snprintf(reg + used, sizeof(reg) - used, "%s%s", used > 0 ? "+" : "", terms->text[i]);
 	if (used >= sizeof(reg))
-		return err_set(err, ERR_LIMIT, "the sum of all terms is longer than %d bytes", REG_TEXT_BYTES - 1);
+		return err_set(err, ERR_USAGE, "the sum of all terms is longer than %d bytes", REG_TEXT_BYTES - 1);
 	return add_arm(spec, set == 0 ? "none" : reg, err);
 }
 

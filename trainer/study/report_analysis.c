@@ -290,7 +290,7 @@ static void compare_arm(struct report_analysis *analysis, int arm, double *value
 /* ---- pictures as clusters ---- */
 
 /* sums and counts: (clusters, arms of order[]). */
-static void fill_clusters(const struct report_analysis *analysis, double *sums, double *counts)
+static void fill_clusters(struct report_analysis *analysis, double *sums, double *counts)
 {
 	const struct report_data *data = analysis->data;
 
@@ -301,6 +301,7 @@ static void fill_clusters(const struct report_analysis *analysis, double *sums, 
 			if (!both(data, analysis->order[i], cell / data->seeds, cell % data->seeds, &a, &b) || a->pairs == NULL ||
 			    b->pairs == NULL)
 				continue;
+			analysis->arm[analysis->order[i]].resampled++;
 			for (uint32_t r = 0; r < a->pairs->count; r++) {
 				size_t at = (size_t)a->pairs->cluster[r] * (size_t)analysis->order_count + (size_t)i;
 

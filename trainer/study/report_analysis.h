@@ -62,6 +62,7 @@ struct report_arm_result {
 	double holm, holm_by_fold;
 	struct stats_effect effect;
 	double error_reduction;       /* share of the baseline's errors that is gone; NaN */
+	int resampled;                /* of pairs_of_runs, those where both runs have predictions */
 	struct stats_bootstrap bootstrap;
 	struct stats_permutation permutation;
 	double holm_permutation;
@@ -80,6 +81,7 @@ struct report_identity {
 	int cells;        /* folds x seeds with at least two runs that record it */
 	int different;
 	int unequal_steps; /* runs left out because they took another number of steps */
+	int unrecorded;    /* finished runs that have no such record */
 	char example[256]; /* of a difference */
 };
 enum { REPORT_IDENTITIES = 5 };

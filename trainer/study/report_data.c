@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "shared/base/fs.h"
+#include "shared/base/log.h"
 #include "shared/base/mem.h"
 #include "trainer/study/report_parts.h"
 
@@ -222,9 +223,16 @@ static int read_run(struct report_data *data, const char *dir, struct err *err)
 		mem_free(run);
 		return err_nomem(err, sizeof(*run));
 	}
-	if ((code = fs_join(&path, dir, "result.json", err)) != 0 || (code = tree_read(&run->result, path, err)) != 0 ||
-	    (code = read_place(data, run, err)) != 0 || (code = read_numbers(run, err)) != 0)
+	if ((code = fs_join(&path, dir, "result.json", err)) != 0)
 		goto out;
+	if ((code = tree_read(&run->result, path, err)) != 0 || (code = read_numbers(run, err)) != 0 || (code = read_place(data, run, err)) != 0) {
+		if (code != ERR_FORMAT)
+			goto out;
+		log_warn("%s; this run is left out, and trainer study --out %s makes it again", err->message, data->dir);
+		data->damaged++;
+		code = 0;
+		goto out;
+	}
 	place = &data->runs[((size_t)run->arm * (size_t)data->folds_planned + (size_t)run->fold) * (size_t)data->seeds + (size_t)run->seed];
 	if (*place != NULL) {
 		code = err_set(err, ERR_MISMATCH, "%s: the same arm, fold and seed as %s", path, (*place)->dir);
@@ -346,6 +354,17 @@ static int choose_baseline(struct report_data *data, const char *name, struct er
 	return 0;
 }
 
+/* In one line: in a study that was copied without them no run has one. */
+static void warn_unpredicted(const struct report_data *data)
+{
+	int first = 0;
+
+	while (data->runs[first] == NULL || !data->runs[first]->unpredicted)
+		first++;
+	log_warn("%s: no predictions.csv in %d of %d finished runs, first in %s: the bootstrap, the permutation test, McNemar's and calibration are "
+		 "of the others", data->dir, data->unpredicted, data->run_count, data->runs[first]->dir);
+}
+
 int report_data_read(struct report_data **out, const char *dir, const char *baseline, struct err *err)
 {
 	struct report_data *data = mem_zalloc(sizeof(*data));
@@ -363,6 +382,8 @@ int report_data_read(struct report_data **out, const char *dir, const char *base
 	    (code = report_robustness_read(data, err)) != 0)
 		goto out;
 	order_folds(data);
+	if (data->unpredicted > 0)
+		warn_unpredicted(data);
 	*out = data;
 	data = NULL;
 out:

@@ -3,7 +3,8 @@
  *
  * Everything that a report shows comes from here. A run counts when its
  * result.json is there; runs that the study names and that have none are
- * missing, and the report says so. Damaged files are errors that name the file.
+ * missing, and the report says so. A damaged result.json is a warning, and its run is left
+ * out; other damaged files are errors that name the file.
  *
  * Absent numbers are NaN (counts: -1), absent texts NULL.
  *
@@ -62,6 +63,7 @@ struct report_run {
 	bool finite;                 /* accuracy is a number from 0 to 1: the run takes part in comparisons */
 	struct report_pairs *pairs;  /* NULL: no predictions.csv, or of other pairs than the first arm's */
 	bool other_pairs;            /* its predictions are of other pairs than another arm's */
+	bool unpredicted;            /* it has no predictions.csv */
 	float *p;                    /* (pairs->count) */
 	uint8_t *correct;            /* (pairs->count) */
 	struct report_curve curve;
@@ -97,6 +99,7 @@ struct report_data {
 	int64_t fold_name[REPORT_FOLDS_MAX], seed_name[REPORT_SEEDS_MAX];
 	struct report_run **runs;    /* (arms, folds_planned, seeds); NULL: not there yet. See report_run_at() */
 	int run_count, runs_planned;
+	int damaged, unpredicted;    /* runs left out for their result.json; runs without a predictions.csv */
 	int diverged[REPORT_ARMS_MAX]; /* runs with failed.json in place of a result */
 	struct report_pairs **pairs; /* (pairs_count) */
 	int pairs_count;

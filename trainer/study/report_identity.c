@@ -41,8 +41,10 @@ static void check_cell(const struct report_data *data, int fold, int seed, int w
 		const struct report_run *run = report_run_at(data, a, fold, seed);
 		const char *text = run != NULL ? text_of(run, which) : NULL;
 
-		if (text == NULL)
+		if (text == NULL) {
+			out->unrecorded += run != NULL;
 			continue;
+		}
 		if (first == NULL) {
 			first = run;
 			continue;

@@ -46,7 +46,8 @@ static void add_resampling(struct text *t, const struct report_arm_result *r)
 
 	text_add(t, ",\n      \"bootstrap\": {\"status\": ");
 	text_json(t, stats_status_text(b->status));
-	text_f(t, ", \"method\": \"%s\", \"replicates\": %d", b->bca ? "BCa" : "percentile", b->replicates);
+	text_f(t, ", \"method\": \"%s\", \"replicates\": %d, \"runs\": %d", b->bca ? "BCa" : "percentile", b->replicates,
+	       r->resampled);
 	real(t, "difference", b->estimate);
 	real(t, "se", b->se);
 	real(t, "low", b->low);
@@ -245,8 +246,8 @@ static void add_checks(struct text *t, const struct report_analysis *a)
 	for (int i = 0; i < REPORT_IDENTITIES; i++) {
 		const struct report_identity *c = &a->identity[i];
 
-		text_f(t, "%s\n    {\"key\": \"%s\", \"cells\": %d, \"different\": %d, \"unequal_steps\": %d, \"example\": ", i > 0 ? "," : "", c->key,
-		       c->cells, c->different, c->unequal_steps);
+		text_f(t, "%s\n    {\"key\": \"%s\", \"cells\": %d, \"different\": %d, \"unequal_steps\": %d, \"unrecorded\": %d, \"example\": ",
+		       i > 0 ? "," : "", c->key, c->cells, c->different, c->unequal_steps, c->unrecorded);
 		text_json(t, c->example[0] != '\0' ? c->example : NULL);
 		text_add(t, "}");
 	}

@@ -9,7 +9,7 @@
 #include "trainer/study/report_data.h"
 
 /* Fills p, correct, pairs (or other_pairs) of a run whose place in data->runs is set after this returns.
- * No predictions.csv is fine. */
+ * Without a predictions.csv it is `unpredicted`. */
 MUST_USE int report_predictions_read(struct report_data *data, struct report_run *run, struct err *err);
 /* Numbers the pictures of all pairs through: pairs->cluster, data->clusters. */
 MUST_USE int report_clusters_number(struct report_data *data, struct err *err);

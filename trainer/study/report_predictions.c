@@ -236,7 +236,11 @@ int report_predictions_read(struct report_data *data, struct report_run *run, st
 	t.path = path;
 	if (code == 0 && t.pairs == NULL)
 		code = err_nomem(err, sizeof(*t.pairs));
-	if (code != 0 || !fs_exists(path))
+	if (code != 0)
+		goto out;
+	run->unpredicted = !fs_exists(path);
+	data->unpredicted += run->unpredicted;
+	if (run->unpredicted)
 		goto out;
 	if ((code = read_table(&t, err)) != 0)
 		goto out;

@@ -296,6 +296,12 @@ void words_incomplete(struct text *t, const struct report_analysis *a, text_esca
 		escape(t, name_of(a, i));
 		text_add(t, " diverged and left no result; its figures are of the others. ");
 	}
+	if (data->damaged > 0)
+		text_f(t, "%d run%s a damaged result.json and %s left out; the study, started again, makes %s again. ", data->damaged,
+		       data->damaged == 1 ? " has" : "s have", data->damaged == 1 ? "is" : "are", data->damaged == 1 ? "it" : "them");
+	if (data->unpredicted > 0)
+		text_f(t, "%d of %d finished runs %s no predictions.csv: bootstrap, permutation test, McNemar and calibration are of the others. ",
+		       data->unpredicted, data->run_count, data->unpredicted == 1 ? "has" : "have");
 	if (failed > 0)
 		text_f(t, "%d run%s ended without a finite accuracy and %s left out of the comparisons. ", failed, failed == 1 ? "" : "s",
 		       failed == 1 ? "is" : "are");
@@ -373,7 +379,9 @@ void words_power(struct text *t, const struct report_analysis *a, text_escape es
 		text_f(t, a->data->recut ? "More seeds, each with %d folds of its own, can bring that down to " :
 					   "More seeds on the same %d folds can bring that down to ", a->data->folds_planned);
 		add_number(t, text_percent(p->floor, 2), escape);
-		text_add(t, " points and no further: the folds share their training pictures. ");
+		/* Two halves have no picture in common; other halves have. */
+		text_add(t, a->data->folds_planned > 2 || a->data->recut ? " points and no further: the folds share their training pictures. " :
+									    " points and no further. ");
 	}
 	text_add(t, "Smaller differences may be there; this study would not have shown them.");
 }
@@ -385,13 +393,16 @@ void words_identity(struct text *t, const struct report_identity *i, text_escape
 	else if (i->different == 0 && i->cells == 1)
 		text_add(t, "identical over the arms in the one fold and seed");
 	else if (i->different == 0 && i->cells > 0)
-		text_f(t, "identical over the arms in all %d folds x seeds", i->cells);
+		text_f(t, "identical over the arms%s in all %d folds x seeds", i->unrecorded > 0 ? " that recorded it" : "", i->cells);
 	else if (i->different > 0) {
 		text_f(t, "DIFFERENT in %d of %d folds x seeds, first ", i->different, i->cells);
 		escape(t, i->example);
 	}
+	if (i->unrecorded > 0 && (i->cells > 0 || i->unequal_steps > 0))
+		text_f(t, "%s%d run%s it and %s not compared", i->cells > 0 ? "; " : "", i->unrecorded,
+		       i->unrecorded == 1 ? " did not record" : "s did not record", i->unrecorded == 1 ? "is" : "are");
 	if (i->unequal_steps > 0)
-		text_f(t, "%s%d run%s took another number of steps and %s not comparable", i->cells > 0 ? "; " : "", i->unequal_steps,
+		text_f(t, "%s%d run%s took another number of steps and %s not comparable", i->cells > 0 || i->unrecorded > 0 ? "; " : "", i->unequal_steps,
 		       i->unequal_steps == 1 ? "" : "s", i->unequal_steps == 1 ? "is" : "are");
 }
 

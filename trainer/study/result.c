@@ -265,10 +265,11 @@ int study_result_read(const struct study_spec *spec, const char *dir, const stru
 	    !flat_real(flat, "train_seconds", &out->train_seconds) || !flat_int(flat, "steps", &out->steps) ||
 	    !take_digest(flat, "digest", out->digest) || !take_digest(flat, "val_digest", out->val_digest) ||
 	    !take_digest(flat, "init_digest", out->init_digest) || !take_digest(flat, "pairs_digest", out->pairs_digest))
-		code = err_set(err, ERR_FORMAT, "%s: incomplete; remove it, and the run's folder is gone on with", path);
+		code = err_set(err, ERR_FORMAT, "%s: incomplete", path);
 	else if (arm == NULL || !flat_int(flat, "fold", &fold) || !flat_int(flat, "seed", &seed) ||
 		 strcmp(arm, spec->arms[cell->arm].name) != 0 || fold != cell->fold || seed != spec->seeds[cell->seed])
-		code = err_set(err, ERR_FORMAT, "%s: is of another run (%s, fold and seed inside it)", path, arm == NULL ? "no arm" : arm);
+		code = err_set(err, ERR_MISMATCH, "%s: is of another run (%s, fold and seed inside it); remove that folder, and the same command "
+			       "trains the run", path, arm == NULL ? "no arm" : arm);
 out:
 	flat_free(flat);
 	mem_free(flat);

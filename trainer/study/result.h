@@ -29,7 +29,7 @@ void study_run_path(const struct study_spec *spec, const char *dir, const struct
 
 /* From run.json and metrics.jsonl of a run that has ended well. ERR_FORMAT names what is missing. */
 MUST_USE int study_result_make(const struct study_spec *spec, const char *dir, const struct study_cell *cell, struct err *err);
-/* ERR_NOTFOUND: not done yet. ERR_FORMAT: damaged; the message names the file. */
+/* ERR_NOTFOUND: not done yet. ERR_FORMAT: damaged. ERR_MISMATCH: of another run. The message names the file. */
 MUST_USE int study_result_read(const struct study_spec *spec, const char *dir, const struct study_cell *cell,
 			       struct study_result *out, struct err *err);
 /* failed.json: why there will be no result.json. */

@@ -70,7 +70,7 @@ int study_options_set(struct study_options *options, const char *name, const cha
 	while (i < options->count && strcmp(options->all[i].name, name) != 0)
 		i++;
 	if (i == STUDY_OPTIONS_MAX || strlen(name) >= STUDY_OPTION_BYTES || strlen(value) >= STUDY_VALUE_BYTES)
-		return err_set(err, ERR_LIMIT, "the option %.40s: too many options, or too long a value", name);
+		return err_set(err, ERR_USAGE, "the option %.40s: too many options, or too long a value", name);
 	if (i == options->count)
 		options->count++;
 	snprintf(options->all[i].name, STUDY_OPTION_BYTES, "%s", name);
@@ -493,7 +493,8 @@ static void fill_in(struct study_spec *spec)
 {
 	if (spec->name[0] == '\0')
 		snprintf(spec->name, sizeof(spec->name), "%s", spec->data);
-	if (spec->split[0] == '\0')
+	spec->split_default = spec->split[0] == '\0';
+	if (spec->split_default)
 		snprintf(spec->split, sizeof(spec->split), "train+val");
 	if (spec->folds < 0)
 		spec->folds = 5;

@@ -46,6 +46,7 @@ struct study_arm {
 struct study_spec {
 	char name[STUDY_NAME_BYTES], data[STUDY_NAME_BYTES], split[STUDY_NAME_BYTES];
 	char baseline[STUDY_NAME_BYTES];
+	bool split_default;      /* nobody named the split: where there is no val, train alone will do */
 	enum study_design design;
 	enum study_equal equal;
 	enum study_keep keep;
@@ -85,6 +86,11 @@ const char *study_options_get(const struct study_options *options, const char *n
 
 /* Fills in what was not said, makes the arms of a design, checks everything that can be checked without a daemon. */
 MUST_USE int study_spec_resolve(struct study_spec *spec, struct err *err);
+/* spec_check.c: what a study that has not begun is refused for, of a resolved one: options that are the study's own, or that make an arm
+ * incomparable, and terms that would never work. */
+MUST_USE int study_spec_check(const struct study_spec *spec, struct err *err);
+/* ERR_USAGE names a term that begins when its arm's training is over. steps_per_epoch 0: not known, arms of so many steps are passed over. */
+MUST_USE int study_check_schedules(const struct study_spec *spec, int64_t steps_per_epoch, struct err *err);
 /* The object of study.json without its braces' closing part: from `{` to the last of the fields that make up the study. */
 MUST_USE int study_spec_write(const struct study_spec *spec, struct buf *out, struct err *err);
 /* ERR_MISMATCH names the first thing that differs between a study that exists and what is wanted now. */

@@ -24,7 +24,7 @@
 #include "trainer/study/robust.h"
 #include "trainer/study/work.h"
 
-enum { CPU_BYTES = 128, STUDY_FILE_BYTES = STUDY_DIR_BYTES + 32 };
+enum { MISMATCHES_SAID = 10, CPU_BYTES = 128, STUDY_FILE_BYTES = STUDY_DIR_BYTES + 32 };
 #define INIT_BYTES_MAX ((size_t)16 << 30)
 
 struct study {
@@ -34,6 +34,7 @@ struct study {
 	char *socket;
 	int lock;
 	bool exists;
+	int64_t steps_per_epoch; /* of the training part of a fold; they differ by a picture or two */
 };
 
 int study_default_dir(const struct study_spec *spec, char out[STUDY_DIR_BYTES], struct err *err)
@@ -96,8 +97,11 @@ static int meet_existing(struct study *s, struct err *err)
 	if ((there = mem_alloc(sizeof(*there))) == NULL)
 		return err_nomem(err, sizeof(*there));
 	study_spec_init(there);
-	if ((code = study_spec_read(there, path, err)) != 0 || (code = study_spec_resolve(there, err)) != 0 ||
-	    (code = study_spec_same(there, s->spec, s->options->dir, err)) != 0)
+	if ((code = study_spec_read(there, path, err)) != 0 || (code = study_spec_resolve(there, err)) != 0)
+		goto out;
+	if (s->spec->split_default && strcmp(there->split, "train") == 0)
+		snprintf(s->spec->split, sizeof(s->spec->split), "%s", there->split);
+	if ((code = study_spec_same(there, s->spec, s->options->dir, err)) != 0)
 		goto out;
 	s->exists = true;
 	s->spec->threads = there->threads;
@@ -148,12 +152,20 @@ static int check_arms(struct study *s, struct err *err)
 	return 0;
 }
 
+static int64_t number_of(const struct study_spec *spec, const char *option, int64_t otherwise)
+{
+	const char *text = study_options_get(&spec->common, option);
+
+	return text == NULL ? otherwise : strtoll(text, NULL, 10);
+}
+
 /* Opens what the runs will open: whether there are a daemon, the data and enough pictures for the folds. */
 static int check_part(struct study *s, int fold, int seed, bool training, struct err *err)
 {
 	char split[STUDY_SPLIT_BYTES];
 	struct feed_options options = { .socket = s->socket, .client_name = "trainer study", .dataset = s->spec->data, .split = split,
-					.vocab = study_options_get(&s->spec->common, "vocab"), .training = training, .batch_size = 2,
+					.vocab = study_options_get(&s->spec->common, "vocab"), .training = training,
+					.batch_size = training ? (uint32_t)number_of(s->spec, "batch-size", 32) : 2,
 					.image_size = 32, .max_len = 8, .cancelled = s->options->cancelled,
 					.cancel_context = s->options->cancel_context };
 	struct feed *feed;
@@ -163,6 +175,9 @@ static int check_part(struct study *s, int fold, int seed, bool training, struct
 	if ((code = feed_open(&feed, &options, err)) != 0)
 		return code;
 	const struct hash *version = &feed_info(feed)->version;
+	const int64_t each = number_of(s->spec, "accumulate", 1);
+	if (training)
+		s->steps_per_epoch = ((int64_t)feed_info(feed)->steps + each - 1) / each;
 	if (s->spec->has_version && !hash_equal(version, &s->spec->version))
 		code = err_set(err, ERR_MISMATCH, "data set %s is another version now than the study in %s began with; add that one again, or "
 			       "choose another --out", s->spec->data, s->options->dir);
@@ -172,17 +187,41 @@ static int check_part(struct study *s, int fold, int seed, bool training, struct
 	return code;
 }
 
+/* prepctl add without splits makes one, train. */
+static int settle_split(struct study *s, struct err *err)
+{
+	struct err reason;
+	int code = check_part(s, 1, 0, false, err);
+	bool no_split = code == ERR_NOTFOUND && strstr(err->message, "no split") != NULL;
+
+	if (no_split && s->spec->folds == 1)
+		return err_prefix(err, "--folds 1 trains on the split train and measures on val (--folds 2 and more cut folds)");
+	if (!no_split)
+		return code;
+	if (s->spec->split_default && !s->exists) {
+		snprintf(s->spec->split, sizeof(s->spec->split), "train");
+		if (check_part(s, 1, 0, false, &reason) == 0) {
+			log_warn("data set %s has no val split: the folds are made of train alone (--split names something else)", s->spec->data);
+			return 0;
+		}
+		snprintf(s->spec->split, sizeof(s->spec->split), "train+val");
+	}
+	return err_prefix(err, "--split %s", s->spec->split);
+}
+
 static int check_data(struct study *s, struct err *err)
 {
 	int code = paths_socket(&s->socket, s->options->socket, false, err);
 
+	if (code == 0)
+		code = settle_split(s, err);
 	for (int seed = 0; code == 0 && seed < (s->spec->recut ? s->spec->seed_count : 1); seed++) {
 		code = check_part(s, 1, seed, false, err);
 		/* The last fold is the smallest. */
 		if (code == 0)
 			code = check_part(s, s->spec->folds, seed, true, err);
 	}
-	return code;
+	return code != 0 || s->exists ? code : study_check_schedules(s->spec, s->steps_per_epoch, err);
 }
 
 /* ---- cores ---- */
@@ -331,6 +370,17 @@ out:
 
 /* ---- the end ---- */
 
+static int say_mismatches(const struct study *s, int mismatches, const char *report, struct err *err)
+{
+	int said = 0;
+
+	for (const char *at = report, *end; said < MISMATCHES_SAID && (end = strchr(at, '\n')) != NULL; at = end + 1, said++)
+		log_warn("%.*s", (int)(end - at), at);
+	if (said < mismatches)
+		log_warn("... and %d more, in %s/study.json", mismatches - said, s->options->dir);
+	return err_set(err, ERR_MISMATCH, "%d times two arms of one fold and seed did not differ in the regularizer alone", mismatches);
+}
+
 static int check_same(struct study *s, struct err *err)
 {
 	struct buf report = BUF_INIT;
@@ -339,8 +389,7 @@ static int check_same(struct study *s, struct err *err)
 	if ((code = study_check_same(s->spec, s->options->dir, &compared, &mismatches, &report, err)) == 0 &&
 	    (code = write_study(s, compared, mismatches, &report, err)) == 0) {
 		if (mismatches > 0)
-			code = err_set(err, ERR_MISMATCH, "%d times two arms of one fold and seed did not differ in the regularizer alone: %.600s",
-				       mismatches, report.data);
+			code = say_mismatches(s, mismatches, report.data, err);
 		else
 			log_info("digests: in every fold and seed all arms saw the same batches in the same order, began with the same weights and "
 				 "were measured on the same pairs (%d comparisons)", compared);
@@ -445,7 +494,12 @@ static int run(struct study *s, struct err *err)
 	const struct study_run_options *o = s->options;
 	int code;
 
-	if ((code = study_spec_resolve(s->spec, err)) != 0 || (code = check_arms(s, err)) != 0 || (code = name_init(s, err)) != 0)
+	if ((code = study_spec_resolve(s->spec, err)) != 0)
+		return code;
+	/* A study that has begun is gone on with as it is. */
+	if (!has_file(s, "study.json") && (code = study_spec_check(s->spec, err)) != 0)
+		return code;
+	if ((code = check_arms(s, err)) != 0 || (code = name_init(s, err)) != 0)
 		return code;
 	if (o->dry_run) {
 		s->work.run_count = s->spec->arm_count * s->spec->folds * s->spec->seed_count;
@@ -460,7 +514,8 @@ static int run(struct study *s, struct err *err)
 	if ((code = work_open(&s->work, o, err)) != 0)
 		return code;
 	announce(s);
-	if (s->spec->equal == STUDY_TIME && (code = timing_run(&s->work, err)) != 0)
+	if (s->spec->equal == STUDY_TIME && ((code = timing_run(&s->work, err)) != 0 ||
+					     (!s->exists && (code = study_check_schedules(s->spec, s->steps_per_epoch, err)) != 0)))
 		return code;
 	if ((code = write_study(s, -1, 0, NULL, err)) != 0)
 		return code;

@@ -1,9 +1,12 @@
 /*
- * timing.c - equal time. Before the first run each arm trains a few steps alone, on all the threads of a run, and what one of its steps takes
- * beside the baseline's is its cost. It then gets as many steps as fit into the time of the baseline's epochs: steps / cost, rounded, at least 1.
+ * timing.c - equal time. Before the first run a few steps are trained of each set of terms that an arm has at work in some epoch,
+ * each alone, on all the threads of a run. The steps of an arm are then laid end to end, each as long as its epoch's terms make it,
+ * until the time of the baseline's epochs is used up: that many the arm gets, rounded, at least 1. Its cost is the baseline's steps
+ * over its own.
  * The learning rate is planned for those steps. Costs are measured once and stay in study.json, so that a study that
  * is gone on with has the same runs.
  */
+#include <ftw.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -19,34 +22,82 @@
 #include "trainer/study/flat.h"
 #include "trainer/study/work.h"
 
-enum { TRIAL_STEPS = 12, TRIAL_SKIPPED = 2, TRIAL_ROUNDS = 3, TRIAL_PATH_BYTES = STUDY_DIR_BYTES + STUDY_NAME_BYTES + 40 };
-
-struct trial {
-	double seconds[TRIAL_ROUNDS * TRIAL_STEPS];
-	int count;
-	int64_t steps_per_epoch, steps_total; /* of a whole run; 0: unknown */
+enum {
+	TRIAL_STEPS = 12, TRIAL_SKIPPED = 2, TRIAL_ROUNDS = 3, TRIAL_FILES = 8, TIMING_DIR_BYTES = STUDY_DIR_BYTES + 64,
+	TRIAL_PATH_BYTES = STUDY_DIR_BYTES + STUDY_NAME_BYTES + 80,
 };
 
-/* The terms from their first epoch on: what a step costs once all of them work. */
-static int64_t without_epochs(const char *reg, char out[REG_TEXT_BYTES])
+/* An arm's terms while they do not change. */
+struct phase {
+	uint64_t from_epoch;
+	int trial; /* index */
+};
+
+struct trial {
+	int arm;                   /* whose options it has */
+	char reg[REG_TEXT_BYTES];  /* without schedules */
+	double seconds[TRIAL_ROUNDS * TRIAL_STEPS];
+	int count;
+	int64_t steps_per_epoch;   /* of a whole run; 0: unknown */
+};
+
+struct timing {
+	struct phase *phases;
+	int phase_count, first[STUDY_ARMS_MAX + 1]; /* an arm's phases: first[arm] .. first[arm + 1] - 1 */
+	struct trial *trials;
+	int trial_count;
+};
+
+/* ---- what is timed ---- */
+
+/* A step of the same terms and options is timed once, whichever arms have it. */
+static int trial_of(struct timing *t, const struct study_spec *spec, int arm, const char *reg, int *out, struct err *err)
 {
-	int64_t latest = 0;
-	size_t used = 0;
+	struct trial *more;
 
-	for (const char *at = reg; *at != '\0';) {
-		if (*at == '@') {
-			char *end;
-			int64_t epoch = strtoll(at + 1, &end, 10);
+	for (*out = 0; *out < t->trial_count; (*out)++) {
+		const struct trial *trial = &t->trials[*out];
 
-			latest = epoch > latest ? epoch : latest;
-			at = end;
-		} else {
-			out[used++] = *at++;
-		}
+		if (strcmp(trial->reg, reg) == 0 && (trial->arm == arm || (spec->arms[trial->arm].options.count == 0 &&
+									   spec->arms[arm].options.count == 0)))
+			return 0;
 	}
-	out[used] = '\0';
-	return latest;
+	if ((more = mem_realloc_array(t->trials, (size_t)t->trial_count + 1, sizeof(*more))) == NULL)
+		return err_nomem(err, sizeof(*more));
+	t->trials = more;
+	t->trials[t->trial_count] = (struct trial){ .arm = arm };
+	snprintf(t->trials[t->trial_count++].reg, REG_TEXT_BYTES, "%s", reg);
+	return 0;
 }
+
+static int plan_arm(struct timing *t, const struct study_spec *spec, int arm, struct err *err)
+{
+	char text[REG_TEXT_BYTES];
+	struct reg_spec reg, now;
+	uint64_t epoch = 0;
+	int code = reg_spec_parse(&reg, spec->arms[arm].reg, err);
+
+	/* It ends a run, and no step is longer for it; and what is timed has no validation for it to look at. */
+	reg.early.on = false;
+	t->first[arm] = t->phase_count;
+	while (code == 0) {
+		struct phase *more = mem_realloc_array(t->phases, (size_t)t->phase_count + 1, sizeof(*more));
+
+		if (more == NULL)
+			return err_nomem(err, sizeof(*more));
+		t->phases = more;
+		reg_spec_at(&reg, epoch, &now);
+		reg_spec_text(&now, text);
+		t->phases[t->phase_count].from_epoch = epoch;
+		code = trial_of(t, spec, arm, text, &t->phases[t->phase_count++].trial, err);
+		if ((epoch = reg_spec_next(&reg, epoch)) == 0)
+			break;
+	}
+	t->first[arm + 1] = t->phase_count;
+	return code;
+}
+
+/* ---- timing ---- */
 
 static int by_size(const void *a, const void *b)
 {
@@ -63,7 +114,7 @@ static double median(struct trial *trial)
 
 static int read_steps(const char *dir, struct trial *trial, struct err *err)
 {
-	char path[TRIAL_PATH_BYTES + 32];
+	char path[TRIAL_PATH_BYTES];
 	struct buf content = BUF_INIT;
 	struct flat *flat = mem_zalloc(sizeof(*flat));
 	int code = flat == NULL ? err_nomem(err, sizeof(*flat)) : 0;
@@ -115,11 +166,37 @@ static int wait_child(struct work *work, pid_t pid, const char *log, struct err 
 	return err_set(err, ERR_IO, "timing a step failed: %s", words);
 }
 
-static int try_arm(struct work *work, int arm, int round, struct trial *trial, struct err *err)
+/* Nobody else writes in what is left of an earlier attempt: a step that was timed for a study that was killed needs a moment to see it. */
+static int is_taken(const char *path, const struct stat *about, int kind, struct FTW *walk)
+{
+	char dir[RESULT_PATH_BYTES];
+
+	(void)about;
+	if (kind != FTW_F || strcmp(path + walk->base, ".lock") != 0 || (size_t)walk->base >= sizeof(dir))
+		return 0;
+	snprintf(dir, sizeof(dir), "%.*s", walk->base - 1, path);
+	return work_is_free(dir) ? 0 : 1;
+}
+
+/* What an earlier attempt left is of no use: it may be of other arms, and a run that has ended is not gone on with. */
+static int clear(struct work *work, const char *dir, struct err *err)
+{
+	const struct timespec pause = { .tv_nsec = 50000000 };
+
+	while (fs_is_dir(dir) && nftw(dir, is_taken, TRIAL_FILES, FTW_PHYS) == 1) {
+		if (work->options->cancelled != NULL && work->options->cancelled(work->options->cancel_context))
+			return err_set(err, ERR_CANCELLED, "stopped while a run that the last attempt left in %s came to its end", dir);
+		nanosleep(&pause, NULL);
+	}
+	work_remove_tree(dir);
+	return 0;
+}
+
+static int try_step(struct work *work, struct trial *trial, const char *dir, struct err *err)
 {
 	struct study_spec *copy = mem_alloc(sizeof(*copy));
-	struct study_cell cell = { arm, 1, 0 };
-	char dir[STUDY_DIR_BYTES + 32], run[RESULT_PATH_BYTES], log[RESULT_PATH_BYTES];
+	struct study_cell cell = { trial->arm, 1, 0 };
+	char run[RESULT_PATH_BYTES], log[RESULT_PATH_BYTES];
 	static char unmeasured[] = "--val-split=none", quiet[] = "--quiet";
 	char **argv = NULL;
 	pid_t pid;
@@ -128,9 +205,8 @@ static int try_arm(struct work *work, int arm, int round, struct trial *trial, s
 	if (copy == NULL)
 		return err_nomem(err, sizeof(*copy));
 	*copy = *work->spec;
-	copy->arms[arm].steps = TRIAL_STEPS;
-	without_epochs(work->spec->arms[arm].reg, copy->arms[arm].reg);
-	snprintf(dir, sizeof(dir), "%s/timing/%d", work->dir, round);
+	copy->arms[trial->arm].steps = TRIAL_STEPS;
+	snprintf(copy->arms[trial->arm].reg, REG_TEXT_BYTES, "%s", trial->reg);
 	study_run_path(copy, dir, &cell, "", run);
 	study_run_path(copy, dir, &cell, "log.txt", log);
 	if ((code = fs_mkdirs(run, 0777, err)) == 0 &&
@@ -149,6 +225,46 @@ static int try_arm(struct work *work, int arm, int round, struct trial *trial, s
 	return code;
 }
 
+/* ---- what it comes to ---- */
+
+static double seconds_of(const struct timing *t, int phase)
+{
+	return median(&t->trials[t->phases[phase].trial]);
+}
+
+/* The time of so many steps of an arm. */
+static double time_of(const struct timing *t, int arm, double steps, double steps_per_epoch)
+{
+	double time = 0;
+
+	for (int p = t->first[arm]; p < t->first[arm + 1]; p++) {
+		double from = (double)t->phases[p].from_epoch * steps_per_epoch;
+		double until = p + 1 < t->first[arm + 1] ? (double)t->phases[p + 1].from_epoch * steps_per_epoch : steps;
+
+		if (until > steps)
+			until = steps;
+		if (until > from)
+			time += (until - from) * seconds_of(t, p);
+	}
+	return time;
+}
+
+/* How many steps of an arm fit into this time. */
+static double steps_in(const struct timing *t, int arm, double time, double steps_per_epoch)
+{
+	int last = t->first[arm + 1] - 1;
+
+	for (int p = t->first[arm]; p < last; p++) {
+		double from = (double)t->phases[p].from_epoch * steps_per_epoch;
+		double takes = ((double)t->phases[p + 1].from_epoch * steps_per_epoch - from) * seconds_of(t, p);
+
+		if (takes > time)
+			return from + time / seconds_of(t, p);
+		time -= takes;
+	}
+	return (double)t->phases[last].from_epoch * steps_per_epoch + time / seconds_of(t, last);
+}
+
 /* As run_config_resolve() fills it in. */
 static int64_t epochs_of(const struct study_spec *spec)
 {
@@ -157,55 +273,59 @@ static int64_t epochs_of(const struct study_spec *spec)
 	return epochs == NULL ? 10 : strtoll(epochs, NULL, 10);
 }
 
-static void set_steps(struct study_spec *spec, struct trial *trials, int base)
+static int set_steps(struct study_spec *spec, const struct timing *t, int base, struct err *err)
 {
 	const char *steps = study_options_get(&spec->common, "steps");
-	int64_t epochs = epochs_of(spec), total = steps != NULL ? strtoll(steps, NULL, 10) : epochs * trials[base].steps_per_epoch;
-	double clean = median(&trials[base]);
+	int64_t each = t->trials[0].steps_per_epoch, total = steps != NULL ? strtoll(steps, NULL, 10) : epochs_of(spec) * each;
+	double time;
 
-	if (steps != NULL && trials[base].steps_per_epoch > 0)
-		epochs = (total + trials[base].steps_per_epoch - 1) / trials[base].steps_per_epoch;
+	for (int i = 0; i < t->trial_count; i++)
+		if (each < 1 || !(median(&t->trials[i]) > 0))
+			return err_set(err, ERR_FORMAT, "timing a step of --reg %s: no times in the run's metrics.jsonl", t->trials[i].reg);
+	time = time_of(t, base, (double)total, (double)each);
 	for (int i = 0; i < spec->arm_count; i++) {
 		struct study_arm *arm = &spec->arms[i];
-		char ignored[REG_TEXT_BYTES];
-		int64_t from = without_epochs(arm->reg, ignored);
-		double full = i == base || clean <= 0 ? 1 : median(&trials[i]) / clean;
-		/* Before its latest term begins, an arm counts as costing what the baseline does. */
-		double share = epochs > 0 && from < epochs ? 1 - (double)from / (double)epochs : 0;
 
-		arm->cost = 1 + (full - 1) * share;
-		arm->steps = (int64_t)llround((double)total / (arm->cost > 0.01 ? arm->cost : 0.01));
+		arm->cost = i == base ? 1 : (double)total / steps_in(t, i, time, (double)each);
+		arm->steps = (int64_t)llround((double)total / arm->cost);
 		if (arm->steps < 1)
 			arm->steps = 1;
 		log_info("equal time: %s gets %" PRId64 " steps (a step takes %.2f times the baseline's)", arm->name, arm->steps, arm->cost);
 	}
+	return 0;
 }
 
 int timing_run(struct work *work, struct err *err)
 {
 	struct study_spec *spec = work->spec;
-	struct trial *trials;
+	struct timing t = { .phases = NULL };
+	char dir[TIMING_DIR_BYTES], one[TIMING_DIR_BYTES + 32];
 	int base = 0, code = 0;
 
 	if (spec->arms[0].steps > 0)
 		return 0; /* measured when the study began */
-	if ((trials = mem_array((size_t)spec->arm_count, sizeof(*trials))) == NULL)
-		return err_nomem(err, (size_t)spec->arm_count * sizeof(*trials));
+	snprintf(dir, sizeof(dir), "%s/timing", work->dir);
+	for (int i = 0; i < spec->arm_count && code == 0; i++) {
+		code = plan_arm(&t, spec, i, err);
+		if (strcmp(spec->arms[i].name, spec->baseline) == 0)
+			base = i;
+	}
+	if (code != 0 || (code = clear(work, dir, err)) != 0)
+		goto out;
 	log_info("equal time: timing %d steps of each arm, %d times", TRIAL_STEPS, TRIAL_ROUNDS);
 	/* Round by round, so that a machine that grows slower meets all arms. */
 	for (int round = 0; round < TRIAL_ROUNDS && code == 0; round++)
-		for (int i = 0; i < spec->arm_count && code == 0; i++)
-			code = try_arm(work, i, round, &trials[i], err);
-	for (int i = 0; i < spec->arm_count; i++)
-		if (strcmp(spec->arms[i].name, spec->baseline) == 0)
-			base = i;
-	if (code == 0) {
-		char dir[STUDY_DIR_BYTES + 32];
-
-		set_steps(spec, trials, base);
-		snprintf(dir, sizeof(dir), "%s/timing", work->dir);
+		for (int i = 0; i < t.trial_count && code == 0; i++) {
+			snprintf(one, sizeof(one), "%s/%d-%d", dir, round, i);
+			code = try_step(work, &t.trials[i], one, err);
+		}
+	if (code == 0)
+		code = set_steps(spec, &t, base, err);
+	/* Where a run failed its log may be wanted. */
+	if (code == 0 || code == ERR_CANCELLED)
 		work_remove_tree(dir);
-	}
-	mem_free(trials);
+out:
+	mem_free(t.phases);
+	mem_free(t.trials);
 	return code;
 }

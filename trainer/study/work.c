@@ -24,10 +24,33 @@ enum { BROKEN_IN_A_ROW_MAX = 3, EXIT_STOPPED = 130, TREE_FILES = 8 };
 
 /* ---- what there is ---- */
 
+/* From what the run itself wrote down; where that is damaged as well, the run has to be trained again from its start: what a finished
+ * run could be gone on with is gone. */
+static int mend(struct work *work, struct run_entry *run, struct err *err)
+{
+	char damage[ERR_MESSAGE_BYTES], path[RESULT_PATH_BYTES];
+	int code;
+
+	snprintf(damage, sizeof(damage), "%s", err->message);
+	if ((code = study_result_make(work->spec, work->dir, &run->cell, err)) == 0)
+		code = study_result_read(work->spec, work->dir, &run->cell, &run->result, err);
+	if (code == 0)
+		log_warn("%s; made again from the run's own files", damage);
+	/* A full disk, say, is no damage: the run stays as it is. */
+	if (code != ERR_FORMAT && code != ERR_LIMIT && code != ERR_NOTFOUND)
+		return code;
+	log_warn("%s; the run is trained again", damage);
+	study_run_path(work->spec, work->dir, &run->cell, "", path);
+	work_remove_tree(path);
+	return fs_exists(path) ? err_set(err, ERR_IO, "%s: remove that folder, and the same command trains the run again", path) : ERR_NOTFOUND;
+}
+
 static int look_at(struct work *work, struct run_entry *run, struct err *err)
 {
 	int code = study_result_read(work->spec, work->dir, &run->cell, &run->result, err);
 
+	if (code == ERR_FORMAT || code == ERR_LIMIT)
+		code = mend(work, run, err);
 	if (code == ERR_NOTFOUND) {
 		run->state = study_failure_exists(work->spec, work->dir, &run->cell) ? RUN_DIVERGED : RUN_PENDING;
 		work->diverged += run->state == RUN_DIVERGED;
@@ -206,8 +229,7 @@ int work_arguments(const struct study_spec *spec, const char *dir, const struct 
 	return words.code;
 }
 
-/* Whether nobody else writes there: a run of a study that was killed needs a moment for its checkpoint. */
-static bool is_free(const char *run_dir)
+bool work_is_free(const char *run_dir)
 {
 	char path[RESULT_PATH_BYTES + 8];
 	bool taken;
@@ -320,7 +342,7 @@ static int start_some(struct work *work, struct err *err)
 			struct run_entry *run = &work->runs[next];
 
 			study_run_path(work->spec, work->dir, &run->cell, "", path);
-			if (run->state != RUN_PENDING || !is_free(path))
+			if (run->state != RUN_PENDING || !work_is_free(path))
 				continue;
 			if (!is_finished(path) || ended_well(work, run, &ignored) != 0)
 				break;

@@ -53,7 +53,7 @@ struct work {
 	} view;
 };
 
-/* work.c. Fills work->runs from what is on disk. ERR_FORMAT: a damaged result.json. */
+/* work.c. Fills work->runs from what is on disk. A damaged result.json is made again, where it must be with its run. */
 MUST_USE int work_open(struct work *work, const struct study_run_options *options, struct err *err);
 void work_close(struct work *work);
 /* Until nothing is pending, or options->cancelled. ERR_CANCELLED, ERR_IO ... as study_run(). */
@@ -66,6 +66,8 @@ void work_prune(const struct work *work, const struct run_entry *run);
 
 /* A folder and all in it, where it is there; what cannot be removed is a warning. */
 void work_remove_tree(const char *path);
+/* Whether nobody else writes in a run's folder: a run of a study that was killed needs a moment for its checkpoint. */
+bool work_is_free(const char *run_dir);
 
 /* follow.c: reads the end of metrics.jsonl. */
 void follow_job(const struct work *work, struct job *job);

@@ -613,6 +613,8 @@ static void announce(const struct session *s)
 	reg_spec_text(&s->plan.reg, reg);
 	log_info("%s (%u picture%s, %u caption%s), preset %s at %lld px, reg %s", s->config.data, s->train.pictures, plural(s->train.pictures),
 		 s->train.captions, plural(s->train.captions), s->config.preset, (long long)s->config.image_size, reg);
+	if (reg_spec_too_late(&s->plan.reg, (s->steps_total + s->steps_per_epoch - 1) / s->steps_per_epoch, reg))
+		log_warn("--reg %s: %s never works: epochs count from 0, and training ends before it begins", s->config.reg, reg);
 	log_info("%llu step%s of %lld sample%s, %llu an epoch, %d thread%s; writing to %s", (unsigned long long)s->steps_total,
 		 plural(s->steps_total), (long long)samples, plural((uint64_t)samples), (unsigned long long)s->steps_per_epoch, s->threads,
 		 plural((uint64_t)s->threads), s->dir);
