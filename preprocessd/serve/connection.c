@@ -444,7 +444,7 @@ void connection_accept(struct server *server)
 		return;
 	}
 	/* With the last ones libuv would take clients and cut them off, without a word to anybody. */
-	if (server_check_descriptors(&err) != 0) {
+	if (server_check_descriptors(CLIENT_DESCRIPTORS, &err) != 0) {
 		log_warn("turning a client away: %s", err.message);
 		err.code = ERR_UNAVAILABLE;
 		err_prefix(&err, "preprocessd takes no more clients");

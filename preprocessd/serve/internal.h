@@ -23,6 +23,7 @@ enum {
 	ARENA_BYTES_MAX = 4 << 20,
 	UNSENT_BYTES_MAX = 1 << 20, /* beyond it nothing more is read from a client */
 	ADD_PATHS_MAX = 128,
+	CLIENT_DESCRIPTORS = 4, /* that a client may need beside its connection: pictures, slots */
 };
 
 struct server {
@@ -118,8 +119,8 @@ void control_free(struct control *control);
 
 /* server.c */
 void server_drain(struct server *server, const char *why);
-/* Whether enough descriptors are left to serve one more client. */
-MUST_USE int server_check_descriptors(struct err *err);
+/* Whether so many descriptors are left. */
+MUST_USE int server_check_descriptors(int wanted, struct err *err);
 void server_check_drained(struct server *server);
 
 #endif

@@ -127,14 +127,15 @@ static int uv_error(struct err *err, int status, const char *what)
 }
 
 /* libuv aborts where it cannot open its own pipes, and a daemon that cannot open a picture is of no use. */
-int server_check_descriptors(struct err *err)
+int server_check_descriptors(int wanted, struct err *err)
 {
 	int fds[DESCRIPTORS_MIN], count = 0, code = 0;
 
-	while (count < DESCRIPTORS_MIN && (fds[count] = eventfd(0, EFD_CLOEXEC)) >= 0)
+	CHECK(wanted <= DESCRIPTORS_MIN);
+	while (count < wanted && (fds[count] = eventfd(0, EFD_CLOEXEC)) >= 0)
 		count++;
-	if (count < DESCRIPTORS_MIN)
-		code = err_errno(err, errno, "preprocessd needs at least %d descriptors (ulimit -n)", DESCRIPTORS_MIN);
+	if (count < wanted)
+		code = err_errno(err, errno, "preprocessd needs at least %d more descriptors (ulimit -n)", wanted);
 	while (count > 0)
 		close(fds[--count]);
 	return code;
@@ -224,7 +225,7 @@ static void close_handle(uv_handle_t *handle, void *context)
 static int serve(struct server *server, struct err *err)
 {
 	const struct server_options *options = server->options;
-	int code = server_check_descriptors(err);
+	int code = server_check_descriptors(DESCRIPTORS_MIN, err);
 
 	if (code != 0 || (code = init_loop(server, err)) != 0)
 		return code;

@@ -233,7 +233,7 @@ def test_no_descriptor_for_one_more_client(tmp_path):
                                   stdout=log, stderr=log, env=environment(), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48)))
     try:
         wait_until(sock.exists, 10 * SLOW)
-        for _ in range(16):
+        for _ in range(40):
             held.append(socket.socket(socket.AF_UNIX))
             held[-1].connect(str(sock))
         refused = run("prepctl", "status", "--socket", sock, timeout=30)

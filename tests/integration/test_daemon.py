@@ -246,18 +246,25 @@ def test_sigterm_finishes_and_removes_the_socket(small, daemon):
     reader.communicate()
 
 
-def test_sighup_ends_it_too(daemon):
-    """As when the terminal of `preprocessd &` is closed; nohup's is ignored and stays so."""
-    daemon.process.send_signal(signal.SIGHUP)
-    assert daemon.process.wait(10 * SLOW) == 0 and not daemon.socket.exists()
-    with open(daemon.log, "ab") as log:
-        process = subprocess.Popen(["nohup", BIN / "preprocessd", "--socket", daemon.socket, "--cache", daemon.cache], stdin=subprocess.DEVNULL,
-                                   stdout=log, stderr=log, env=environment())
-    daemon.process = process
-    wait_until(lambda: daemon.prepctl("status").returncode == 0, "the daemon to be ready")
-    process.send_signal(signal.SIGHUP)
-    time.sleep(0.3)
-    assert process.poll() is None and daemon.prepctl("status").returncode == 0
+@pytest.mark.parametrize("ignored", [False, True], ids=["terminal", "nohup"])
+def test_sighup_ends_it_too(tmp_path, ignored):
+    """As when the terminal of `preprocessd &` is closed; what nohup ignores stays ignored."""
+    sock = tmp_path / "s"
+    (tmp_path / "c").mkdir()
+    with open(tmp_path / "log", "wb") as log:
+        process = subprocess.Popen([BIN / "preprocessd", "--socket", sock, "--cache", tmp_path / "c"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                   env=environment(), preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL))
+    try:
+        wait_until(lambda: run("prepctl", "status", "--socket", sock).returncode == 0, "the daemon to be ready")
+        process.send_signal(signal.SIGHUP)
+        if ignored:
+            time.sleep(0.3)
+            assert process.poll() is None and run("prepctl", "status", "--socket", sock).returncode == 0
+        else:
+            assert process.wait(20 * SLOW) == 0 and not sock.exists()
+    finally:
+        process.kill()
+        process.wait()
 
 
 def slow_picture(path, side, scans, tail):
