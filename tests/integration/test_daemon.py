@@ -278,6 +278,7 @@ def slow_picture(path, side, scans, tail):
     path.write_bytes(data + (segment(0xDA, bytes([1, 1, 0, 1, 63, 0])) + bytes(4)) * scans + b"\xff\xd9" + tail)
 
 
+@pytest.mark.skipif(SLOW > 1, reason="a sanitizer makes minutes of what is seconds")
 def test_status_waits_for_no_decoder(tmp_path):
     """Small files that take seconds to decode: who asks is answered meanwhile. With more scans they are refused."""
     for i in range(4):
