@@ -9,10 +9,12 @@
 
 #include <jerror.h>
 
+#include "preprocessd/codec/jpeg_scan.h"
 #include "shared/base/mem.h"
 
 enum {
 	PIECE_BYTES = 65536,
+	PIECE_EDGE_BYTES = 16, /* more than libjpeg reads ahead */
 	/* libjpeg-turbo writes rows that are aligned to 16 or 32 bytes past the
 	 * cache, where the resizer would wait for them: keep rows unaligned. */
 	ROW_OFFSET_BYTES = 8,
@@ -38,6 +40,7 @@ struct source {
 };
 
 struct jpeg {
+	struct jpeg_scan scan; /* first: d->client_data points to both */
 	struct jpeg_decompress_struct decompress;
 	struct jpeg_error_mgr errors;
 	struct jpeg_progress_mgr progress;
@@ -45,6 +48,8 @@ struct jpeg {
 	jmp_buf failed;
 	uint64_t block_visits_max;
 	bool over_limit; /* why `failed` was taken, if not for libjpeg */
+	bool plain;      /* libjpeg decodes the scan by itself */
+	bool all_plain;  /* every picture's */
 
 	uint8_t *rows; /* (JPEG_BATCH_ROWS, stride) */
 	size_t rows_capacity, stride;
@@ -143,6 +148,23 @@ static bool source_more(struct jpeg *jpeg)
 	return true;
 }
 
+/* Our own entropy decoder read the file past libjpeg: shows libjpeg the marker
+ * behind the scan, in the piece that it would have reached. Near the end of a
+ * piece only libjpeg itself knows which that is. */
+static bool scan_ended(struct jpeg_scan *scan, size_t marker_at)
+{
+	struct source *source = &((struct jpeg *)scan)->source;
+	const size_t piece = marker_at / PIECE_BYTES, left = source->size - piece * PIECE_BYTES;
+
+	if (marker_at < PIECE_EDGE_BYTES || (marker_at - PIECE_EDGE_BYTES) / PIECE_BYTES != piece ||
+	    (marker_at + PIECE_EDGE_BYTES) / PIECE_BYTES != piece)
+		return false;
+	source->shown = piece * PIECE_BYTES + (left < PIECE_BYTES ? left : PIECE_BYTES);
+	source->pub.next_input_byte = source->bytes + marker_at;
+	source->pub.bytes_in_buffer = source->shown - marker_at;
+	return true;
+}
+
 static int truncated(const struct jpeg *jpeg, struct err *err)
 {
 	const struct jpeg_decompress_struct *d = &jpeg->decompress;
@@ -234,6 +256,7 @@ int jpeg_open(struct jpeg **out, struct err *err)
 	if (jpeg == NULL)
 		return err_nomem(err, sizeof(*jpeg));
 	jpeg->block_visits_max = JPEG_BLOCK_VISITS_MAX;
+	jpeg->scan.ended = scan_ended;
 	*out = jpeg;
 	return 0;
 }
@@ -241,6 +264,16 @@ int jpeg_open(struct jpeg **out, struct err *err)
 void jpeg_limit_work(struct jpeg *jpeg, uint64_t block_visits_max)
 {
 	jpeg->block_visits_max = block_visits_max;
+}
+
+void jpeg_leave_to_libjpeg(struct jpeg *jpeg, bool all)
+{
+	jpeg->all_plain = all;
+}
+
+bool jpeg_scan_was_ours(const struct jpeg *jpeg)
+{
+	return jpeg->scan.took_over && !jpeg->scan.gave_up;
 }
 
 void jpeg_close(struct jpeg *jpeg)
@@ -363,6 +396,9 @@ static int read_rows(struct jpeg *jpeg, const struct jpeg_sink *sink, struct err
 		if (!source_more(jpeg))
 			return truncated(jpeg, err);
 	}
+	if (!jpeg->plain)
+		jpeg_scan_take_over(&jpeg->scan, d, jpeg->source.bytes, jpeg->source.size,
+				    (size_t)(d->src->next_input_byte - jpeg->source.bytes));
 	while (d->output_scanline < d->output_height) {
 		JDIMENSION got = jpeg_read_scanlines(d, jpeg->row + filled, (JDIMENSION)(JPEG_BATCH_ROWS - filled));
 
@@ -379,12 +415,12 @@ static int read_rows(struct jpeg *jpeg, const struct jpeg_sink *sink, struct err
 	return 0;
 }
 
-int jpeg_decode(struct jpeg *jpeg, const void *bytes, size_t size, const struct jpeg_sink *sink, struct err *err)
+static int decode(struct jpeg *jpeg, const void *bytes, size_t size, const struct jpeg_sink *sink, struct err *err)
 {
 	j_decompress_ptr d = &jpeg->decompress;
 	int code;
 
-	jpeg->over_limit = false;
+	jpeg->over_limit = jpeg->scan.took_over = jpeg->scan.gave_up = false;
 	d->err = jpeg_std_error(&jpeg->errors);
 	jpeg->errors.error_exit = on_error;
 	jpeg->errors.emit_message = on_message;
@@ -392,7 +428,7 @@ int jpeg_decode(struct jpeg *jpeg, const void *bytes, size_t size, const struct 
 	d->client_data = jpeg;
 	/* Nothing but *jpeg changes between here and a jump, so no local is lost. */
 	if (setjmp(jpeg->failed) != 0) {
-		code = refused(jpeg, err);
+		code = jpeg->scan.gave_up ? ERR_FORMAT : refused(jpeg, err);
 		goto out;
 	}
 	/* A new one each time: the tables of one picture must not serve the next. */
@@ -406,4 +442,17 @@ int jpeg_decode(struct jpeg *jpeg, const void *bytes, size_t size, const struct 
 out:
 	jpeg_destroy_decompress(d);
 	return code;
+}
+
+int jpeg_decode(struct jpeg *jpeg, const void *bytes, size_t size, const struct jpeg_sink *sink, struct err *err)
+{
+	int code;
+
+	jpeg->plain = jpeg->all_plain;
+	code = decode(jpeg, bytes, size, sink, err);
+	if (!jpeg->scan.gave_up)
+		return code;
+	/* Data that are not sound: what becomes of them is libjpeg's to say. */
+	jpeg->plain = true;
+	return decode(jpeg, bytes, size, sink, err);
 }

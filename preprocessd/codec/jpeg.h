@@ -8,6 +8,7 @@
  * smoothing; CMYK and YCCK are taken as Adobe's inverted CMYK. Warnings are
  * not errors; data that ends before the last row is one; what follows the last
  * row does not matter (for several scans: what follows the end marker).
+ * The scan of a sound baseline picture is decoded by our own code (jpeg_scan.h).
  *
  * Format:    ITU-T T.81, JFIF 1.02, Adobe Technical Note 5116.
  * Threads:   one decoder, one thread at a time; any number of decoders.
@@ -18,6 +19,7 @@
 #ifndef PREPROCESSD_CODEC_JPEG_H
 #define PREPROCESSD_CODEC_JPEG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -42,7 +44,8 @@ struct jpeg_info {
 
 struct jpeg_sink {
 	void *context;
-	/* The header is read, nothing large is allocated; not 0 refuses the picture. */
+	/* The header is read, nothing large is allocated; not 0 refuses the picture.
+	 * Called a second time where the data turn out to be damaged: rows start again. */
 	int (*begin)(void *context, const struct jpeg_info *info, struct err *err);
 	/* The next `count` rows, top down, `stride` bytes apart. */
 	void (*rows)(void *context, const uint8_t *rows, size_t stride, int count);
@@ -56,6 +59,10 @@ MUST_USE int jpeg_open(struct jpeg **out, struct err *err);
 void jpeg_close(struct jpeg *jpeg); /* NULL is fine */
 /* Another limit than JPEG_BLOCK_VISITS_MAX, for tests. */
 void jpeg_limit_work(struct jpeg *jpeg, uint64_t block_visits_max);
+/* From now on libjpeg-turbo alone decodes (all), or not: the same rows, for tests. */
+void jpeg_leave_to_libjpeg(struct jpeg *jpeg, bool all);
+/* Whether the last picture's scan was decoded by our own code to its end. */
+bool jpeg_scan_was_ours(const struct jpeg *jpeg);
 
 /* ERR_FORMAT: damaged or cut off. ERR_UNSUPPORTED: a kind of JPEG that
  * libjpeg-turbo can't decode. ERR_LIMIT, ERR_NOMEM. After an error some rows

@@ -1,9 +1,12 @@
-/* Any bytes as a picture: the decoder ends, and twice the same bytes give the
- * same result. The first two bytes choose the transform, the rest is the file. */
+/* Any bytes as a picture: the decoder ends, twice the same bytes give the same
+ * result, and what our own decoding of scans gives is what libjpeg-turbo alone
+ * does: rows, error, warnings. The first two bytes choose the transform, the rest
+ * is the file. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "preprocessd/codec/jpeg.h"
 #include "preprocessd/codec/jpeg_markers.h"
 #include "preprocessd/codec/picture.h"
 
@@ -28,6 +31,51 @@ static int too_large(const uint8_t *bytes, size_t size)
 	return 0;
 }
 
+struct rows {
+	uint64_t hash; /* FNV-1a */
+	size_t row_bytes;
+};
+
+static int on_begin(void *context, const struct jpeg_info *info, struct err *err)
+{
+	struct rows *rows = context;
+
+	(void)err;
+	rows->hash = 14695981039346656037U;
+	rows->row_bytes = (size_t)info->width * (size_t)info->channels;
+	return 0;
+}
+
+static void on_rows(void *context, const uint8_t *bytes, size_t stride, int count)
+{
+	struct rows *rows = context;
+
+	for (int y = 0; y < count; y++)
+		for (size_t x = 0; x < rows->row_bytes; x++)
+			rows->hash = (rows->hash ^ bytes[(size_t)y * stride + x]) * 1099511628211U;
+}
+
+/* Both ways of decoding a scan. */
+static void compare(const uint8_t *bytes, size_t size)
+{
+	static struct jpeg *jpeg[2];
+	struct rows rows[2] = { { 0, 0 }, { 0, 0 } };
+	struct err err[2];
+	int code[2];
+
+	for (int i = 0; i < 2; i++) {
+		const struct jpeg_sink sink = { &rows[i], on_begin, on_rows };
+
+		if (jpeg[i] == NULL) {
+			CHECK(jpeg_open(&jpeg[i], &err[i]) == 0);
+			jpeg_leave_to_libjpeg(jpeg[i], i == 1);
+		}
+		code[i] = jpeg_decode(jpeg[i], bytes, size, &sink, &err[i]);
+	}
+	CHECK(code[0] == code[1] && rows[0].hash == rows[1].hash && jpeg_warnings(jpeg[0]) == jpeg_warnings(jpeg[1]));
+	CHECK(code[0] == 0 || strcmp(err[0].message, err[1].message) == 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct picture_codec *codec;
@@ -40,6 +88,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		CHECK(picture_codec_open(&codec, &err) == 0);
 	if (size < 2 || too_large(data + 2, size - 2))
 		return 0;
+	compare(data + 2, size - 2);
 	transform.size = 1 + data[0] % SIZE_MAX_HERE;
 	transform.exif = data[1] & 1 ? EXIF_APPLY : EXIF_IGNORE;
 	for (int i = 0; i < 2; i++)

@@ -46,7 +46,9 @@ MAY_INCLUDE = {
 
 # A foreign header: the only places that may see it.
 FOREIGN = {
-    r"jpeglib\.h|jerror\.h|turbojpeg\.h": ["preprocessd/codec/jpeg.c", "tools/demo/", "tools/bench/", "tests/"],
+    r"jpeglib\.h|jerror\.h|turbojpeg\.h": ["preprocessd/codec/jpeg.c", "preprocessd/codec/jpeg_scan.c",
+                                              "preprocessd/codec/jpeg_scan.h", "tools/demo/", "tools/bench/", "tests/"],
+    r"jpegint\.h": ["preprocessd/codec/jpeg_scan.c"],
     r"lmdb\.h": ["preprocessd/store/", "tests/"],
     r"uv\.h|uv/.*": ["preprocessd/serve/", "tests/"],
     r"cblas\.h|cblas-openblas\.h|openblas_config\.h|.*dnnl.*\.h(pp)?|mkldnn.*": ["trainer/kernels/", "tools/bench/"],

@@ -1,0 +1,57 @@
+/*
+ * jpeg_scan.h - puts our own entropy decoding (huffman.h) and inverse DCT of
+ * sparse blocks (idct.h) into a libjpeg-turbo decompressor, for the scan of a
+ * baseline JPEG.
+ *
+ * libjpeg keeps the header, the inverse DCT of other blocks, upsampling and
+ * colors; of its internals (jpegint.h) only the places of the functions that
+ * decode an MCU and transform a block are used, which have not moved since 1991.
+ * Where a picture is of another kind, or the library another one, nothing
+ * happens, and libjpeg decodes by itself.
+ *
+ * When the data turn out not to be sound, gave_up is set and libjpeg's error
+ * exit is taken, which must not return. The caller then decodes the picture from
+ * the start without this.
+ *
+ * Threads: one decoder, one thread at a time.
+ */
+#ifndef PREPROCESSD_CODEC_JPEG_SCAN_H
+#define PREPROCESSD_CODEC_JPEG_SCAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <jpeglib.h>
+
+#include "preprocessd/codec/huffman.h"
+#include "preprocessd/codec/idct.h"
+
+/* d->client_data must point to this. */
+struct jpeg_scan {
+	bool took_over, gave_up;
+	/* Called when the last MCU is decoded, with the place of the marker behind
+	 * the scan; false gives up. */
+	bool (*ended)(struct jpeg_scan *scan, size_t marker_at);
+
+	uint32_t mcus_left, mcus_to_restart;
+	unsigned restarts;
+	int blocks;                                           /* of an MCU */
+	const struct huffman_table *block_dc[HUFFMAN_MCU_BLOCKS_MAX], *block_ac[HUFFMAN_MCU_BLOCKS_MAX];
+	int block_component[HUFFMAN_MCU_BLOCKS_MAX];          /* place in dc */
+	int block_places[HUFFMAN_MCU_BLOCKS_MAX];             /* what huffman_block() told of the MCU's blocks */
+	const int16_t *coefficients;                          /* of the MCU: (blocks, 64) */
+	int dc[MAX_COMPS_IN_SCAN];
+	void (*transform[MAX_COMPONENTS])(j_decompress_ptr d, jpeg_component_info *component, JCOEFPTR coefficients, JSAMPARRAY out,
+					  JDIMENSION column); /* libjpeg's own */
+	idct_fn *corner; /* or NULL */
+	struct huffman_table dc_tables[NUM_HUFF_TBLS], ac_tables[NUM_HUFF_TBLS];
+	struct huffman_stream stream;
+};
+
+/* To be called behind jpeg_start_decompress(), before any row is read. bytes
+ * (size): the file, the data of the scan begin at `at`. */
+void jpeg_scan_take_over(struct jpeg_scan *scan, j_decompress_ptr d, const void *bytes, size_t size, size_t at);
+
+#endif
