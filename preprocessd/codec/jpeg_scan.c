@@ -88,6 +88,48 @@ static void transform(j_decompress_ptr d, jpeg_component_info *component, JCOEFP
 	scan->transform[component->component_index](d, component, coefficients, out, column);
 }
 
+/* Takes the place of libjpeg's upsampling, which leads to its color conversion: as many rows as are asked for, of groups of
+ * two. libjpeg sees to it that rows of colors above and below the group are there (context rows). */
+static void upsample(j_decompress_ptr d, JSAMPIMAGE in, JDIMENSION *group, JDIMENSION groups, JSAMPARRAY out, JDIMENSION *out_row,
+		     JDIMENSION out_rows)
+{
+	struct jpeg_scan *scan = d->client_data;
+	const JSAMPARRAY cb = in[1] + *group, cr = in[2] + *group;
+
+	(void)groups;
+	for (; scan->row_of_pair < 2 && scan->rows_left > 0 && *out_row < out_rows; scan->row_of_pair++, scan->rows_left--) {
+		const int far = scan->row_of_pair == 0 ? -1 : 1;
+		const struct ycc_row row = {
+			.y = in[0][2 * (size_t)*group + scan->row_of_pair], .cb = { cb[0], cb[far] }, .cr = { cr[0], cr[far] },
+			.width = d->output_width, .colors = d->comp_info[1].downsampled_width,
+		};
+
+		scan->ycc_row(&row, out[(*out_row)++]);
+	}
+	if (scan->row_of_pair < 2)
+		return;
+	scan->row_of_pair = 0;
+	(*group)++;
+}
+
+/* YCbCr with colors of half the width and height that libjpeg would smooth, to RGB. */
+static bool is_smooth_420(const struct jpeg_decompress_struct *d)
+{
+	const jpeg_component_info *c = d->comp_info;
+
+	if (d->num_components != 3 || d->jpeg_color_space != JCS_YCbCr || d->out_color_space != JCS_RGB || !d->do_fancy_upsampling ||
+	    !d->upsample->need_context_rows || d->post->post_process_data != d->upsample->upsample)
+		return false;
+	for (int i = 0; i < 3; i++) {
+		const int samples = i == 0 ? 2 : 1;
+
+		if (c[i].h_samp_factor != samples || c[i].v_samp_factor != samples || c[i].DCT_scaled_size != DCTSIZE)
+			return false;
+	}
+	return c[1].downsampled_width > 2 && c[2].downsampled_width == c[1].downsampled_width && d->output_width == d->image_width &&
+	       d->output_width == c[0].downsampled_width && (d->output_width + 1) / 2 == c[1].downsampled_width && d->out_color_components == 3;
+}
+
 /* Baseline or sequential Huffman coding in one scan, all of it. */
 static bool is_simple(const struct jpeg_decompress_struct *d)
 {
@@ -130,6 +172,12 @@ void jpeg_scan_take_over(struct jpeg_scan *scan, j_decompress_ptr d, const void 
 	if (d->dct_method != JDCT_ISLOW)
 		return;
 	scan->corner = idct_corner_avx2();
+	if ((scan->ycc_row = ycc_row_avx2()) != NULL && is_smooth_420(d)) {
+		scan->rows_left = d->output_height;
+		scan->row_of_pair = 0;
+		/* libjpeg has passed it on to the stage that it stands for without color quantization. */
+		d->upsample->upsample = d->post->post_process_data = upsample;
+	}
 	for (int i = 0; i < d->num_components; i++) {
 		if (d->comp_info[i].DCT_scaled_size != DCTSIZE)
 			continue;

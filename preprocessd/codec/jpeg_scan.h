@@ -1,11 +1,12 @@
 /*
- * jpeg_scan.h - puts our own entropy decoding (huffman.h) and inverse DCT of
- * sparse blocks (idct.h) into a libjpeg-turbo decompressor, for the scan of a
- * baseline JPEG.
+ * jpeg_scan.h - puts our own entropy decoding (huffman.h), inverse DCT of
+ * sparse blocks (idct.h) and colors of 4:2:0 (ycc.h) into a libjpeg-turbo
+ * decompressor, for the scan of a baseline JPEG.
  *
- * libjpeg keeps the header, the inverse DCT of other blocks, upsampling and
- * colors; of its internals (jpegint.h) only the places of the functions that
- * decode an MCU and transform a block are used, which have not moved since 1991.
+ * libjpeg keeps the header, the inverse DCT of other blocks, the order of rows
+ * and the colors of other pictures; of its internals (jpegint.h) only the places of the functions that
+ * decode an MCU, transform a block and upsample rows are used, which have not
+ * moved since 1991.
  * Where a picture is of another kind, or the library another one, nothing
  * happens, and libjpeg decodes by itself.
  *
@@ -27,6 +28,7 @@
 
 #include "preprocessd/codec/huffman.h"
 #include "preprocessd/codec/idct.h"
+#include "preprocessd/codec/ycc.h"
 
 /* d->client_data must point to this. */
 struct jpeg_scan {
@@ -45,7 +47,9 @@ struct jpeg_scan {
 	int dc[MAX_COMPS_IN_SCAN];
 	void (*transform[MAX_COMPONENTS])(j_decompress_ptr d, jpeg_component_info *component, JCOEFPTR coefficients, JSAMPARRAY out,
 					  JDIMENSION column); /* libjpeg's own */
-	idct_fn *corner; /* or NULL */
+	idct_fn *corner;                                      /* or NULL */
+	ycc_row_fn *ycc_row;                                  /* or NULL */
+	JDIMENSION rows_left, row_of_pair;                    /* for ycc_row */
 	struct huffman_table dc_tables[NUM_HUFF_TBLS], ac_tables[NUM_HUFF_TBLS];
 	struct huffman_stream stream;
 };

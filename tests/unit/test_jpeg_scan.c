@@ -1,4 +1,4 @@
-/* Our own decoding of JPEG scans (huffman.h, idct.h, jpeg_scan.h) against the
+/* Our own decoding of JPEG scans (huffman.h, idct.h, ycc.h, jpeg_scan.h) against the
  * oracle, libjpeg-turbo alone: the same rows or the same error, and as many
  * warnings, for pictures of every form, for coefficients and quantizers that no
  * picture has, and for data that are damaged in every way. */
@@ -223,6 +223,58 @@ static void test_forms(void **state)
 		assert_int_equal(by_us, MANY);
 	else
 		print_message("libjpeg decoded every scan by itself: is jpegint.h there?\n");
+}
+
+/* Rows wider than what is done at a time, of every width around it. */
+static void test_wide(void **state)
+{
+	struct dice dice = { 9 };
+
+	(void)state;
+	for (uint32_t width = 1000; width < 2200; width += width % 7 == 0 ? 13 : width > 1015 && width < 1060 ? 1 : 101) {
+		struct form form = { .width = width, .height = 1 + width % 5, .stored = JCS_YCbCr, .channels = 3, .quality = 80, .h = 2, .v = 2,
+				     .noise = true };
+		struct file file = encode(&form, &dice);
+		char what[200];
+
+		describe(&form, what, sizeof(what));
+		same(file.bytes, file.size, what);
+		free(file.bytes);
+	}
+}
+
+/* Every pair of colors, at every brightness that matters: blocks of one value each. */
+static void test_colors(void **state)
+{
+	struct jpeg_compress_struct c;
+	struct jpeg_error_mgr errors;
+	struct file file = { NULL, 0 };
+	uint8_t row[3 * 512];
+	JSAMPROW rows[1] = { row };
+
+	(void)state;
+	c.err = jpeg_std_error(&errors);
+	jpeg_create_compress(&c);
+	jpeg_mem_dest(&c, &file.bytes, &file.size);
+	c.image_width = 512;
+	c.image_height = 512;
+	c.input_components = 3;
+	c.in_color_space = JCS_YCbCr;
+	jpeg_set_defaults(&c); /* 4:2:0 */
+	jpeg_set_quality(&c, 100, TRUE);
+	jpeg_start_compress(&c, TRUE);
+	for (unsigned y = 0; y < 512; y++) {
+		for (unsigned x = 0; x < 512; x++) {
+			row[3 * x] = (uint8_t)((x & 1) * 255 + (y & 1) * 77 + x / 5);
+			row[3 * x + 1] = (uint8_t)(x / 2);
+			row[3 * x + 2] = (uint8_t)(y / 2);
+		}
+		jpeg_write_scanlines(&c, rows, 1);
+	}
+	jpeg_finish_compress(&c);
+	jpeg_destroy_compress(&c);
+	same(file.bytes, file.size, "all colors");
+	free(file.bytes);
 }
 
 /* A picture of many windows; markers behind the scan near the end of a piece of the source. */
@@ -571,7 +623,8 @@ static void test_long_codes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_forms), cmocka_unit_test(test_large), cmocka_unit_test(test_coefficients), cmocka_unit_test(test_flat),
+		cmocka_unit_test(test_forms), cmocka_unit_test(test_wide), cmocka_unit_test(test_colors), cmocka_unit_test(test_large),
+		 cmocka_unit_test(test_coefficients), cmocka_unit_test(test_flat),
 		cmocka_unit_test(test_damage), cmocka_unit_test(test_endings),
 		cmocka_unit_test(test_restarts), cmocka_unit_test(test_long_codes),
 	};
