@@ -22,38 +22,10 @@ _Static_assert((int)HUFFMAN_BLOCK_COEFFICIENTS == (int)DCTSIZE2 && sizeof(JCOEF)
 /* Samples of 8 bits make values of -1,024 to 1,016. */
 enum { FLAT_MAX = 2048 };
 
-static boolean give_up(struct jpeg_scan *scan, j_decompress_ptr d)
+static void give_up(struct jpeg_scan *scan, j_decompress_ptr d)
 {
 	scan->gave_up = true;
 	ERREXIT(d, JERR_CANT_SUSPEND);
-	return FALSE;
-}
-
-/* Takes the place of libjpeg's decode_mcu(). libjpeg has cleared the blocks. */
-static boolean decode_mcu(j_decompress_ptr d, JBLOCKROW *blocks)
-{
-	struct jpeg_scan *scan = d->client_data;
-
-	if (d->restart_interval != 0 && scan->mcus_to_restart-- == 0) {
-		if (!huffman_stream_restart(&scan->stream, scan->restarts++ & 7))
-			return give_up(scan, d);
-		memset(scan->dc, 0, sizeof(scan->dc));
-		scan->mcus_to_restart = d->restart_interval - 1;
-	}
-	if (scan->mcus_left == 0 || !huffman_stream_fill(&scan->stream))
-		return give_up(scan, d);
-	scan->coefficients = blocks[0][0];
-	for (int i = 0; i < scan->blocks; i++) {
-		if (blocks[i] != blocks[0] + i)
-			return give_up(scan, d);
-		scan->block_places[i] = huffman_block(&scan->stream, scan->block_dc[i], scan->block_ac[i],
-						    &scan->dc[scan->block_component[i]], blocks[i][0]);
-		if (scan->block_places[i] < 0)
-			return give_up(scan, d);
-	}
-	if (--scan->mcus_left == 0 && !(huffman_stream_spent(&scan->stream) && scan->ended(scan, scan->stream.at)))
-		return give_up(scan, d);
-	return TRUE;
 }
 
 /* A block of one value has one sample: the value's eighth, rounded as the transform rounds it. False: a value beyond
@@ -70,22 +42,77 @@ static inline bool flat(int value, JSAMPARRAY out, JDIMENSION column)
 	return true;
 }
 
-/* Takes the place of libjpeg's accurate inverse DCT. */
-static void transform(j_decompress_ptr d, jpeg_component_info *component, JCOEFPTR coefficients, JSAMPARRAY out,
-		      JDIMENSION column)
+/* places: what huffman_block() told of the coefficients. */
+static inline void transform(j_decompress_ptr d, const struct jpeg_scan *scan, jpeg_component_info *component, int16_t *coefficients,
+			     int places, JSAMPARRAY out, JDIMENSION column)
 {
-	struct jpeg_scan *scan = d->client_data;
-	const ptrdiff_t block = (coefficients - scan->coefficients) / DCTSIZE2;
-
-	if (block >= 0 && block < scan->blocks && (scan->block_places[block] & IDCT_BEYOND_CORNER) == 0) {
+	if ((places & IDCT_BEYOND_CORNER) == 0) {
 		const uint16_t *quantization = component->quant_table->quantval;
 
-		if (scan->block_places[block] == 0 && flat(coefficients[0] * quantization[0], out, column))
+		if (places == 0 && flat(coefficients[0] * quantization[0], out, column))
 			return;
 		if (scan->corner != NULL && scan->corner(coefficients, quantization, out, column))
 			return;
 	}
-	scan->transform[component->component_index](d, component, coefficients, out, column);
+	d->idct->inverse_DCT[component->component_index](d, component, coefficients, out, column);
+}
+
+/* One MCU, below `blocks_above` blocks of out, which has the rows of each component. */
+static inline void decode_mcu(j_decompress_ptr d, struct jpeg_scan *scan, JSAMPIMAGE out, JDIMENSION mcu, int blocks_above)
+{
+	const bool last_column = mcu == d->MCUs_per_row - 1, last_row = d->input_iMCU_row == d->total_iMCU_rows - 1;
+	int places[HUFFMAN_MCU_BLOCKS_MAX];
+
+	if (d->restart_interval != 0 && scan->mcus_to_restart-- == 0) {
+		if (!huffman_stream_restart(&scan->stream, scan->restarts++ & 7))
+			give_up(scan, d);
+		memset(scan->dc, 0, sizeof(scan->dc));
+		scan->mcus_to_restart = d->restart_interval - 1;
+	}
+	if (!huffman_stream_fill(&scan->stream))
+		give_up(scan, d);
+	memset(scan->coefficients, 0, (size_t)scan->blocks * sizeof(scan->coefficients[0]));
+	/* One loop after the other: what has just been written word by word would be slow to load whole. */
+	for (int i = 0; i < scan->blocks; i++) {
+		const struct jpeg_scan_block *block = &scan->block[i];
+
+		places[i] = huffman_block(&scan->stream, block->dc_table, block->ac_table, &scan->dc[block->dc], scan->coefficients[i]);
+		if (places[i] < 0)
+			give_up(scan, d);
+	}
+	for (int i = 0; i < scan->blocks; i++) {
+		const struct jpeg_scan_block *block = &scan->block[i];
+		jpeg_component_info *component = block->component;
+		const int row = blocks_above + block->row;
+
+		/* Blocks that only fill the last MCUs have no place to go to. */
+		if ((last_column && block->column >= component->last_col_width) || (last_row && row >= component->last_row_height))
+			continue;
+		transform(d, scan, component, scan->coefficients[i], places[i], out[component->component_index] + DCTSIZE * row,
+			  mcu * (JDIMENSION)component->MCU_sample_width + DCTSIZE * (JDIMENSION)block->column);
+	}
+}
+
+/* Takes the place of libjpeg's decompress_data(): one row of interleaved MCUs, or as many rows of blocks of a single component
+ * as belong together. */
+static int decompress(j_decompress_ptr d, JSAMPIMAGE out)
+{
+	struct jpeg_scan *scan = d->client_data;
+	const jpeg_component_info *single = d->cur_comp_info[0];
+	const bool last = d->input_iMCU_row == d->total_iMCU_rows - 1;
+	const int rows = d->comps_in_scan > 1 ? 1 : last ? single->last_row_height : single->v_samp_factor;
+
+	for (int row = 0; row < rows; row++)
+		for (JDIMENSION mcu = 0; mcu < d->MCUs_per_row; mcu++)
+			decode_mcu(d, scan, out, mcu, row);
+	d->output_iMCU_row++;
+	d->input_iMCU_row++;
+	if (!last)
+		return JPEG_ROW_COMPLETED;
+	if (!huffman_stream_spent(&scan->stream) || !scan->ended(scan, scan->stream.at))
+		give_up(scan, d);
+	d->inputctl->finish_input_pass(d);
+	return JPEG_SCAN_COMPLETED;
 }
 
 /* Takes the place of libjpeg's upsampling, which leads to its color conversion: as many rows as are asked for, of groups of
@@ -123,67 +150,71 @@ static bool is_smooth_420(const struct jpeg_decompress_struct *d)
 	for (int i = 0; i < 3; i++) {
 		const int samples = i == 0 ? 2 : 1;
 
-		if (c[i].h_samp_factor != samples || c[i].v_samp_factor != samples || c[i].DCT_scaled_size != DCTSIZE)
+		if (c[i].h_samp_factor != samples || c[i].v_samp_factor != samples)
 			return false;
 	}
-	return c[1].downsampled_width > 2 && c[2].downsampled_width == c[1].downsampled_width && d->output_width == d->image_width &&
-	       d->output_width == c[0].downsampled_width && (d->output_width + 1) / 2 == c[1].downsampled_width && d->out_color_components == 3;
+	return c[1].downsampled_width > 2 && c[2].downsampled_width == c[1].downsampled_width && d->output_width == c[0].downsampled_width &&
+	       (d->output_width + 1) / 2 == c[1].downsampled_width && d->out_color_components == 3;
 }
 
-/* Baseline or sequential Huffman coding in one scan, all of it. */
+/* Baseline or sequential Huffman coding in one scan, all of it, at full size. */
 static bool is_simple(const struct jpeg_decompress_struct *d)
 {
 	if (d->inputctl->has_multiple_scans || d->progressive_mode || d->arith_code || d->data_precision != 8)
 		return false;
 	if (d->comps_in_scan != d->num_components || d->Ss != 0 || d->Se != DCTSIZE2 - 1 || d->Ah != 0 || d->Al != 0)
 		return false;
-	return d->blocks_in_MCU >= 1 && d->blocks_in_MCU <= HUFFMAN_MCU_BLOCKS_MAX && d->unread_marker == 0;
+	for (int i = 0; i < d->num_components; i++)
+		if (d->comp_info[i].DCT_scaled_size != DCTSIZE || !d->comp_info[i].component_needed)
+			return false;
+	return d->blocks_in_MCU >= 1 && d->blocks_in_MCU <= HUFFMAN_MCU_BLOCKS_MAX && d->unread_marker == 0 && d->dct_method == JDCT_ISLOW &&
+	       d->output_width == d->image_width;
 }
 
-void jpeg_scan_take_over(struct jpeg_scan *scan, j_decompress_ptr d, const void *bytes, size_t size, size_t at)
+/* Fills scan->block. False where a table is missing. */
+static bool find_blocks(struct jpeg_scan *scan, j_decompress_ptr d)
 {
-	if (!is_simple(d))
-		return;
-	for (int i = 0; i < d->blocks_in_MCU; i++) {
-		const int component = d->MCU_membership[i];
-		const int dc = d->cur_comp_info[component]->dc_tbl_no, ac = d->cur_comp_info[component]->ac_tbl_no;
+	scan->blocks = d->blocks_in_MCU;
+	for (int i = 0, of_component = 0; i < d->blocks_in_MCU; i++) {
+		const int place = d->MCU_membership[i];
+		jpeg_component_info *component = d->cur_comp_info[place];
+		const int dc = component->dc_tbl_no, ac = component->ac_tbl_no;
 		const JHUFF_TBL *dc_file, *ac_file;
 
+		of_component = i > 0 && d->MCU_membership[i - 1] == place ? of_component + 1 : 0;
 		if (dc < 0 || dc >= NUM_HUFF_TBLS || ac < 0 || ac >= NUM_HUFF_TBLS)
-			return;
+			return false;
 		dc_file = d->dc_huff_tbl_ptrs[dc];
 		ac_file = d->ac_huff_tbl_ptrs[ac];
 		if (dc_file == NULL || ac_file == NULL ||
 		    !huffman_table_build(&scan->dc_tables[dc], dc_file->bits, dc_file->huffval, true) ||
 		    !huffman_table_build(&scan->ac_tables[ac], ac_file->bits, ac_file->huffval, false))
-			return;
-		scan->block_dc[i] = &scan->dc_tables[dc];
-		scan->block_ac[i] = &scan->ac_tables[ac];
-		scan->block_component[i] = component;
+			return false;
+		scan->block[i] = (struct jpeg_scan_block){
+			.dc_table = &scan->dc_tables[dc], .ac_table = &scan->ac_tables[ac], .component = component, .dc = place,
+			.row = of_component / component->MCU_width, .column = of_component % component->MCU_width,
+		};
 	}
-	scan->blocks = d->blocks_in_MCU;
-	scan->mcus_left = d->MCUs_per_row * d->MCU_rows_in_scan;
+	return true;
+}
+
+void jpeg_scan_take_over(struct jpeg_scan *scan, j_decompress_ptr d, const void *bytes, size_t size, size_t at)
+{
+	if (!is_simple(d) || !find_blocks(scan, d))
+		return;
 	scan->mcus_to_restart = d->restart_interval;
 	scan->restarts = 0;
 	memset(scan->dc, 0, sizeof(scan->dc));
 	huffman_stream_open(&scan->stream, bytes, size, at);
-	scan->took_over = true;
-	d->entropy->decode_mcu = decode_mcu;
-	if (d->dct_method != JDCT_ISLOW)
-		return;
 	scan->corner = idct_corner_avx2();
-	if ((scan->ycc_row = ycc_row_avx2()) != NULL && is_smooth_420(d)) {
-		scan->rows_left = d->output_height;
-		scan->row_of_pair = 0;
-		/* libjpeg has passed it on to the stage that it stands for without color quantization. */
-		d->upsample->upsample = d->post->post_process_data = upsample;
-	}
-	for (int i = 0; i < d->num_components; i++) {
-		if (d->comp_info[i].DCT_scaled_size != DCTSIZE)
-			continue;
-		scan->transform[i] = d->idct->inverse_DCT[i];
-		d->idct->inverse_DCT[i] = transform;
-	}
+	scan->took_over = true;
+	d->coef->decompress_data = decompress;
+	if ((scan->ycc_row = ycc_row_avx2()) == NULL || !is_smooth_420(d))
+		return;
+	scan->rows_left = d->output_height;
+	scan->row_of_pair = 0;
+	/* libjpeg has passed it on to the stage that it stands for without color quantization. */
+	d->upsample->upsample = d->post->post_process_data = upsample;
 }
 
 #else

@@ -5,8 +5,8 @@
  *
  * libjpeg keeps the header, the inverse DCT of other blocks, the order of rows
  * and the colors of other pictures; of its internals (jpegint.h) only the places of the functions that
- * decode an MCU, transform a block and upsample rows are used, which have not
- * moved since 1991.
+ * decode a row of MCUs, transform a block and upsample rows are used, which have
+ * not moved since 1991.
  * Where a picture is of another kind, or the library another one, nothing
  * happens, and libjpeg decodes by itself.
  *
@@ -37,19 +37,21 @@ struct jpeg_scan {
 	 * the scan; false gives up. */
 	bool (*ended)(struct jpeg_scan *scan, size_t marker_at);
 
-	uint32_t mcus_left, mcus_to_restart;
+	JDIMENSION mcus_to_restart;
 	unsigned restarts;
-	int blocks;                                           /* of an MCU */
-	const struct huffman_table *block_dc[HUFFMAN_MCU_BLOCKS_MAX], *block_ac[HUFFMAN_MCU_BLOCKS_MAX];
-	int block_component[HUFFMAN_MCU_BLOCKS_MAX];          /* place in dc */
-	int block_places[HUFFMAN_MCU_BLOCKS_MAX];             /* what huffman_block() told of the MCU's blocks */
-	const int16_t *coefficients;                          /* of the MCU: (blocks, 64) */
-	int dc[MAX_COMPS_IN_SCAN];
-	void (*transform[MAX_COMPONENTS])(j_decompress_ptr d, jpeg_component_info *component, JCOEFPTR coefficients, JSAMPARRAY out,
-					  JDIMENSION column); /* libjpeg's own */
-	idct_fn *corner;                                      /* or NULL */
-	ycc_row_fn *ycc_row;                                  /* or NULL */
-	JDIMENSION rows_left, row_of_pair;                    /* for ycc_row */
+	int dc[MAX_COMPS_IN_SCAN]; /* of the block before, by component */
+	int blocks;                /* of an MCU */
+	struct jpeg_scan_block {
+		const struct huffman_table *dc_table, *ac_table;
+		jpeg_component_info *component;
+		int dc;          /* place in dc above */
+		int row, column; /* within its component's part of the MCU, in blocks */
+	} block[HUFFMAN_MCU_BLOCKS_MAX];
+	_Alignas(64) int16_t coefficients[HUFFMAN_MCU_BLOCKS_MAX][HUFFMAN_BLOCK_COEFFICIENTS]; /* of an MCU */
+
+	idct_fn *corner;                   /* or NULL */
+	ycc_row_fn *ycc_row;               /* or NULL */
+	JDIMENSION rows_left, row_of_pair; /* for ycc_row */
 	struct huffman_table dc_tables[NUM_HUFF_TBLS], ac_tables[NUM_HUFF_TBLS];
 	struct huffman_stream stream;
 };
