@@ -5,7 +5,8 @@
  *
  * decode   libjpeg-turbo alone, files in memory, rows to one buffer: RGB, its default (accurate integer) DCT and
  *          upsampling, which are Pillow's. The limit that a cold `prepctl add` is held against.
- * prepare  the daemon's codec on the same bytes: decoded and resized to 224 px, as Pillow does
+ * rows     the daemon's decoder on the same bytes, rows of RGB as they come, as libjpeg-turbo gives them
+ * prepare  the daemon's codec: decoded and resized to 224 px, as Pillow does
  * hash     SHA-256 of the same bytes, which makes the key
  *
  * One thread. Files that libjpeg-turbo cannot decode are an error.
@@ -16,6 +17,7 @@
 
 #include <jpeglib.h>
 
+#include "preprocessd/codec/jpeg.h"
 #include "preprocessd/codec/picture.h"
 #include "shared/base/clock.h"
 #include "shared/base/fs.h"
@@ -58,6 +60,17 @@ static void decode(const struct file *file, struct buf *row)
 	jpeg_destroy_decompress(&jpeg);
 }
 
+static int on_begin(void *context, const struct jpeg_info *info, struct err *err)
+{
+	(void)context, (void)info, (void)err;
+	return 0;
+}
+
+static void on_rows(void *context, const uint8_t *rows, size_t stride, int count)
+{
+	(void)context, (void)rows, (void)stride, (void)count;
+}
+
 static int by_size(const void *a, const void *b)
 {
 	double x = *(const double *)a, y = *(const double *)b;
@@ -65,10 +78,16 @@ static int by_size(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-enum work { DECODE, PREPARE, HASH, WORKS };
+enum work { DECODE, ROWS, PREPARE, HASH, WORKS };
 
-static double seconds_of(enum work work, const struct file *files, int count, struct picture_codec *codec, uint8_t *pixels)
+struct codecs {
+	struct jpeg *jpeg;
+	struct picture_codec *picture;
+};
+
+static double seconds_of(enum work work, const struct file *files, int count, const struct codecs *codecs, uint8_t *pixels)
 {
+	const struct jpeg_sink sink = { NULL, on_begin, on_rows };
 	struct transform transform = { .size = SIZE };
 	struct buf row = BUF_INIT;
 	double began = clock_seconds();
@@ -80,9 +99,16 @@ static double seconds_of(enum work work, const struct file *files, int count, st
 			decode(&files[i], &row);
 		} else if (work == HASH) {
 			hash_bytes(&hash, files[i].bytes.data, files[i].bytes.size);
-		} else if (picture_prepare(codec, files[i].bytes.data, files[i].bytes.size, &transform, pixels, &err) != 0) {
-			fprintf(stderr, "%s: %s\n", files[i].path, err.message);
-			exit(1);
+		} else {
+			const void *bytes = files[i].bytes.data;
+			const size_t size = files[i].bytes.size;
+			const int code = work == ROWS ? jpeg_decode(codecs->jpeg, bytes, size, &sink, &err) :
+							picture_prepare(codecs->picture, bytes, size, &transform, pixels, &err);
+
+			if (code != 0) {
+				fprintf(stderr, "%s: %s\n", files[i].path, err.message);
+				exit(1);
+			}
 		}
 	}
 	buf_free(&row);
@@ -91,15 +117,15 @@ static double seconds_of(enum work work, const struct file *files, int count, st
 
 int main(int argc, char *argv[])
 {
-	static const char *const names[] = { "decode", "prepare", "hash" };
+	static const char *const names[] = { "decode", "rows", "prepare", "hash" };
 	struct file *files = mem_array((size_t)argc, sizeof(*files));
 	uint8_t *pixels = mem_aligned((size_t)SIZE * SIZE * 3);
 	double seconds[WORKS][ROUNDS];
-	struct picture_codec *codec;
+	struct codecs codecs;
 	struct err err;
 	int count = argc - 1;
 
-	if (count == 0 || files == NULL || pixels == NULL || picture_codec_open(&codec, &err) != 0) {
+	if (count == 0 || files == NULL || pixels == NULL || picture_codec_open(&codecs.picture, &err) != 0 || jpeg_open(&codecs.jpeg, &err) != 0) {
 		fprintf(stderr, "usage: bench_decode FILE.jpg...\n");
 		return 2;
 	}
@@ -113,13 +139,14 @@ int main(int argc, char *argv[])
 	/* Rounds alternate, so that a busy moment meets all. */
 	for (int round = 0; round < ROUNDS; round++)
 		for (enum work work = 0; work < WORKS; work++)
-			seconds[work][round] = seconds_of(work, files, count, codec, pixels);
+			seconds[work][round] = seconds_of(work, files, count, &codecs, pixels);
 	printf("{\"pictures\": %d", count);
 	for (enum work work = 0; work < WORKS; work++) {
 		qsort(seconds[work], ROUNDS, sizeof(double), by_size);
 		printf(", \"%s_per_s\": %.1f", names[work], count / seconds[work][ROUNDS / 2]);
 	}
 	printf("}\n");
-	picture_codec_close(codec);
+	picture_codec_close(codecs.picture);
+	jpeg_close(codecs.jpeg);
 	return 0;
 }
