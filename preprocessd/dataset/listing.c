@@ -50,9 +50,12 @@ uint32_t listing_picture_count(const struct listing *listing)
 	return listing->picture_count;
 }
 
-uint32_t listing_caption_count(const struct listing *listing)
+void listing_drop_captions(struct listing *listing)
 {
-	return listing->caption_count;
+	mem_free(listing->captions);
+	listing->captions = NULL;
+	listing->caption_count = listing->caption_capacity = 0;
+	buf_free(&listing->caption_text);
 }
 
 const char *listing_picture_path(const struct listing *listing, uint32_t picture)

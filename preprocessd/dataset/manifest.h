@@ -108,7 +108,6 @@ struct reader_options {
 MUST_USE int listing_read(struct listing *listing, const struct reader_options *options, struct err *err);
 
 uint32_t listing_picture_count(const struct listing *listing);
-uint32_t listing_caption_count(const struct listing *listing);
 const char *listing_picture_path(const struct listing *listing, uint32_t picture);
 /* After opening picture i: its hash, or the reason why it fails (then it is left out
  * of the manifest, with its captions). Exactly one of the two per picture; any thread,
@@ -135,5 +134,7 @@ const char *listing_note_at(const struct listing *listing, uint32_t index);
  * if they are in different splits: the message names both files; with skip_bad the later one
  * becomes a failure). Without skip_bad any failure is the error. ERR_MISMATCH: nothing is left. */
 MUST_USE int listing_finish(struct listing *listing, struct manifest **out, struct err *err);
+/* Frees the captions, which are the most of a listing and which its manifest has: no more is read or finished. */
+void listing_drop_captions(struct listing *listing);
 
 #endif

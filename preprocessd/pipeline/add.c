@@ -10,7 +10,7 @@
 #include "shared/base/mem.h"
 #include "shared/wire/frame.h"
 
-enum { CHANGES_MAX = 5 };
+enum { CHANGES_MAX = 5, MANY_PICTURES = 10000 };
 
 static void set_phase(struct add *add, Wire__Progress__Phase phase, uint64_t total)
 {
@@ -155,6 +155,11 @@ static int prepare_pictures(struct add *add, struct err *err)
 	int code = add_work_pictures(add, err);
 	if (code != 0)
 		return code;
+	/* Records that wait to be written and what the heap has kept of them: as much as a large data set's manifest will take. */
+	if (total >= MANY_PICTURES) {
+		(void)!cache_flush(add->pipeline->cache, err); /* what fails here is told of at the end */
+		mem_give_back();
+	}
 	add->failure_count = listing_failure_count(add->listing);
 	if (!add->request->skip_bad && add->failure_count > 0)
 		return err_set(err, ERR_FORMAT, "%llu of %u pictures of %s cannot be used, so nothing was registered; mend or remove "
@@ -219,6 +224,7 @@ static int make_manifest(struct add *add, struct err *err)
 
 	if (code != 0)
 		return err_prefix(err, "data set %s", add->request->name);
+	listing_drop_captions(add->listing);
 	add->failure_count = listing_failure_count(add->listing);
 	return check_name(add, err);
 }

@@ -3,6 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 void *mem_alloc(size_t bytes)
 {
@@ -59,6 +62,13 @@ char *mem_strdup(const char *text)
 void mem_free(void *p)
 {
 	free(p);
+}
+
+void mem_give_back(void)
+{
+#ifdef __GLIBC__
+	(void)malloc_trim(0);
+#endif
 }
 
 enum { LARGE_PAGE_BYTES = 1 << 21 };

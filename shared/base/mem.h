@@ -42,6 +42,8 @@ MUST_USE void *mem_aligned(size_t bytes);             /* MEM_ALIGN_BYTES aligned
 MUST_USE char *mem_strdup(const char *text);
 MUST_USE char *mem_strndup(const char *text, size_t bytes); /* copies exactly bytes and a terminator */
 void mem_free(void *p);
+/* Gives what was freed and is kept for later back to the system. Takes milliseconds where there is much. */
+void mem_give_back(void);
 /* Cleared pages straight from the system, large ones where it has them: for arrays of many megabytes. What is never
  * touched takes no memory. mem_large_free() frees it, with the same bytes; NULL is fine. */
 MUST_USE void *mem_large(size_t bytes);
