@@ -10,6 +10,7 @@
 
 #include "preprocessd/dataset/listing.h"
 #include "shared/base/mem.h"
+#include "shared/base/plural.h"
 #include "shared/base/rng.h"
 
 struct ticket {
@@ -104,7 +105,7 @@ int listing_draw(struct listing *listing, uint64_t limit, uint64_t seed, struct 
 		goto out;
 	if (limit >= usable) {
 		code = listing_add_note(listing, err, "the limit of %llu picture%s leaves out none: there %s %u",
-					(unsigned long long)limit, limit == 1 ? "" : "s", usable == 1 ? "is" : "are", usable);
+					(unsigned long long)limit, plural(limit), usable == 1 ? "is" : "are", usable);
 		goto out;
 	}
 	if ((code = keep_pictures(listing, renumber, err)) != 0)

@@ -13,6 +13,7 @@
 
 #include "preprocessd/dataset/csv.h"
 #include "preprocessd/dataset/reader.h"
+#include "shared/base/plural.h"
 
 #define NO_COLUMN UINT32_MAX
 
@@ -87,7 +88,7 @@ static int find_given(struct reader *reader, const struct csv *csv, bool header,
 	}
 	if (number > 0)
 		return reader_fail(reader, csv->line, err, "%s %u column%s, --columns asks for number %u", csv->count == 1 ? "there is" : "there are",
-				   csv->count, csv->count == 1 ? "" : "s", number);
+				   csv->count, plural(csv->count), number);
 	if (header && (*out = find_name(csv, given)) != NO_COLUMN)
 		return 0;
 	return reader_fail(reader, csv->line, err, header ? "no column is named \"%s\"" :
@@ -247,7 +248,7 @@ static int row(struct reader *reader, const struct csv *csv, const struct column
 
 	if (csv->count != columns->count)
 		return reader_bad_item(reader, csv->line, err, "%u column%s where the first row has %u; put captions with separators "
-				       "in quotes", csv->count, csv->count == 1 ? "" : "s", columns->count);
+				       "in quotes", csv->count, plural(csv->count), columns->count);
 	item_clear(item);
 	item->number = csv->line;
 	caption = csv_field(csv, columns->caption, &bytes);

@@ -9,6 +9,7 @@
 
 #include "shared/base/fs.h"
 #include "shared/base/mem.h"
+#include "shared/base/plural.h"
 
 struct reading {
 	struct listing *listing;
@@ -251,7 +252,7 @@ static int elsewhere_error(const struct reading *reading, const char *place, str
 		snprintf(remedy, sizeof(remedy), "give --captions %s=%.150s, or --images %.150s without the split", theirs,
 			 listing->files[missing->place.file].name, folder->path);
 	return err_set(err, ERR_NOTFOUND, "%.200s: %u of %u picture%s %s missing: %.150s; the folder %.150s is for split %s alone, and %s %s%s; %s",
-		       place, missing->count, missing->count + reading->found, missing->count + reading->found == 1 ? "" : "s",
+		       place, missing->count, missing->count + reading->found, plural(missing->count + reading->found),
 		       missing->count == 1 ? "is" : "are", missing->examples, folder->path, theirs,
 		       missing->count == 1 ? "this picture is in" : "these are in", ours == NULL ? "no split yet" : "split ",
 		       ours == NULL ? "" : ours, remedy);
@@ -268,7 +269,7 @@ static int missing_error(const struct reading *reading, const struct reader *rea
 		return elsewhere_error(reading, place, err);
 	name_folders(reading, folders, sizeof(folders));
 	return err_set(err, ERR_NOTFOUND, "%.250s: %u of %u picture%s %s missing%s: %s%s; looked in %s%s; check --images%s", place,
-		       missing->count, all, all == 1 ? "" : "s", missing->count == 1 ? "is" : "are",
+		       missing->count, all, plural(all), missing->count == 1 ? "is" : "are",
 		       missing->no_files == 0 ? "" : missing->count == 1 ? " or no file" : " or no files", missing->examples,
 		       missing->count > LISTING_EXAMPLES_MAX ? ", ..." : "", folders, reader->hint,
 		       reading->found == 0 ? "" : missing->count == 1 ? ", or leave it out with --on-bad skip" : ", or leave them out with --on-bad skip");

@@ -9,6 +9,7 @@
 #include "preprocessd/serve/internal.h"
 #include "shared/base/clock.h"
 #include "shared/base/log.h"
+#include "shared/base/plural.h"
 
 enum { CACHE_TRIES = 20, CACHE_WAIT_MS = 50, DESCRIPTORS_MIN = 16 };
 
@@ -232,7 +233,7 @@ static int serve(struct server *server, struct err *err)
 	code = open_all(server, err);
 	if (code == 0) {
 		log_info("ready: socket %s, cache %s, %d worker%s", options->socket, options->cache, options->workers,
-			 options->workers == 1 ? "" : "s");
+			 plural(options->workers));
 		uv_run(&server->loop, UV_RUN_DEFAULT);
 	}
 	uv_walk(&server->loop, close_handle, NULL);

@@ -4,6 +4,7 @@
 
 #include "shared/base/mem.h"
 #include "shared/base/paths.h"
+#include "shared/base/plural.h"
 #include "shared/base/utf8.h"
 #include "tools/prepctl/prepctl.h"
 
@@ -84,7 +85,7 @@ char *prepctl_bytes(char *out, uint64_t bytes)
 
 char *prepctl_count(char *out, uint64_t count, const char *one)
 {
-	snprintf(out, 64, "%llu %s%s", (unsigned long long)count, one, count == 1 ? "" : "s");
+	snprintf(out, 64, "%llu %s%s", (unsigned long long)count, one, plural(count));
 	return out;
 }
 

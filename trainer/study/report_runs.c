@@ -5,6 +5,7 @@
 
 #include "shared/base/fs.h"
 #include "shared/base/mem.h"
+#include "shared/base/plural.h"
 #include "trainer/study/report.h"
 #include "trainer/study/report_page.h"
 #include "trainer/study/svg.h"
@@ -318,7 +319,7 @@ static void curves(struct text *t, const struct plain_runs *runs, bool loss)
 static void make_html(struct text *t, const struct plain_runs *runs)
 {
 	page_begin(t, "Runs");
-	text_f(t, "<h1>Runs</h1>\n<p class=\"headline\">%d run%s side by side</p>\n<p>", runs->count, runs->count == 1 ? "" : "s");
+	text_f(t, "<h1>Runs</h1>\n<p class=\"headline\">%d run%s side by side</p>\n<p>", runs->count, plural(runs->count));
 	note(t, runs);
 	text_add(t, "</p>\n<div class=\"scroll\"><table class=\"full\"><thead><tr><th>run</th><th class=\"l\">reg</th><th>epochs</th><th>val, "
 			"%</th><th>best, %</th>"

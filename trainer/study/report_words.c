@@ -292,7 +292,7 @@ void words_incomplete(struct text *t, const struct report_analysis *a, text_esca
 	for (int i = 0; i < data->arms; i++) {
 		if (a->arm[i].diverged == 0)
 			continue;
-		text_f(t, "%d run%s of ", a->arm[i].diverged, a->arm[i].diverged == 1 ? "" : "s");
+		text_f(t, "%d run%s of ", a->arm[i].diverged, plural(a->arm[i].diverged));
 		escape(t, name_of(a, i));
 		text_add(t, " diverged and left no result; its figures are of the others. ");
 	}
@@ -303,7 +303,7 @@ void words_incomplete(struct text *t, const struct report_analysis *a, text_esca
 		text_f(t, "%d of %d finished runs %s no predictions.csv: bootstrap, permutation test, McNemar and calibration are of the others. ",
 		       data->unpredicted, data->run_count, data->unpredicted == 1 ? "has" : "have");
 	if (failed > 0)
-		text_f(t, "%d run%s ended without a finite accuracy and %s left out of the comparisons. ", failed, failed == 1 ? "" : "s",
+		text_f(t, "%d run%s ended without a finite accuracy and %s left out of the comparisons. ", failed, plural(failed),
 		       failed == 1 ? "is" : "are");
 }
 
@@ -403,7 +403,7 @@ void words_identity(struct text *t, const struct report_identity *i, text_escape
 		       i->unrecorded == 1 ? " did not record" : "s did not record", i->unrecorded == 1 ? "is" : "are");
 	if (i->unequal_steps > 0)
 		text_f(t, "%s%d run%s took another number of steps and %s not comparable", i->cells > 0 || i->unrecorded > 0 ? "; " : "", i->unequal_steps,
-		       i->unequal_steps == 1 ? "" : "s", i->unequal_steps == 1 ? "is" : "are");
+		       plural(i->unequal_steps), i->unequal_steps == 1 ? "is" : "are");
 }
 
 bool words_identities_hold(const struct report_analysis *a)
