@@ -11,7 +11,9 @@
  *            constants of 13 bits and the two roundings of libjpeg's jidctint.c.
  *            Between roundings it is linear in integers, so the zeros can be
  *            left out and sums taken in another order.
- * Oracle:    libjpeg-turbo (tests/unit/test_jpeg_scan.c).
+ * Oracle:    libjpeg-turbo with its SIMD code (tests/unit/test_jpeg_scan.c).
+ *            Its C code (JSIMD_FORCENONE=1) gives the same for what pictures of
+ *            8 bits come to, and wraps where the SIMD code clamps beyond that.
  * Threads:   pure functions.
  */
 #ifndef PREPROCESSD_CODEC_IDCT_H
