@@ -59,21 +59,19 @@ static void build_pairs(struct huffman_table *table)
 		const uint32_t two = table->whole[window << bits & (windows - 1)];
 		const unsigned two_bits = bits + (two & 0xFF), two_step = two >> 8 & 0xFF;
 		const int two_value = (int32_t)two >> 16;
-		uint32_t entry = (uint32_t)(value & 0xFF) << 24 | (step - 1) << 8;
+		const bool two_fits = two != 0 && two_bits <= HUFFMAN_LOOKUP_BITS;
+		const uint32_t first = (uint32_t)(value & 0xFF) << 24 | (step - 1) << 8, again = (uint32_t)(value & 0xFF) << 16;
 
 		if (value == 0)
-			entry = step == HUFFMAN_BLOCK_COEFFICIENTS ? HUFFMAN_BLOCK_COEFFICIENTS | bits : 0;
+			table->pair[window] = step == HUFFMAN_BLOCK_COEFFICIENTS ? HUFFMAN_BLOCK_COEFFICIENTS | bits : 0;
 		else if (value != (int8_t)value)
-			entry = 0;
-		else if (two == 0 || two_bits > HUFFMAN_LOOKUP_BITS)
-			entry |= (uint32_t)(value & 0xFF) << 16 | bits;
-		else if (two_value == 0 && two_step == HUFFMAN_BLOCK_COEFFICIENTS)
-			entry |= (uint32_t)(value & 0xFF) << 16 | HUFFMAN_BLOCK_COEFFICIENTS | two_bits;
-		else if (two_value != 0 && two_value == (int8_t)two_value && two_step < 16)
-			entry |= (uint32_t)(two_value & 0xFF) << 16 | two_step << 12 | two_bits;
+			table->pair[window] = 0;
+		else if (two_fits && two_value == 0 && two_step == HUFFMAN_BLOCK_COEFFICIENTS)
+			table->pair[window] = first | again | HUFFMAN_BLOCK_COEFFICIENTS | two_bits;
+		else if (two_fits && two_value != 0 && two_value == (int8_t)two_value && two_step < 16)
+			table->pair[window] = first | (uint32_t)(two_value & 0xFF) << 16 | two_step << 12 | two_bits;
 		else
-			entry |= (uint32_t)(value & 0xFF) << 16 | bits;
-		table->pair[window] = entry;
+			table->pair[window] = first | again | bits;
 	}
 }
 
@@ -322,6 +320,15 @@ static inline void put(struct block *block, size_t step, int value)
 	block->places |= at;
 }
 
+/* What next_ac() told. */
+static inline void put_or_skip(struct block *block, size_t step, int value)
+{
+	if (value != 0)
+		put(block, step, value);
+	else
+		block->place += step;
+}
+
 /* The values of an entry of table->pair. */
 static inline void put_pair(struct block *block, struct reader *reader, uint32_t entry)
 {
@@ -368,19 +375,13 @@ int huffman_block(struct huffman_stream *stream, const struct huffman_table *dc_
 		}
 		if (!next_ac(&reader, ac_table, &step, &value))
 			return -1;
-		if (value != 0)
-			put(&block, step, value);
-		else
-			block.place += step;
+		put_or_skip(&block, step, value);
 	}
 	while (block.place < HUFFMAN_BLOCK_COEFFICIENTS - 1) {
 		refill(&reader);
 		if (!next_whole_ac(&reader, ac_table, &step, &value))
 			return -1;
-		if (value != 0)
-			put(&block, step, value);
-		else
-			block.place += step;
+		put_or_skip(&block, step, value);
 	}
 	stream->next = reader.next;
 	stream->bits = reader.bits;

@@ -13,7 +13,7 @@
  * so, and the caller lets libjpeg-turbo decode the picture from its start: what
  * a damaged picture looks like is libjpeg's to say.
  *
- * Oracle: libjpeg-turbo's coefficients (tests/unit/test_huffman.c, fuzz_jpeg).
+ * Oracle: libjpeg-turbo's coefficients (tests/unit/test_jpeg_scan.c, fuzz_jpeg).
  * Format: ITU-T T.81, annexes C, F.1.2, F.2.2 and B.1.1.5.
  * Threads: no state but the caller's.
  */

@@ -48,8 +48,7 @@ struct jpeg {
 	jmp_buf failed;
 	uint64_t block_visits_max;
 	bool over_limit; /* why `failed` was taken, if not for libjpeg */
-	bool plain;      /* libjpeg decodes the scan by itself */
-	bool all_plain;  /* every picture's */
+	bool all_plain;  /* libjpeg decodes every picture's scan by itself */
 
 	uint8_t *rows; /* (JPEG_BATCH_ROWS, stride) */
 	size_t rows_capacity, stride;
@@ -387,7 +386,8 @@ static int read_header(struct jpeg *jpeg, const struct jpeg_sink *sink, struct e
 	return reserve_rows(jpeg, err);
 }
 
-static int read_rows(struct jpeg *jpeg, const struct jpeg_sink *sink, struct err *err)
+/* plain: libjpeg decodes the scan by itself. */
+static int read_rows(struct jpeg *jpeg, const struct jpeg_sink *sink, bool plain, struct err *err)
 {
 	j_decompress_ptr d = &jpeg->decompress;
 	int filled = 0;
@@ -396,7 +396,7 @@ static int read_rows(struct jpeg *jpeg, const struct jpeg_sink *sink, struct err
 		if (!source_more(jpeg))
 			return truncated(jpeg, err);
 	}
-	if (!jpeg->plain)
+	if (!plain)
 		jpeg_scan_take_over(&jpeg->scan, d, jpeg->source.bytes, jpeg->source.size,
 				    (size_t)(d->src->next_input_byte - jpeg->source.bytes));
 	while (d->output_scanline < d->output_height) {
@@ -415,7 +415,7 @@ static int read_rows(struct jpeg *jpeg, const struct jpeg_sink *sink, struct err
 	return 0;
 }
 
-static int decode(struct jpeg *jpeg, const void *bytes, size_t size, const struct jpeg_sink *sink, struct err *err)
+static int decode(struct jpeg *jpeg, const void *bytes, size_t size, const struct jpeg_sink *sink, bool plain, struct err *err)
 {
 	j_decompress_ptr d = &jpeg->decompress;
 	int code;
@@ -438,7 +438,7 @@ static int decode(struct jpeg *jpeg, const void *bytes, size_t size, const struc
 	source_open(&jpeg->source, bytes, size);
 	d->src = &jpeg->source.pub;
 	if ((code = read_header(jpeg, sink, err)) == 0)
-		code = read_rows(jpeg, sink, err);
+		code = read_rows(jpeg, sink, plain, err);
 out:
 	jpeg_destroy_decompress(d);
 	return code;
@@ -446,13 +446,10 @@ out:
 
 int jpeg_decode(struct jpeg *jpeg, const void *bytes, size_t size, const struct jpeg_sink *sink, struct err *err)
 {
-	int code;
+	int code = decode(jpeg, bytes, size, sink, jpeg->all_plain, err);
 
-	jpeg->plain = jpeg->all_plain;
-	code = decode(jpeg, bytes, size, sink, err);
 	if (!jpeg->scan.gave_up)
 		return code;
 	/* Data that are not sound: what becomes of them is libjpeg's to say. */
-	jpeg->plain = true;
-	return decode(jpeg, bytes, size, sink, err);
+	return decode(jpeg, bytes, size, sink, true, err);
 }

@@ -4,10 +4,9 @@
  * decompressor, for the scan of a baseline JPEG.
  *
  * libjpeg keeps the header, the inverse DCT of other blocks, the order of rows
- * and the colors of other pictures; of its internals (jpegint.h) only the places of the functions that
- * decode a row of MCUs, transform a block and upsample rows are used, which have
- * not moved since 1991.
- * Where a picture is of another kind, or the library another one, nothing
+ * and the colors of other pictures. Of its internals (jpegint.h) the places of
+ * the functions that decode a row of MCUs, transform a block and upsample rows
+ * are used, which have not moved since 1991. Where a picture is of another kind, or the library another one, nothing
  * happens, and libjpeg decodes by itself.
  *
  * When the data turn out not to be sound, gave_up is set and libjpeg's error
