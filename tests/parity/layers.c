@@ -20,11 +20,13 @@
 #include "shared/io/tensorfile.h"
 #include "trainer/kernels/kernels.h"
 
-enum { OUTPUTS_MAX = 16, CHUNKS = 2, EXIT_NO_BF16 = 3 };
+enum { OUTPUTS_MAX = 16, ARRAYS_MAX = 64, CHUNKS = 2, EXIT_NO_BF16 = 3 };
 
 static struct tensorfile *input;
 static struct tensor_view outputs[OUTPUTS_MAX];
 static int output_count;
+static void *arrays[ARRAYS_MAX];
+static int array_count;
 static struct kernels kernels;
 static struct image_engine *engine;
 
@@ -72,14 +74,22 @@ static int dim(const char *name, int axis)
 	return (int)view->shape[axis];
 }
 
+/* Lives until free_arrays(): outputs are read last. */
 static void *zeros(size_t elements)
 {
 	void *memory = mem_aligned((elements + 16) * sizeof(float));
 
-	if (memory == NULL)
+	if (memory == NULL || array_count == ARRAYS_MAX)
 		fail("memory", "none left");
 	memset(memory, 0, (elements + 16) * sizeof(float));
+	arrays[array_count++] = memory;
 	return memory;
+}
+
+static void free_arrays(void)
+{
+	while (array_count > 0)
+		mem_free(arrays[--array_count]);
 }
 
 /* NULL where the file has no such tensor. */
@@ -110,7 +120,6 @@ static int32_t *integers(const char *name)
 	OK(tensor_to_i64(view, wide, err));
 	for (size_t i = 0; i < n; i++)
 		out[i] = (int32_t)wide[i];
-	mem_free(wide);
 	return out;
 }
 
@@ -510,5 +519,8 @@ int main(int argc, char **argv)
 	if (!known)
 		fail(text("op"), "no such operation");
 	OK(tensorfile_write(argv[4], outputs, output_count, NULL, 0, err));
+	kernels.image->engine_close(engine);
+	tensorfile_close(input);
+	free_arrays();
 	return 0;
 }
