@@ -405,14 +405,20 @@ static void leave_line(struct pool *pool, struct feed_batch *batch)
 		start_runners(pool, next);
 }
 
-/* Pictures of the batch until there are none left, or others have waited long enough. */
+static bool pictures_left(struct feed_batch *batch)
+{
+	return atomic_load(&batch->next_image) < batch->image_count && !batch_stopped(batch);
+}
+
+/* Pictures of the batch until there are none left, or others have waited long enough. With none left it says so at
+ * once: the batch is ready when every runner has, and one that lined up again would come after the next batch's. */
 static void run_runner(struct worker *worker, struct pool_job *job)
 {
 	struct feed_batch *batch = ((struct feed_runner *)(void *)job)->batch;
 	/* Without pixels a picture is a look at a few bytes. */
 	int chunk = batch->feed->pixels == FEED_NO_PIXELS ? INT_MAX : FEED_CHUNK_PICTURES;
 
-	for (int done = 0; done < chunk; done++) {
+	for (int done = 0; done < chunk || !pictures_left(batch); done++) {
 		uint32_t image = atomic_fetch_add(&batch->next_image, 1);
 
 		if (image >= batch->image_count || batch_stopped(batch)) {

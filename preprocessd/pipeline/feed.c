@@ -291,9 +291,15 @@ void feed_start(struct feed *feed, feed_ready ready, void *context)
 	feed->ready_context = context;
 }
 
+/* The first batch goes alone: what a client waits for then should not share the cores with memory for the batches after it. */
+static uint32_t active_max(const struct feed *feed)
+{
+	return feed->done == 0 ? 1 : FEED_ACTIVE_MAX;
+}
+
 static void start_queued(struct feed *feed)
 {
-	while (feed->active < FEED_ACTIVE_MAX && feed->queue_count > 0 && !feed->closed) {
+	while (feed->active < active_max(feed) && feed->queue_count > 0 && !feed->closed) {
 		struct feed_batch *batch = &feed->batches[feed->queue[feed->queue_first]];
 
 		feed->queue_first = (feed->queue_first + 1) % FEED_SLOTS_MAX;
@@ -355,8 +361,8 @@ static void batch_done(struct completion *completion)
 		};
 		if (code == 0 && atomic_load(&batch->misses) > 0)
 			ahead_start(feed);
-		start_queued(feed);
 		feed->ready(feed->ready_context, &result);
+		start_queued(feed);
 	}
 	drop_outstanding(feed);
 }

@@ -4,8 +4,8 @@
  * A feed holds nothing about how far its client has come. At most
  * FEED_ACTIVE_MAX of its batches are in the making at a time, the pictures of
  * one after those of the other, each by as many workers as there are; so a client
- * with many slots does not push others back, and waits for its first batch no
- * longer than for one.
+ * with many slots does not push others back. The first batch goes alone: a
+ * client waits for it no longer than for one.
  * While batches find pictures missing, a few steps beyond the newest request
  * are prepared as well, when workers have nothing else to do.
  *
