@@ -9,7 +9,7 @@
  */
 #include "trainer/kernels/onednn_parts.h"
 
-#if defined(HAVE_ONEDNN_2)
+#if defined(HAVE_ONEDNN_API)
 #include <stdio.h>
 #include <string.h>
 
@@ -19,7 +19,7 @@
 struct onednn_conv {
 	struct plan (*plans)[PASSES]; /* [pictures - 1][pass] */
 	bool flipped;                 /* engine->flipped holds this convolution's weights */
-	dnnl_memory_desc_t packed;    /* layout of engine->packed[slot] */
+	const struct plan *packed;    /* engine->packed[slot] is in its layout */
 };
 
 /* Memory of the pass; what is packed now would be lost if a block moved, so that it is packed again. */
@@ -81,7 +81,7 @@ static struct plan *plan_for(struct conv *conv, int n, enum pass pass)
 
 static void set_handle(dnnl_memory_t memory, const void *data, const struct onednn *library)
 {
-	CHECK(dnnl_memory_set_data_handle_v2(memory, (void *)(uintptr_t)data, library->stream) == dnnl_success);
+	CHECK(onednn_memory_set(memory, (void *)(uintptr_t)data, library->stream) == dnnl_success);
 }
 
 /* The weights turned by 180 degrees, still (O,I,k,k); the reorder transposes them by its strides. */
@@ -120,13 +120,13 @@ static void pack_weights(struct conv *conv, struct plan *plan, bool turned)
 	CHECK(conv->engine->packed_by[conv->slot] == conv);
 	set_handle(plan->weights, conv->engine->packed[conv->slot].data, library);
 	if (conv->packing == PACKED_ONEDNN && own->flipped == turned &&
-	    dnnl_memory_desc_equal(&own->packed, &plan->weights_desc))
+	    onednn_layout_equal(&own->packed->weights_layout, &plan->weights_layout))
 		return;
 	set_handle(plan->oihw, turned ? turned_weights(conv) : conv->weights, library);
 	run_reorder(plan->reorder, library, plan->oihw, plan->weights);
 	conv->packing = PACKED_ONEDNN;
 	own->flipped = turned;
-	own->packed = plan->weights_desc;
+	own->packed = plan;
 }
 
 static void execute(const struct conv *conv, struct plan *plan, int from_arg, const void *from, int to_arg, const void *to,

@@ -15,7 +15,7 @@
 
 #include "trainer/kernels/dense_parts.h"
 
-#if defined(HAVE_ONEDNN_2)
+#if defined(HAVE_ONEDNN_API)
 #include <string.h>
 
 #include "trainer/kernels/image_rows.h"
@@ -42,13 +42,21 @@ static struct {
 
 /* Matrices as the library sees them; the open size, DNNL_RUNTIME_DIM_VAL, until a call fills it in. */
 struct matrices {
-	dnnl_memory_desc_t left, right, result;
+	struct onednn_layout left, right, result;
 };
+
+static void free_matrices(struct matrices *m)
+{
+	onednn_layout_free(&m->left);
+	onednn_layout_free(&m->right);
+	onednn_layout_free(&m->result);
+}
 
 static dnnl_status_t matrices_of(struct matrices *m, const struct product *p, int64_t rows)
 {
 	dnnl_status_t status;
 
+	*m = (struct matrices){ 0 };
 	switch (p->kind) {
 	case FORWARD:
 		if ((status = onednn_matrix(&m->left, dnnl_bf16, rows, p->in, p->in, 1)) != dnnl_success ||
@@ -73,7 +81,10 @@ static dnnl_status_t make_primitive(struct product *p)
 	struct matrices m;
 	dnnl_status_t status = matrices_of(&m, p, DNNL_RUNTIME_DIM_VAL);
 
-	return status == dnnl_success ? onednn_product(&p->primitive, own.engine, &m.left, &m.right, &m.result, p->adds) : status;
+	if (status == dnnl_success)
+		status = onednn_product(&p->primitive, own.engine, &m.left, &m.right, &m.result, p->adds);
+	free_matrices(&m);
+	return status;
 }
 
 static const struct product *find(struct product wanted)
@@ -144,15 +155,16 @@ static void multiply(struct product wanted, int rows, float *result)
 
 	CHECK(p != NULL); /* encoder_reserve() has been asked for this shape */
 	CHECK(matrices_of(&m, p, rows) == dnnl_success &&
-	      dnnl_memory_create(&left, &m.left, own.engine, own.left.data) == dnnl_success &&
-	      dnnl_memory_create(&right, &m.right, own.engine, own.right.data) == dnnl_success &&
-	      dnnl_memory_create(&to, &m.result, own.engine, result) == dnnl_success);
+	      onednn_memory(&left, &m.left, own.engine, own.left.data) == dnnl_success &&
+	      onednn_memory(&right, &m.right, own.engine, own.right.data) == dnnl_success &&
+	      onednn_memory(&to, &m.result, own.engine, result) == dnnl_success);
 	dnnl_exec_arg_t args[] = { { DNNL_ARG_SRC, left }, { DNNL_ARG_WEIGHTS, right }, { DNNL_ARG_DST, to } };
 
 	CHECK(dnnl_primitive_execute(p->primitive, own.stream, 3, args) == dnnl_success);
 	dnnl_memory_destroy(left);
 	dnnl_memory_destroy(right);
 	dnnl_memory_destroy(to);
+	free_matrices(&m);
 }
 
 static void linear(float *y, const float *x, const float *w, const float *bias, struct linear_shape s, bool accumulate)

@@ -5,19 +5,15 @@
  * pictures needs: the primitive, memory descriptors, the reorders of its weights.
  * Making one generates code and takes milliseconds; running one allocates nothing.
  *
- * Only the onednn_*.c files include this. They are written for the library's 2.x
- * C API; with another major version HAVE_ONEDNN_2 stays undefined and they are empty.
+ * Only the onednn_*.c files include this.
  */
 #ifndef TRAINER_KERNELS_ONEDNN_PARTS_H
 #define TRAINER_KERNELS_ONEDNN_PARTS_H
 
 #include "trainer/kernels/image_engine.h"
+#include "trainer/kernels/onednn_api.h"
 
-#if defined(HAVE_ONEDNN)
-#include <dnnl.h>
-#endif
-#if defined(HAVE_ONEDNN) && defined(DNNL_VERSION_MAJOR) && DNNL_VERSION_MAJOR == 2
-#define HAVE_ONEDNN_2 1
+#if defined(HAVE_ONEDNN_API)
 
 enum pass { PASS_FORWARD, PASS_DATA, PASS_DATA_ADD, PASS_WEIGHTS, PASSES }; /* bit numbers of enum conv_passes */
 _Static_assert(CONV_DATA_ADD == 1 << PASS_DATA_ADD && CONV_WEIGHTS == 1 << PASS_WEIGHTS, "passes and their bits");
@@ -35,7 +31,7 @@ struct plan {
 	dnnl_primitive_t primitive, reorder;    /* reorder: OIHW to what the primitive wants, or back, adding */
 	dnnl_memory_t from, to, weights, oihw;  /* from: x, or dy for data passes; to: y, dx, or dy */
 	dnnl_memory_t library;
-	dnnl_memory_desc_t weights_desc;
+	struct onednn_layout weights_layout;
 	size_t weights_bytes, library_bytes;
 	bool blocked;                           /* runs between two reorders, on the engine's blocked buffers */
 	dnnl_primitive_t block, unblock;
@@ -48,11 +44,11 @@ dnnl_status_t plan_open(struct plan *plan, const struct conv *conv, int n, enum 
 void plan_destroy(struct plan *plan);
 
 /* Rows and columns, elements from one to the next. */
-dnnl_status_t onednn_matrix(dnnl_memory_desc_t *out, dnnl_data_type_t type, int64_t rows, int64_t columns, int64_t row_step,
+dnnl_status_t onednn_matrix(struct onednn_layout *out, dnnl_data_type_t type, int64_t rows, int64_t columns, int64_t row_step,
 			    int64_t column_step);
 /* The primitive of result = left right, or +=; sizes of left and right may be left open (DNNL_RUNTIME_DIM_VAL). */
-dnnl_status_t onednn_product(dnnl_primitive_t *out, dnnl_engine_t engine, const dnnl_memory_desc_t *left,
-			     const dnnl_memory_desc_t *right, const dnnl_memory_desc_t *result, bool adds);
+dnnl_status_t onednn_product(dnnl_primitive_t *out, dnnl_engine_t engine, const struct onednn_layout *left,
+			     const struct onednn_layout *right, const struct onednn_layout *result, bool adds);
 
 /* Scratch memory is the caller's; with adds, the result is added to what is there. */
 dnnl_status_t onednn_attributes(dnnl_primitive_attr_t *out, bool adds);

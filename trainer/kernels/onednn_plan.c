@@ -16,7 +16,7 @@
  */
 #include "trainer/kernels/onednn_parts.h"
 
-#if defined(HAVE_ONEDNN_2)
+#if defined(HAVE_ONEDNN_API)
 #include <string.h>
 
 void plan_destroy(struct plan *plan)
@@ -43,6 +43,7 @@ void plan_destroy(struct plan *plan)
 		dnnl_memory_destroy(plan->oihw);
 	if (plan->library != NULL)
 		dnnl_memory_destroy(plan->library);
+	onednn_layout_free(&plan->weights_layout);
 	*plan = (struct plan){ .tried = true };
 }
 
@@ -93,39 +94,47 @@ static struct geometry geometry_of(const struct conv *conv, int n, enum pass pas
 				  wants_blocked(conv, pass) };
 }
 
+static dnnl_status_t gradient_desc(dnnl_primitive_desc_t *out, const struct onednn *library, const struct onednn_conv_arrays *arrays,
+				   const struct geometry *g, enum pass pass, const_dnnl_primitive_attr_t attributes)
+{
+	struct onednn_conv_arrays own = *arrays;
+	struct onednn_layout floats = { 0 };
+	dnnl_primitive_desc_t forward;
+	dnnl_status_t status = onednn_conv_forward_desc(&forward, library->engine, arrays, NULL);
+
+	if (status != dnnl_success)
+		return status;
+	if (pass == PASS_WEIGHTS) { /* their gradient is summed up in floats */
+		status = onednn_layout_by_tag(&floats, 4, g->weights, dnnl_f32, dnnl_format_tag_any);
+		own.weights = &floats;
+		if (status == dnnl_success)
+			status = onednn_conv_weights_desc(out, library->engine, &own, forward, attributes);
+	} else {
+		status = onednn_conv_data_desc(out, library->engine, &own, forward, attributes);
+	}
+	onednn_layout_free(&floats);
+	dnnl_primitive_desc_destroy(forward);
+	return status;
+}
+
 static dnnl_status_t descriptor(dnnl_primitive_desc_t *out, const struct onednn *library, const struct geometry *g,
 				enum pass pass, const_dnnl_primitive_attr_t attributes)
 {
-	dnnl_memory_desc_t in, weights, to;
-	dnnl_convolution_desc_t desc;
-	dnnl_primitive_desc_t hint;
+	struct onednn_layout in = { 0 }, weights = { 0 }, to = { 0 };
+	struct onednn_conv_arrays arrays = { &in, &weights, &to, g->strides, g->pads };
 	dnnl_format_tag_t layout = g->blocked ? dnnl_nChw16c : dnnl_nhwc;
 	dnnl_status_t status;
 
-	if ((status = dnnl_memory_desc_init_by_tag(&in, 4, g->in, library->type, layout)) != dnnl_success ||
-	    (status = dnnl_memory_desc_init_by_tag(&to, 4, g->out, library->type, layout)) != dnnl_success ||
-	    (status = dnnl_memory_desc_init_by_tag(&weights, 4, g->weights, library->type, dnnl_format_tag_any)) != dnnl_success)
-		return status;
-	status = dnnl_convolution_forward_desc_init(&desc, dnnl_forward_training, dnnl_convolution_direct, &in, &weights, NULL,
-						    &to, g->strides, g->pads, g->pads);
-	if (status != dnnl_success)
-		return status;
-	if (pass == PASS_FORWARD || g->transposed)
-		return dnnl_primitive_desc_create(out, &desc, attributes, library->engine, NULL);
-	status = dnnl_primitive_desc_create(&hint, &desc, NULL, library->engine, NULL);
-	if (status != dnnl_success)
-		return status;
-	if (pass == PASS_WEIGHTS) /* their gradient is summed up in floats */
-		status = dnnl_memory_desc_init_by_tag(&weights, 4, g->weights, dnnl_f32, dnnl_format_tag_any);
-	if (status == dnnl_success && pass == PASS_WEIGHTS)
-		status = dnnl_convolution_backward_weights_desc_init(&desc, dnnl_convolution_direct, &in, &weights, NULL, &to,
-								     g->strides, g->pads, g->pads);
-	else if (status == dnnl_success)
-		status = dnnl_convolution_backward_data_desc_init(&desc, dnnl_convolution_direct, &in, &weights, &to,
-								  g->strides, g->pads, g->pads);
-	if (status == dnnl_success)
-		status = dnnl_primitive_desc_create(out, &desc, attributes, library->engine, hint);
-	dnnl_primitive_desc_destroy(hint);
+	if ((status = onednn_layout_by_tag(&in, 4, g->in, library->type, layout)) != dnnl_success ||
+	    (status = onednn_layout_by_tag(&to, 4, g->out, library->type, layout)) != dnnl_success ||
+	    (status = onednn_layout_by_tag(&weights, 4, g->weights, library->type, dnnl_format_tag_any)) != dnnl_success)
+		goto out;
+	status = pass == PASS_FORWARD || g->transposed ? onednn_conv_forward_desc(out, library->engine, &arrays, attributes) :
+							 gradient_desc(out, library, &arrays, g, pass, attributes);
+out:
+	onednn_layout_free(&in);
+	onednn_layout_free(&weights);
+	onednn_layout_free(&to);
 	return status;
 }
 
@@ -142,7 +151,7 @@ dnnl_status_t onednn_attributes(dnnl_primitive_attr_t *out, bool adds)
 	status = dnnl_post_ops_create(&ops);
 	if (status != dnnl_success)
 		return status;
-	status = dnnl_post_ops_append_sum(ops, 1.0f);
+	status = onednn_append_sum(ops);
 	if (status == dnnl_success)
 		status = dnnl_primitive_attr_set_post_ops(*out, ops);
 	dnnl_post_ops_destroy(ops);
@@ -150,21 +159,17 @@ dnnl_status_t onednn_attributes(dnnl_primitive_attr_t *out, bool adds)
 }
 
 /* Between OIHW and the layout of the primitive: into it before a run, or (weight gradients) out of it, adding. */
-static dnnl_status_t plan_reorder(struct plan *plan, const struct onednn *library, const dnnl_memory_desc_t *oihw,
+static dnnl_status_t plan_reorder(struct plan *plan, const struct onednn *library, const struct onednn_layout *oihw,
 				  enum pass pass)
 {
 	dnnl_primitive_desc_t desc;
 	dnnl_primitive_attr_t attributes = NULL;
 	dnnl_status_t status = onednn_attributes(&attributes, pass == PASS_WEIGHTS);
 
-	if (status == dnnl_success) {
-		if (pass == PASS_WEIGHTS)
-			status = dnnl_reorder_primitive_desc_create(&desc, &plan->weights_desc, library->engine, oihw,
-								    library->engine, attributes);
-		else
-			status = dnnl_reorder_primitive_desc_create(&desc, oihw, library->engine, &plan->weights_desc,
-								    library->engine, NULL);
-	}
+	if (status == dnnl_success && pass == PASS_WEIGHTS)
+		status = onednn_reorder_desc(&desc, library->engine, &plan->weights_layout, oihw, attributes);
+	else if (status == dnnl_success)
+		status = onednn_reorder_desc(&desc, library->engine, oihw, &plan->weights_layout, NULL);
 	if (attributes != NULL)
 		dnnl_primitive_attr_destroy(attributes);
 	if (status != dnnl_success)
@@ -182,26 +187,33 @@ static bool is_reference_code(const_dnnl_primitive_desc_t desc)
 	       strncmp(info, "ref", 3) == 0;
 }
 
-static dnnl_status_t plan_memories(struct plan *plan, const struct onednn *library, const struct geometry *g)
+/* The arrays of a pass as the caller has them, and their reorders to and from what the primitive wants. */
+static dnnl_status_t plan_memories(struct plan *plan, const struct onednn *library, const struct geometry *g, enum pass pass)
 {
-	dnnl_memory_desc_t in, out, oihw;
+	struct onednn_layout in = { 0 }, out = { 0 }, oihw = { 0 };
 	dnnl_status_t status;
 
-	if ((status = dnnl_memory_desc_init_by_tag(&in, 4, g->in, library->type, dnnl_nhwc)) != dnnl_success ||
-	    (status = dnnl_memory_desc_init_by_tag(&out, 4, g->out, library->type, dnnl_nhwc)) != dnnl_success ||
-	    (status = dnnl_memory_desc_init_by_strides(&oihw, 4, g->weights, dnnl_f32, g->weight_strides)) != dnnl_success ||
-	    (status = dnnl_memory_create(&plan->from, &in, library->engine, DNNL_MEMORY_NONE)) != dnnl_success ||
-	    (status = dnnl_memory_create(&plan->to, &out, library->engine, DNNL_MEMORY_NONE)) != dnnl_success ||
-	    (status = dnnl_memory_create(&plan->oihw, &oihw, library->engine, DNNL_MEMORY_NONE)) != dnnl_success)
-		return status;
-	return dnnl_memory_create(&plan->weights, &plan->weights_desc, library->engine, DNNL_MEMORY_NONE);
+	if ((status = onednn_layout_by_tag(&in, 4, g->in, library->type, dnnl_nhwc)) != dnnl_success ||
+	    (status = onednn_layout_by_tag(&out, 4, g->out, library->type, dnnl_nhwc)) != dnnl_success ||
+	    (status = onednn_layout_by_strides(&oihw, 4, g->weights, dnnl_f32, g->weight_strides)) != dnnl_success ||
+	    (status = onednn_memory(&plan->from, &in, library->engine, DNNL_MEMORY_NONE)) != dnnl_success ||
+	    (status = onednn_memory(&plan->to, &out, library->engine, DNNL_MEMORY_NONE)) != dnnl_success ||
+	    (status = onednn_memory(&plan->oihw, &oihw, library->engine, DNNL_MEMORY_NONE)) != dnnl_success ||
+	    (status = onednn_memory(&plan->weights, &plan->weights_layout, library->engine, DNNL_MEMORY_NONE)) != dnnl_success)
+		goto out;
+	status = plan_reorder(plan, library, &oihw, pass);
+out:
+	onednn_layout_free(&in);
+	onednn_layout_free(&out);
+	onednn_layout_free(&oihw);
+	return status;
 }
 
-static dnnl_status_t plan_copy(dnnl_primitive_t *out, const struct onednn *library, const dnnl_memory_desc_t *from,
-			       const dnnl_memory_desc_t *to)
+static dnnl_status_t plan_copy(dnnl_primitive_t *out, const struct onednn *library, const struct onednn_layout *from,
+			       const struct onednn_layout *to)
 {
 	dnnl_primitive_desc_t desc;
-	dnnl_status_t status = dnnl_reorder_primitive_desc_create(&desc, from, library->engine, to, library->engine, NULL);
+	dnnl_status_t status = onednn_reorder_desc(&desc, library->engine, from, to, NULL);
 
 	if (status != dnnl_success)
 		return status;
@@ -212,32 +224,56 @@ static dnnl_status_t plan_copy(dnnl_primitive_t *out, const struct onednn *libra
 
 static dnnl_status_t plan_blocked(struct plan *plan, const struct onednn *library, const struct geometry *g)
 {
-	dnnl_memory_desc_t in, out, blocked_in, blocked_out;
+	struct onednn_layout in = { 0 }, out = { 0 }, blocked_in = { 0 }, blocked_out = { 0 };
 	dnnl_status_t status;
 
 	if (!g->blocked)
 		return dnnl_success;
-	if ((status = dnnl_memory_desc_init_by_tag(&in, 4, g->in, library->type, dnnl_nhwc)) != dnnl_success ||
-	    (status = dnnl_memory_desc_init_by_tag(&out, 4, g->out, library->type, dnnl_nhwc)) != dnnl_success ||
-	    (status = dnnl_memory_desc_init_by_tag(&blocked_in, 4, g->in, dnnl_f32, dnnl_nChw16c)) != dnnl_success ||
-	    (status = dnnl_memory_desc_init_by_tag(&blocked_out, 4, g->out, dnnl_f32, dnnl_nChw16c)) != dnnl_success ||
+	if ((status = onednn_layout_by_tag(&in, 4, g->in, library->type, dnnl_nhwc)) != dnnl_success ||
+	    (status = onednn_layout_by_tag(&out, 4, g->out, library->type, dnnl_nhwc)) != dnnl_success ||
+	    (status = onednn_layout_by_tag(&blocked_in, 4, g->in, dnnl_f32, dnnl_nChw16c)) != dnnl_success ||
+	    (status = onednn_layout_by_tag(&blocked_out, 4, g->out, dnnl_f32, dnnl_nChw16c)) != dnnl_success ||
 	    (status = plan_copy(&plan->block, library, &in, &blocked_in)) != dnnl_success ||
 	    (status = plan_copy(&plan->unblock, library, &blocked_out, &out)) != dnnl_success ||
-	    (status = dnnl_memory_create(&plan->blocked_from, &blocked_in, library->engine, DNNL_MEMORY_NONE)) != dnnl_success ||
-	    (status = dnnl_memory_create(&plan->blocked_to, &blocked_out, library->engine, DNNL_MEMORY_NONE)) != dnnl_success)
-		return status;
+	    (status = onednn_memory(&plan->blocked_from, &blocked_in, library->engine, DNNL_MEMORY_NONE)) != dnnl_success ||
+	    (status = onednn_memory(&plan->blocked_to, &blocked_out, library->engine, DNNL_MEMORY_NONE)) != dnnl_success)
+		goto out;
 	plan->blocked = true;
-	plan->blocked_from_bytes = dnnl_memory_desc_get_size(&blocked_in);
-	plan->blocked_to_bytes = dnnl_memory_desc_get_size(&blocked_out);
-	return dnnl_success;
+	plan->blocked_from_bytes = onednn_layout_bytes(&blocked_in);
+	plan->blocked_to_bytes = onednn_layout_bytes(&blocked_out);
+out:
+	onednn_layout_free(&in);
+	onednn_layout_free(&out);
+	onednn_layout_free(&blocked_in);
+	onednn_layout_free(&blocked_out);
+	return status;
+}
+
+/* The primitive, and what it wants of its surroundings. */
+static dnnl_status_t plan_primitive(struct plan *plan, const struct onednn *library, const_dnnl_primitive_desc_t desc, enum pass pass)
+{
+	struct onednn_layout scratch = { 0 };
+	dnnl_status_t status;
+
+	if (library->type == dnnl_f32 && is_reference_code(desc))
+		return dnnl_unimplemented;
+	if ((status = onednn_layout_of(&plan->weights_layout, desc,
+				       pass == PASS_WEIGHTS ? dnnl_query_diff_weights_md : dnnl_query_weights_md)) != dnnl_success ||
+	    (status = onednn_layout_of(&scratch, desc, dnnl_query_scratchpad_md)) != dnnl_success ||
+	    (status = dnnl_primitive_create(&plan->primitive, desc)) != dnnl_success)
+		goto out;
+	plan->weights_bytes = onednn_layout_bytes(&plan->weights_layout);
+	plan->library_bytes = onednn_layout_bytes(&scratch);
+	status = onednn_memory(&plan->library, &scratch, library->engine, DNNL_MEMORY_NONE);
+out:
+	onednn_layout_free(&scratch);
+	return status;
 }
 
 static dnnl_status_t plan_create(struct plan *plan, const struct onednn *library, const struct geometry *g, enum pass pass)
 {
 	dnnl_primitive_attr_t attributes = NULL;
 	dnnl_primitive_desc_t desc = NULL;
-	const dnnl_memory_desc_t *scratch;
-	dnnl_memory_desc_t oihw;
 	dnnl_status_t status;
 
 	status = onednn_attributes(&attributes, pass == PASS_DATA_ADD && g->transposed);
@@ -247,35 +283,22 @@ static dnnl_status_t plan_create(struct plan *plan, const struct onednn *library
 		dnnl_primitive_attr_destroy(attributes);
 	if (status != dnnl_success)
 		return status;
-	plan->weights_desc = *dnnl_primitive_desc_query_md(
-		desc, pass == PASS_WEIGHTS ? dnnl_query_diff_weights_md : dnnl_query_weights_md, 0);
-	plan->weights_bytes = dnnl_memory_desc_get_size(&plan->weights_desc);
-	scratch = dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0);
-	plan->library_bytes = dnnl_memory_desc_get_size(scratch);
-	status = library->type == dnnl_f32 && is_reference_code(desc) ? dnnl_unimplemented : dnnl_primitive_create(&plan->primitive, desc);
-	if (status == dnnl_success)
-		status = dnnl_memory_create(&plan->library, scratch, library->engine, DNNL_MEMORY_NONE);
+	status = plan_primitive(plan, library, desc, pass);
 	dnnl_primitive_desc_destroy(desc);
 	if (status == dnnl_success)
-		status = plan_memories(plan, library, g);
-	if (status == dnnl_success)
-		status = plan_blocked(plan, library, g);
-	if (status == dnnl_success)
-		status = dnnl_memory_desc_init_by_strides(&oihw, 4, g->weights, dnnl_f32, g->weight_strides);
-	return status == dnnl_success ? plan_reorder(plan, library, &oihw, pass) : status;
+		status = plan_memories(plan, library, g, pass);
+	return status == dnnl_success ? plan_blocked(plan, library, g) : status;
 }
 
-dnnl_status_t onednn_matrix(dnnl_memory_desc_t *out, dnnl_data_type_t type, int64_t rows, int64_t columns, int64_t row_step,
+dnnl_status_t onednn_matrix(struct onednn_layout *out, dnnl_data_type_t type, int64_t rows, int64_t columns, int64_t row_step,
 			    int64_t column_step)
 {
-	return dnnl_memory_desc_init_by_strides(out, 2, (dnnl_dims_t){ rows, columns }, type,
-						(dnnl_dims_t){ row_step, column_step });
+	return onednn_layout_by_strides(out, 2, (dnnl_dims_t){ rows, columns }, type, (dnnl_dims_t){ row_step, column_step });
 }
 
-dnnl_status_t onednn_product(dnnl_primitive_t *out, dnnl_engine_t engine, const dnnl_memory_desc_t *left,
-			     const dnnl_memory_desc_t *right, const dnnl_memory_desc_t *result, bool adds)
+dnnl_status_t onednn_product(dnnl_primitive_t *out, dnnl_engine_t engine, const struct onednn_layout *left,
+			     const struct onednn_layout *right, const struct onednn_layout *result, bool adds)
 {
-	dnnl_matmul_desc_t desc;
 	dnnl_primitive_desc_t plan;
 	dnnl_primitive_attr_t attributes = NULL;
 	dnnl_status_t status = onednn_attributes(&attributes, adds);
@@ -283,9 +306,7 @@ dnnl_status_t onednn_product(dnnl_primitive_t *out, dnnl_engine_t engine, const 
 	if (status == dnnl_success) /* how much it needs depends on the open sizes */
 		status = dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_library);
 	if (status == dnnl_success)
-		status = dnnl_matmul_desc_init(&desc, left, right, NULL, result);
-	if (status == dnnl_success)
-		status = dnnl_primitive_desc_create(&plan, &desc, attributes, engine, NULL);
+		status = onednn_product_desc(&plan, engine, left, right, result, attributes);
 	if (attributes != NULL)
 		dnnl_primitive_attr_destroy(attributes);
 	if (status != dnnl_success)
@@ -311,20 +332,27 @@ static dnnl_status_t plan_product(struct plan *plan, const struct conv *conv, in
 {
 	const struct onednn *library = conv->engine->onednn;
 	int64_t pixels = (int64_t)n * conv->out_height * conv->out_width, in = conv->shape.in_channels, out = conv->shape.out_channels;
-	dnnl_memory_desc_t dy, x, grad;
+	struct onednn_layout dy = { 0 }, x = { 0 }, open_dy = { 0 }, open_x = { 0 }, grad = { 0 };
 	dnnl_status_t status;
 
-	if ((status = onednn_matrix(&dy, library->type, out, DNNL_RUNTIME_DIM_VAL, 1, out)) != dnnl_success ||
-	    (status = onednn_matrix(&x, library->type, DNNL_RUNTIME_DIM_VAL, in, in, 1)) != dnnl_success ||
+	if ((status = onednn_matrix(&open_dy, library->type, out, DNNL_RUNTIME_DIM_VAL, 1, out)) != dnnl_success ||
+	    (status = onednn_matrix(&open_x, library->type, DNNL_RUNTIME_DIM_VAL, in, in, 1)) != dnnl_success ||
 	    (status = onednn_matrix(&grad, dnnl_f32, out, in, in, 1)) != dnnl_success ||
-	    (status = onednn_product(&plan->primitive, library->engine, &dy, &x, &grad, true)) != dnnl_success ||
+	    (status = onednn_product(&plan->primitive, library->engine, &open_dy, &open_x, &grad, true)) != dnnl_success ||
 	    (status = onednn_matrix(&dy, library->type, out, pixels, 1, out)) != dnnl_success ||
 	    (status = onednn_matrix(&x, library->type, pixels, in, in, 1)) != dnnl_success ||
-	    (status = dnnl_memory_create(&plan->to, &dy, library->engine, DNNL_MEMORY_NONE)) != dnnl_success ||
-	    (status = dnnl_memory_create(&plan->from, &x, library->engine, DNNL_MEMORY_NONE)) != dnnl_success)
-		return status;
+	    (status = onednn_memory(&plan->to, &dy, library->engine, DNNL_MEMORY_NONE)) != dnnl_success ||
+	    (status = onednn_memory(&plan->from, &x, library->engine, DNNL_MEMORY_NONE)) != dnnl_success)
+		goto out;
 	plan->product = true;
-	return dnnl_memory_create(&plan->weights, &grad, library->engine, DNNL_MEMORY_NONE);
+	status = onednn_memory(&plan->weights, &grad, library->engine, DNNL_MEMORY_NONE);
+out:
+	onednn_layout_free(&dy);
+	onednn_layout_free(&x);
+	onednn_layout_free(&open_dy);
+	onednn_layout_free(&open_x);
+	onednn_layout_free(&grad);
+	return status;
 }
 
 dnnl_status_t plan_open(struct plan *plan, const struct conv *conv, int n, enum pass pass)
