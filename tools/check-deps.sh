@@ -39,7 +39,7 @@ if [ -z "$missing" ]; then
 	if [ "${1:-}" = --test ]; then
 		printf '#include <stdarg.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <setjmp.h>\n#include <cmocka.h>\n' |
 			$cc -E - >/dev/null 2>&1 || add "cmocka (cmocka.h)"
-		for module in pytest numpy scipy PIL torch torchvision; do
+		for module in pytest numpy scipy PIL; do
 			"${PYTHON:-/usr/bin/python3}" -c "import $module" >/dev/null 2>&1 || add "Python module $module"
 		done
 	fi

@@ -36,11 +36,12 @@ python3-pytest:runs the parity and integration tests
 python3-numpy:reads tensors in tests
 python3-scipy:the oracle for statistics
 python3-pil:Pillow, the oracle for pixels
-python3-torch:PyTorch, the oracle for gradients
-python3-torchvision:the oracle for resizing
 clang:fuzz targets
 '
+# Ubuntu has one of the first two or neither; what holds us against them is skipped there, and says so.
 TEST_OPTIONAL='
+python3-torch:PyTorch, the oracle for gradients
+python3-torchvision:the oracle for resizing
 libclang-rt-dev:run-time library of the fuzz targets
 '
 
@@ -99,8 +100,9 @@ unknown_system()
 		echo "Install these with your system's package manager, with their headers, then run make again:"
 		echo "  to build:  a C11 compiler (gcc or clang), GNU make, pkg-config, libuv >= 1.44, LMDB >= 0.9.24,"
 		echo "             libjpeg-turbo >= 2.1, protobuf-c (library and protoc-c), OpenSSL (libcrypto),"
-		echo "             xxHash >= 0.8, OpenBLAS (OpenMP build), and, for speed, oneDNN 2.x"
-		echo "  to test:   cmocka, clang with its sanitizer run-time, Python 3 with pytest, NumPy, Pillow, PyTorch, torchvision"
+		echo "             xxHash >= 0.8, OpenBLAS (OpenMP build), and, for speed, oneDNN 2 or 3"
+		echo "  to test:   cmocka, clang with its sanitizer run-time, Python 3 with pytest, NumPy, SciPy, Pillow, and, for all tests,"
+		echo "             PyTorch and torchvision"
 	} >&2
 	exit 1
 }

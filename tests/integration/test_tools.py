@@ -225,6 +225,20 @@ def test_install_deps_on_an_unknown_system(tmp_path):
     assert "libuv" in result.stderr and "libjpeg-turbo" in result.stderr and "OpenBLAS" in result.stderr
 
 
+def test_install_deps_where_pytorch_is_no_package(tmp_path):
+    """Ubuntu has no torchvision: the tests run without what needs it, and `make test` does not end there."""
+    fakes = {"dpkg-query": 'case "$*" in *torch*) exit 1;; esac\nprintf installed', "apt-cache": "exit 100", "id": "echo 0",
+             "apt-get": "echo apt-get was called; exit 1"}
+    for name, text in fakes.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    if not {"debian", "ubuntu"} & set(pathlib.Path("/etc/os-release").read_text(encoding="utf-8").replace('"', "").replace("=", " ").split()):
+        pytest.skip("neither Debian nor Ubuntu")
+    environment = dict(os.environ, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    result = tool(ROOT / "tools/install-deps.sh", "--test", env=environment)
+    assert "no package python3-torchvision" in result.stdout and "going on without" in result.stdout
+
+
 def test_missing_libraries_are_one_list(tmp_path):
     fake = tmp_path / "cc"
     fake.write_text("#!/bin/sh\ncase \"$(cat)\" in *uv.h*|*lmdb.h*) exit 1;; esac\nexit 0\n")
