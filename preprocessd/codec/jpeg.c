@@ -182,7 +182,9 @@ static int code_of(int message)
 	case JERR_IMAGE_TOO_BIG:
 	case JERR_WIDTH_OVERFLOW:
 		return ERR_LIMIT;
+#if JPEG_LIB_VERSION < 70 /* Ubuntu's has the interface of libjpeg 8, where it is called JERR_NOTIMPL */
 	case JERR_ARITH_NOTIMPL:
+#endif
 	case JERR_BAD_PRECISION:
 	case JERR_CCIR601_NOTIMPL:
 	case JERR_COMPONENT_COUNT:

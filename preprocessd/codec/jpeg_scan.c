@@ -157,6 +157,15 @@ static bool is_smooth_420(const struct jpeg_decompress_struct *d)
 	       (d->output_width + 1) / 2 == c[1].downsampled_width && d->out_color_components == 3;
 }
 
+static bool is_full_size(const jpeg_component_info *component)
+{
+#if JPEG_LIB_VERSION >= 70
+	return component->DCT_h_scaled_size == DCTSIZE && component->DCT_v_scaled_size == DCTSIZE;
+#else
+	return component->DCT_scaled_size == DCTSIZE;
+#endif
+}
+
 /* Baseline or sequential Huffman coding in one scan, all of it, at full size. */
 static bool is_simple(const struct jpeg_decompress_struct *d)
 {
@@ -165,7 +174,7 @@ static bool is_simple(const struct jpeg_decompress_struct *d)
 	if (d->comps_in_scan != d->num_components || d->Ss != 0 || d->Se != DCTSIZE2 - 1 || d->Ah != 0 || d->Al != 0)
 		return false;
 	for (int i = 0; i < d->num_components; i++)
-		if (d->comp_info[i].DCT_scaled_size != DCTSIZE || !d->comp_info[i].component_needed)
+		if (!is_full_size(&d->comp_info[i]) || !d->comp_info[i].component_needed)
 			return false;
 	return d->blocks_in_MCU >= 1 && d->blocks_in_MCU <= HUFFMAN_MCU_BLOCKS_MAX && d->unread_marker == 0 && d->dct_method == JDCT_ISLOW &&
 	       d->output_width == d->image_width;

@@ -347,6 +347,11 @@ static struct file write_coefficients(struct dice *dice, int range, int quantize
 	c.restart_interval = (unsigned)restart;
 	for (int i = 0; i < 64; i++)
 		c.quant_tbl_ptrs[0]->quantval[i] = (UINT16)(1 + roll(dice) % (unsigned)quantizer);
+#if JPEG_LIB_VERSION >= 70 /* what jpeg_copy_critical_parameters() would do */
+	c.jpeg_width = c.image_width;
+	c.jpeg_height = c.image_height;
+	c.min_DCT_h_scaled_size = c.min_DCT_v_scaled_size = DCTSIZE;
+#endif
 	c.comp_info[0].width_in_blocks = c.comp_info[0].height_in_blocks = 8;
 	arrays[0] = (*c.mem->request_virt_barray)((j_common_ptr)&c, JPOOL_IMAGE, TRUE, 8, 8, 8);
 	jpeg_write_coefficients(&c, arrays);
