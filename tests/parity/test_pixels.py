@@ -1,4 +1,4 @@
-"""prepctl inspect image against Pillow 9.4 and torchvision 0.14, bit for bit.
+"""prepctl inspect image against Pillow and torchvision, bit for bit: 9.4 and 0.14 (Debian 12), 11.1 and 0.21 (Debian 13).
 
 The oracle is Resize((n, n)) of torchvision on Image.open(file).convert("RGB"),
 then ToTensor and Normalize for float32; PIL.ImageOps.exif_transpose in front
@@ -162,6 +162,18 @@ def sample(paths, count):
     return paths if FULL or len(paths) <= count else paths[::max(1, len(paths) // count)]
 
 
+def trips_over_exif():
+    """Pillow 9.4 refuses a picture whose EXIF block ends too early for the resolution that it looks for there; 11.1 does not."""
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(out, "JPEG")
+    sound = out.getvalue()
+    try:
+        Image.open(io.BytesIO(sound[:2] + b"\xff\xe1\x00\x0cExif\0\0MM\0*" + sound[2:])).load()
+    except OSError:
+        return True
+    return False
+
+
 # ---- the test data ----
 
 
@@ -170,7 +182,8 @@ def loadable_odd_files(tmp_path_factory):
     """Every odd file at 224 pixels; the ones that both sides load go on."""
     odd = files("odd")
     loaded, unopened = compare(odd, tmp_path_factory.mktemp("odd"), allow_unopened=True)
-    assert sorted(str(p.relative_to(DATA / "odd")) for p in unopened) == sorted(DECODED_THOUGH_PILLOW_REFUSES)
+    expected = sorted(DECODED_THOUGH_PILLOW_REFUSES) if trips_over_exif() else []
+    assert sorted(str(p.relative_to(DATA / "odd")) for p in unopened) == expected
     return loaded
 
 
@@ -370,6 +383,7 @@ def header_faults():
         yield b"\xff\xee", b"Adobe\0\x64\0\0\0\0\1"[:n]
 
 
+@pytest.mark.skipif(not trips_over_exif(), reason="this Pillow reads on behind headers that 9.4 refuses")
 def test_header_and_data_at_fault(tmp_path):
     """Where Pillow trips over the header alone we may decode; where the data is damaged as well, nobody does. With and
     without a resolution in JFIF, since Pillow looks for it in EXIF only where it has none."""
