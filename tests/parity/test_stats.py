@@ -144,8 +144,11 @@ def test_noncentral_t(lib):
     for df in (2, 4, 24, 49, 500):
         for delta in (0, 0.3, -1.5, 2.8, 6, 20):
             for t in (-2.5, 0, 1.1, 2.06, 5, 18):
-                close(lib.dist_nct_cdf(t, df, delta), scipy_stats.nct.cdf(t, df, delta) if delta else scipy_stats.t.cdf(t, df),
-                      rtol=1e-8, atol=1e-10)
+                want = scipy_stats.nct.cdf(t, df, delta) if delta else scipy_stats.t.cdf(t, df)
+                if math.isnan(want) and t < 0 < delta:  # SciPy 1.15 far out; there it is at most P(Z < -delta)
+                    want = scipy_stats.norm.cdf(-delta)
+                    assert want < 1e-80
+                close(lib.dist_nct_cdf(t, df, delta), want, rtol=1e-8, atol=1e-10)
 
 
 def test_outside_of_the_domain(lib):
