@@ -25,6 +25,7 @@ struct open_part {
 
 static void close_part(struct open_part *p)
 {
+	catalog_part_unref(p->pipeline->catalog, p->part);
 	catalog_dataset_unref(p->pipeline->catalog, p->dataset);
 	catalog_vocab_unref(p->pipeline->catalog, p->vocab);
 }
@@ -264,7 +265,7 @@ int features_put(struct worker *worker, const struct features_of *of, const uint
 			continue;
 		code = cache_put(worker->pipeline->cache, &key, values + (size_t)i * of->width, p.row_bytes, put_done,
 				 worker->pipeline, err);
-		++*kept;
+		*kept += code == 0;
 	}
 	close_part(&p);
 	counter_add(&worker->pipeline->counters.features_kept, *kept);
