@@ -460,3 +460,15 @@ def test_the_view_on_a_terminal(daemon, tmp_path):
     text = seen.decode(errors="replace")
     assert process.returncode == 0 and "12/12 runs  100%" in text and "ETA" in text and "accuracy on validation" in text
     assert re.search(r"dropout +f\d-s\d  step \d+/4", text) and "\x1b[J" in text
+
+
+def test_where_the_end_of_children_is_ignored(daemon, tmp_path):
+    """Started by somebody who ignores SIGCHLD, a study still hears of its runs."""
+    started = subprocess.Popen([str(BIN / "trainer"), *map(str, arguments(daemon, tmp_path / "s", "--seeds", "1"))], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
+    try:
+        _, said = started.communicate(timeout=60 * SLOW)
+    finally:
+        started.kill()
+    assert started.returncode == 0 and len(results(tmp_path / "s")) == 6, said

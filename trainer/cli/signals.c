@@ -36,12 +36,14 @@ void signals_install(void)
 	memset(&action, 0, sizeof(action));
 	action.sa_handler = on_signal;
 	sigemptyset(&action.sa_mask);
-	/* A write to a pipe or socket whose reader is gone is an error like any other. */
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	/* A terminal that is closed; nohup ignores that, and so it stays. */
 	if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN)
 		sigaction(SIGHUP, &action, NULL);
+	/* Where whoever started us ignores it, the system takes our children's ends away, and nobody would hear of them. */
+	signal(SIGCHLD, SIG_DFL);
+	/* A write to a pipe or socket whose reader is gone is an error like any other. */
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error like a full disk */
 }
