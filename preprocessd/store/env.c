@@ -312,18 +312,6 @@ static int mend_short_file(struct cache *cache, bool *mended, struct err *err)
 	return ftruncate(fd, (off_t)want) == 0 ? 0 : err_errno(err, errno, "%s/" DATA_FILE, cache->path);
 }
 
-static int sync_folder(const struct cache *cache, struct err *err)
-{
-	int code = 0;
-	int fd = open(cache->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
-		code = err_errno(err, errno, "%s", cache->path);
-	if (fd >= 0)
-		close(fd);
-	return code;
-}
-
 static int data_file_bytes(const struct cache *cache, uint64_t *out, struct err *err)
 {
 	struct stat info;
@@ -433,7 +421,7 @@ int env_open(struct cache *cache, uint64_t first_map_bytes, struct err *err)
 		goto out;
 	}
 	if ((code = note_map(cache, err)) != 0 || (code = mend_short_file(cache, &mended, err)) != 0 || (code = open_database(cache, err)) != 0 ||
-	    (code = sync_folder(cache, err)) != 0)
+	    (code = fs_sync_folder(cache->path, err)) != 0)
 		goto out;
 	/* An earlier daemon may have found damage and left word. */
 	if (mended || fs_exists(cache->check_path))

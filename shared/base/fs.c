@@ -3,17 +3,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "shared/base/clock.h"
 #include "shared/base/mem.h"
+
+#define TEMPORARY_TAIL ".XXXXXX.tmp"
+
+enum { LINKS_MAX = 40, TARGET_BYTES_MAX = 4096, NAMES_TRIED = 100 };
 
 struct fs_writer {
 	int fd;
 	char *path;
-	char *temporary;
+	char *temporary; /* NULL: written to as it is, or renamed already */
 };
 
 int fs_read(const char *path, size_t limit_bytes, struct buf *out, struct err *err)
@@ -72,15 +76,47 @@ out:
 	return code;
 }
 
-/* Where a write to path ends up: the target of a symbolic link, which a rename
- * over the link would not be. */
-static char *final_path(const char *path)
+/* The name that a link at `at` stands for: target is relative to the link's folder. */
+static int link_target(char **out, const char *at, const char *target, struct err *err)
 {
-	char *real = realpath(path, NULL);
-	char *copy = mem_strdup(real != NULL ? real : path);
+	const char *slash = strrchr(at, '/');
+	char *folder = mem_strndup(at, slash == NULL ? 0 : (size_t)(slash + 1 - at));
+	int code = folder == NULL ? err_nomem(err, strlen(at)) : fs_join(out, folder, target, err);
 
-	free(real);
-	return copy;
+	mem_free(folder);
+	return code;
+}
+
+/* Where a write to path ends up: a symbolic link's target, there or not yet, which a rename over the link would not be. */
+static int follow_links(char **out, const char *path, struct err *err)
+{
+	char target[TARGET_BYTES_MAX];
+	ssize_t bytes;
+	int code = 0;
+
+	*out = mem_strdup(path);
+	if (*out == NULL)
+		return err_nomem(err, strlen(path));
+	for (int links = 0; code == 0 && (bytes = readlink(*out, target, sizeof(target) - 1)) >= 0; links++) {
+		char *link = *out;
+
+		target[bytes] = '\0';
+		*out = NULL;
+		if (links == LINKS_MAX)
+			code = err_errno(err, ELOOP, "%s", path);
+		else
+			code = link_target(out, link, target, err);
+		mem_free(link);
+	}
+	return code;
+}
+
+bool fs_is_temporary(const char *name, const char *of)
+{
+	size_t length = strlen(of);
+
+	return strncmp(name, of, length) == 0 && name[length] == '.' && strlen(name + length) == strlen(TEMPORARY_TAIL) &&
+	       strcmp(name + length + strlen(".XXXXXX"), ".tmp") == 0;
 }
 
 /* A device, pipe or socket takes bytes as they come: /dev/null is no place for a rename. */
@@ -91,46 +127,48 @@ static bool is_special(const char *path)
 	return stat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode);
 }
 
-static int open_temporary(struct fs_writer *writer, size_t bytes, struct err *err)
+/* Not mkstemp(), whose files are for their owner alone: who else may read a new file is for the umask to say, or for the
+ * folder's default access list. */
+static int open_temporary(struct fs_writer *writer, struct err *err)
 {
-	snprintf(writer->temporary, bytes, "%s.XXXXXX.tmp", writer->path);
-	writer->fd = mkostemps(writer->temporary, 4, O_CLOEXEC);
-	if (writer->fd < 0) {
-		writer->temporary[0] = '\0';
-		return err_errno(err, errno, "%s", writer->path);
-	}
-	mode_t mask = umask(0);
+	size_t bytes = strlen(writer->path) + sizeof(TEMPORARY_TAIL);
 
-	umask(mask);
-	if (fchmod(writer->fd, 0666 & ~mask) != 0)
-		return err_errno(err, errno, "%s", writer->path);
-	return 0;
+	if ((writer->temporary = mem_alloc(bytes)) == NULL)
+		return err_nomem(err, bytes);
+	for (int tries = 0; tries < NAMES_TRIED; tries++) {
+		snprintf(writer->temporary, bytes, "%s.%06x.tmp", writer->path, ((unsigned)clock_ns() ^ (unsigned)getpid() << 8) & 0xFFFFFF);
+		writer->fd = open(writer->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+		if (writer->fd >= 0)
+			return 0;
+		if (errno != EEXIST)
+			break;
+	}
+	mem_free(writer->temporary);
+	writer->temporary = NULL;
+	return err_errno(err, errno, "%s", writer->path);
+}
+
+static int open_special(struct fs_writer *writer, const char *path, struct err *err)
+{
+	if ((writer->path = mem_strdup(path)) == NULL)
+		return err_nomem(err, strlen(path));
+	writer->fd = open(path, O_WRONLY | O_CLOEXEC);
+	return writer->fd < 0 ? err_errno(err, errno, "%s", path) : 0;
 }
 
 int fs_writer_open(struct fs_writer **out, const char *path, struct err *err)
 {
-	int code = 0;
-	size_t bytes = 0;
 	struct fs_writer *writer = mem_zalloc(sizeof(*writer));
+	int code;
 
 	*out = NULL;
 	if (writer == NULL)
 		return err_nomem(err, sizeof(*writer));
 	writer->fd = -1;
-	/* Where realpath() fails (/dev/stdout to a pipe), the path as given still names the thing. */
-	writer->path = is_special(path) ? mem_strdup(path) : final_path(path);
-	if (writer->path != NULL)
-		bytes = strlen(writer->path) + sizeof(".XXXXXX.tmp");
-	writer->temporary = mem_zalloc(bytes);
-	if (writer->path == NULL || writer->temporary == NULL) {
-		code = err_nomem(err, bytes);
-	} else if (is_special(path)) {
-		writer->fd = open(path, O_WRONLY | O_CLOEXEC);
-		if (writer->fd < 0)
-			code = err_errno(err, errno, "%s", path);
-	} else {
-		code = open_temporary(writer, bytes, err);
-	}
+	if (is_special(path))
+		code = open_special(writer, path, err);
+	else if ((code = follow_links(&writer->path, path, err)) == 0)
+		code = open_temporary(writer, err);
 	if (code != 0)
 		fs_writer_abort(writer);
 	else
@@ -155,44 +193,46 @@ int fs_writer_add(struct fs_writer *writer, const void *data, size_t size, struc
 	return 0;
 }
 
-/* A rename survives power loss only once the folder itself is on disk. */
-static int sync_folder_of(const char *path, struct err *err)
+int fs_sync_folder(const char *path, struct err *err)
 {
 	int code = 0;
-	const char *slash = strrchr(path, '/');
-	char *folder = slash == NULL ? mem_strdup(".") : mem_strndup(path, slash == path ? 1 : (size_t)(slash - path));
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	if (folder == NULL)
-		return err_nomem(err, strlen(path));
-	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* EINVAL: a file system that has no such thing. */
 	if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
-		code = err_errno(err, errno, "%s", folder);
+		code = err_errno(err, errno, "%s", path);
 	if (fd >= 0)
 		close(fd);
+	return code;
+}
+
+static int sync_folder_of(const char *path, struct err *err)
+{
+	const char *slash = strrchr(path, '/');
+	char *folder = slash == NULL ? mem_strdup(".") : mem_strndup(path, slash == path ? 1 : (size_t)(slash - path));
+	int code = folder == NULL ? err_nomem(err, strlen(path)) : fs_sync_folder(folder, err);
+
 	mem_free(folder);
 	return code;
 }
 
 int fs_writer_commit(struct fs_writer *writer, struct err *err)
 {
-	int code;
-	int fd = writer->fd;
+	int code = 0, fd = writer->fd;
 
-	if (writer->temporary[0] == '\0') {
-		writer->fd = -1;
-		code = close(fd) == 0 ? 0 : err_errno(err, errno, "%s", writer->path);
-		goto out;
-	}
-	if (fsync(fd) != 0) {
+	if (writer->temporary != NULL && fsync(fd) != 0) {
 		code = err_errno(err, errno, "%s", writer->path);
 		goto out;
 	}
 	writer->fd = -1;
-	if (close(fd) != 0 || rename(writer->temporary, writer->path) != 0) {
+	if (close(fd) != 0 || (writer->temporary != NULL && rename(writer->temporary, writer->path) != 0)) {
 		code = err_errno(err, errno, "%s", writer->path);
 		goto out;
 	}
-	writer->temporary[0] = '\0';
+	if (writer->temporary == NULL)
+		goto out;
+	mem_free(writer->temporary);
+	writer->temporary = NULL;
 	code = sync_folder_of(writer->path, err);
 out:
 	fs_writer_abort(writer);
@@ -205,7 +245,7 @@ void fs_writer_abort(struct fs_writer *writer)
 		return;
 	if (writer->fd >= 0)
 		close(writer->fd);
-	if (writer->temporary != NULL && writer->temporary[0] != '\0')
+	if (writer->temporary != NULL)
 		unlink(writer->temporary);
 	mem_free(writer->temporary);
 	mem_free(writer->path);

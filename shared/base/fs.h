@@ -4,8 +4,9 @@
  * fs_write_atomic() writes a temporary file beside the target, fsyncs it and
  * renames it over the target, then fsyncs the folder: after a crash the old or
  * the new content is there, never a mixture. On failure nothing is left over.
- * A symbolic link stays one: its target is replaced. A device, pipe or socket
- * (/dev/null, /dev/stdout) is written to as it is.
+ * A symbolic link stays one: its target is replaced, or made. A device, pipe or
+ * socket (/dev/null, /dev/stdout) is written to as it is. A new file's mode is
+ * what open() with 0666 gives it.
  */
 #ifndef SHARED_BASE_FS_H
 #define SHARED_BASE_FS_H
@@ -27,6 +28,11 @@ MUST_USE int fs_writer_add(struct fs_writer *writer, const void *data, size_t si
 MUST_USE int fs_writer_commit(struct fs_writer *writer, struct err *err); /* frees writer in any case */
 void fs_writer_abort(struct fs_writer *writer);                         /* frees; NULL is fine */
 
+/* Whether a file of this name is what a process that was killed has left of writing the file `of`. */
+bool fs_is_temporary(const char *name, const char *of);
+
+/* Names in a folder that were made, changed or removed survive power loss from now on. */
+MUST_USE int fs_sync_folder(const char *path, struct err *err);
 /* mkdir -p; existing folders are fine. mode applies to the ones it makes. */
 MUST_USE int fs_mkdirs(const char *path, unsigned mode, struct err *err);
 bool fs_exists(const char *path);

@@ -249,22 +249,6 @@ int open(const char *path, int flags, ...)
 	return REAL(open)(path, flags, mode);
 }
 
-int mkostemps(char *template, int suffix, int flags)
-{
-	if (inside(template))
-		GATE("mkostemps", template, NULL);
-	return REAL(mkostemps)(template, suffix, flags);
-}
-
-int fchmod(int fd, mode_t mode)
-{
-	char path[PATH_MAX];
-
-	if (fd_path(fd, path))
-		GATE("fchmod", path, NULL);
-	return REAL(fchmod)(fd, mode);
-}
-
 int mkdir(const char *path, mode_t mode)
 {
 	if (inside(path))

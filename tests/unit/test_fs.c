@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "shared/base/fs.h"
@@ -109,6 +110,53 @@ static void link_stays(void **state)
 	assert_content(path, "two");
 }
 
+/* As open() would: a link may lead to what is not there yet, over another link and out of another folder. */
+static void link_to_nothing_stays(void **state)
+{
+	char link[128], path[128];
+	struct stat info;
+
+	(void)state;
+	assert_int_equal(mkdir(in_folder("d", path), 0777), 0);
+	assert_int_equal(symlink("../new", in_folder("d/inner", path)), 0);
+	assert_int_equal(symlink("d/inner", in_folder("link", link)), 0);
+	assert_int_equal(fs_write_atomic(link, "one", 3, NULL), 0);
+	assert_int_equal(lstat(link, &info), 0);
+	assert_true(S_ISLNK(info.st_mode));
+	assert_content(in_folder("new", path), "one");
+	assert_int_equal(entries(), 3);
+}
+
+static void links_in_a_circle(void **state)
+{
+	char one[128], two[128];
+	struct err err;
+
+	(void)state;
+	assert_int_equal(symlink("two", in_folder("one", one)), 0);
+	assert_int_equal(symlink("one", in_folder("two", two)), 0);
+	assert_int_equal(fs_write_atomic(one, "x", 1, &err), ERR_IO);
+	assert_non_null(strstr(err.message, one));
+	assert_int_equal(entries(), 2);
+}
+
+/* What may read a new file is said by the folder's default access list where there is one, and not by the umask. */
+static void access_list_of_the_folder(void **state)
+{
+	/* user::rw-, group::rw-, other::--- */
+	static const uint32_t list[] = { 2, 1 | 6 << 16, UINT32_MAX, 4 | 6 << 16, UINT32_MAX, 0x20, UINT32_MAX };
+	char path[128];
+	struct stat info;
+
+	(void)state;
+	if (setxattr(folder, "system.posix_acl_default", list, sizeof(list), 0) != 0)
+		skip();
+	umask(022);
+	assert_int_equal(fs_write_atomic(in_folder("f", path), "one", 3, NULL), 0);
+	assert_int_equal(stat(path, &info), 0);
+	assert_int_equal(info.st_mode & 0777, 0660);
+}
+
 static void pipe_is_written_to(void **state)
 {
 	char path[128], got[8] = "";
@@ -175,6 +223,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(new_and_replaced, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(abandoned, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(link_stays, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(link_to_nothing_stays, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(links_in_a_circle, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(access_list_of_the_folder, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(pipe_is_written_to, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(device_stays, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(errors_name_the_path, set_up, tear_down),

@@ -61,18 +61,6 @@ void checkpoint_list(const char *folder_path, struct checkpoint_found *found)
 
 /* ---- removing ---- */
 
-static int sync_folder(const char *path, struct err *err)
-{
-	int code = 0;
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
-		code = err_errno(err, errno, "%s", path);
-	if (fd >= 0)
-		close(fd);
-	return code;
-}
-
 void checkpoint_remove(const char *path)
 {
 	DIR *folder = opendir(path);
@@ -150,7 +138,7 @@ static int replace_in_two_steps(const char *folder, const char *hidden, const ch
 		(void)ignored;
 		return code;
 	}
-	if ((code = sync_folder(folder, err)) == 0)
+	if ((code = fs_sync_folder(folder, err)) == 0)
 		checkpoint_remove(aside);
 	return code;
 }
@@ -162,12 +150,12 @@ int checkpoint_place(const char *folder, const char *hidden, const char *final, 
 	if (!fs_exists(final)) {
 		if (rename(hidden, final) != 0)
 			return err_errno(err, errno, "%s", final);
-		return sync_folder(folder, err);
+		return fs_sync_folder(folder, err);
 	}
 	if (renameat2(AT_FDCWD, hidden, AT_FDCWD, final, RENAME_EXCHANGE) != 0)
 		return replace_in_two_steps(folder, hidden, final, err);
 	/* What was replaced, now under the hidden name, goes only when the exchange is on disk. */
-	if ((code = sync_folder(folder, err)) == 0)
+	if ((code = fs_sync_folder(folder, err)) == 0)
 		checkpoint_remove(hidden);
 	return code;
 }
@@ -228,5 +216,5 @@ int checkpoint_point(const char *dir, const char *name, const char *model_path, 
 		unlink(temporary);
 		return code;
 	}
-	return sync_folder(dir, err);
+	return fs_sync_folder(dir, err);
 }

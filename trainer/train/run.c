@@ -41,21 +41,16 @@ int run_default_out(const struct run_config *config, char *out, size_t bytes, st
 	return 0;
 }
 
-/* What a process that was killed while it wrote a file has left: NAME.XXXXXX.tmp (fs.h), or a link not yet renamed. */
+/* What a process that was killed while it wrote a file has left, or a link not yet renamed. */
 static bool is_leftover(const char *name)
 {
 	static const char *const written[] = { "run.json", "metrics.jsonl", "predictions.csv", "last.safetensors", "best.safetensors" };
-	const char tail[] = ".XXXXXX.tmp";
 
 	if (strcmp(name, ".last.safetensors.new") == 0 || strcmp(name, ".best.safetensors.new") == 0)
 		return true;
-	for (size_t i = 0; i < ARRAY_LEN(written); i++) {
-		size_t length = strlen(written[i]);
-
-		if (strncmp(name, written[i], length) == 0 && strlen(name) == length + sizeof(tail) - 1 && name[length] == '.' &&
-		    strcmp(name + length + strlen(".XXXXXX"), ".tmp") == 0)
+	for (size_t i = 0; i < ARRAY_LEN(written); i++)
+		if (fs_is_temporary(name, written[i]))
 			return true;
-	}
 	return false;
 }
 
