@@ -324,12 +324,14 @@ static int walk_first(const struct walk *walk, MDB_cursor *cursor, MDB_val *key,
 	return rc;
 }
 
-/* Keys ascend; in a damaged tree they may lead back, and the walk round in circles. */
-static bool is_behind(const struct walk *walk, const MDB_val *key)
+/* Keys are no longer than ours are, and ascend; in a damaged tree they may lead back, and the walk round in circles. */
+static bool may_follow(const struct walk *walk, const MDB_val *key)
 {
 	size_t common = walk->last.size < key->mv_size ? walk->last.size : key->mv_size;
 	int order = memcmp(walk->last.bytes, key->mv_data, common);
 
+	if (key->mv_size > CACHE_KEY_BYTES_MAX)
+		return false;
 	return order < 0 || (order == 0 && walk->last.size < key->mv_size);
 }
 
@@ -346,11 +348,11 @@ static int walk_records(struct cache_reader *reader, struct walk *walk, walk_vis
 		return env_error(reader->cache, rc, err);
 	rc = walk_first(walk, cursor, &name, &value);
 	for (int i = 0; i < WALK_CHUNK_RECORDS && code == 0; i++) {
-		if (rc != 0 || name.mv_size > CACHE_KEY_BYTES_MAX || (walk->kind != 0 && *(uint8_t *)name.mv_data != walk->kind)) {
+		if (rc != 0 || (walk->kind != 0 && *(uint8_t *)name.mv_data != walk->kind)) {
 			walk->ended = true;
 			break;
 		}
-		if (!is_behind(walk, &name)) {
+		if (!may_follow(walk, &name)) {
 			code = env_error(reader->cache, MDB_CORRUPTED, err);
 			break;
 		}
@@ -462,7 +464,7 @@ static int list_keys(struct cache_reader *reader, struct walk *walk, struct cach
 		return env_error(reader->cache, rc, err);
 	rc = walk_first(walk, cursor, &name, &value);
 	while (code == 0 && rc == 0 && *count < capacity) {
-		if (name.mv_size > CACHE_KEY_BYTES_MAX || !is_behind(walk, &name)) {
+		if (!may_follow(walk, &name)) {
 			code = env_error(reader->cache, MDB_CORRUPTED, err);
 			break;
 		}

@@ -847,6 +847,37 @@ static void make_lmdb(const char *path, const void *key_bytes, size_t key_size, 
 	mdb_env_close(env);
 }
 
+/* A key that is none of ours, as flipped bits in a page's sizes make them: a walk says so, and does not end as if all were seen. */
+static void test_impossible_key(void **state)
+{
+	uint8_t key[CACHE_KEY_BYTES_MAX + 1];
+	struct cache_check_counts counts;
+	struct cache_key last = { .size = 0 };
+	struct cache_listed listed[8];
+	struct cache_reader *reader;
+	struct cache *cache;
+	struct scratch dir;
+	struct err err;
+	int damaged = 0, count;
+
+	(void)state;
+	scratch_open(&dir);
+	cache = open_cache(dir.path, 0);
+	for (uint64_t i = 0; i < 3; i++)
+		put(cache, CACHE_TOKENS, i, 100);
+	assert_int_equal(cache_flush(cache, &err), 0);
+	cache_close(cache);
+	memset(key, CACHE_PICTURE, sizeof(key)); /* in front of the others */
+	make_lmdb(dir.path, key, sizeof(key), "", 1);
+	cache = open_cache(dir.path, 0);
+	reader = open_reader(cache);
+	assert_int_equal(cache_check(reader, count_damaged, NULL, &damaged, &counts, &err), ERR_CORRUPT);
+	assert_int_equal(cache_list(reader, &last, listed, 8, &count, &err), ERR_CORRUPT);
+	cache_reader_close(reader);
+	cache_close(cache);
+	scratch_close(&dir);
+}
+
 static void test_foreign_lmdb(void **state)
 {
 	static const struct {
@@ -1099,6 +1130,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_truncated_file),
 		cmocka_unit_test(test_foreign_files),
 		cmocka_unit_test(test_foreign_lmdb),
+		cmocka_unit_test(test_impossible_key),
 		cmocka_unit_test(test_second_daemon),
 		cmocka_unit_test(test_reopen),
 		cmocka_unit_test(test_put_lent),
