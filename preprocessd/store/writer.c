@@ -83,7 +83,24 @@ static int write_all(struct cache *cache, struct cache_unit *const *units, size_
 	return mdb_txn_commit(txn);
 }
 
-/* LMDB reads the tree while it writes. */
+/* LMDB uses pages that were freed in one transaction from the one after the next on. Writing
+ * the cache's own record again is a transaction, so that space freed now serves the next put. Gate held shared. */
+static int write_own_record(struct cache *cache)
+{
+	struct cache_meta meta = { .magic = CACHE_META_MAGIC, .layout_version = CACHE_LAYOUT_VERSION };
+	MDB_val key = { sizeof(CACHE_META_KEY) - 1, (void *)CACHE_META_KEY }, value = { sizeof(meta), &meta };
+	MDB_txn *txn;
+	int rc = mdb_txn_begin(cache->env, NULL, 0, &txn);
+
+	if (rc != 0)
+		return rc;
+	if ((rc = mdb_put(txn, cache->dbi, &key, &value, 0)) == 0)
+		return mdb_txn_commit(txn);
+	mdb_txn_abort(txn);
+	return rc;
+}
+
+/* count 0: the cache's own record. LMDB reads the tree while it writes. */
 static int write_units(struct cache *cache, struct cache_unit *const *units, size_t count)
 {
 	struct guard guard;
@@ -91,27 +108,17 @@ static int write_units(struct cache *cache, struct cache_unit *const *units, siz
 
 	if (guard_enter(&guard) != 0)
 		env_end_damaged(cache);
-	rc = write_all(cache, units, count);
+	rc = count > 0 ? write_all(cache, units, count) : write_own_record(cache);
 	guard_leave();
 	return rc;
 }
 
-/* LMDB uses pages that were freed in one transaction from the one after the next on. Writing
- * the cache's own record again is a transaction, so that space freed now serves the next put. */
 static void age_free_pages(struct cache *cache)
 {
-	struct cache_meta meta = { .magic = CACHE_META_MAGIC, .layout_version = CACHE_LAYOUT_VERSION };
-	MDB_val key = { sizeof(CACHE_META_KEY) - 1, (void *)CACHE_META_KEY }, value = { sizeof(meta), &meta };
-	MDB_txn *txn;
-
 	pthread_rwlock_rdlock(&cache->gate);
-	if (cache->env != NULL && mdb_txn_begin(cache->env, NULL, 0, &txn) == 0) {
-		/* Failing is no loss: the space serves a later put. */
-		if (mdb_put(txn, cache->dbi, &key, &value, 0) == 0)
-			(void)mdb_txn_commit(txn);
-		else
-			mdb_txn_abort(txn);
-	}
+	/* Failing is no loss: the space serves a later put. */
+	if (cache->env != NULL)
+		(void)write_units(cache, NULL, 0);
 	pthread_rwlock_unlock(&cache->gate);
 }
 
