@@ -111,11 +111,20 @@ static int take_lock(struct socket_lock *lock, struct err *err)
 		       "another --socket", pid, lock->path, lock->path);
 }
 
+static void lock_free(struct socket_lock *lock)
+{
+	if (lock->fd >= 0)
+		close(lock->fd);
+	mem_free(lock->path);
+	mem_free(lock->lock_path);
+	mem_free(lock);
+}
+
 int socket_lock_open(struct socket_lock **out, const char *path, struct err *err)
 {
 	struct socket_lock *lock = mem_zalloc(sizeof(*lock));
 	size_t bytes = strlen(path) + sizeof(".lock");
-	int code = 0;
+	int code;
 
 	*out = NULL;
 	if (lock == NULL)
@@ -124,20 +133,15 @@ int socket_lock_open(struct socket_lock **out, const char *path, struct err *err
 	lock->path = mem_strdup(path);
 	lock->lock_path = mem_alloc(bytes);
 	if (lock->path == NULL || lock->lock_path == NULL) {
-		code = err_nomem(err, bytes);
-		goto out;
+		lock_free(lock);
+		return err_nomem(err, bytes);
 	}
 	snprintf(lock->lock_path, bytes, "%s.lock", path);
-	code = take_lock(lock, err);
-	if (code == 0)
-		write_lock(lock, "");
-out:
-	if (code != 0) {
-		mem_free(lock->path);
-		mem_free(lock->lock_path);
-		mem_free(lock);
+	if ((code = take_lock(lock, err)) != 0) {
+		lock_free(lock);
 		return code;
 	}
+	write_lock(lock, "");
 	*out = lock;
 	return 0;
 }
@@ -206,8 +210,5 @@ void socket_lock_close(struct socket_lock *lock)
 		return;
 	socket_stop(lock);
 	unlink(lock->lock_path);
-	close(lock->fd);
-	mem_free(lock->path);
-	mem_free(lock->lock_path);
-	mem_free(lock);
+	lock_free(lock);
 }
