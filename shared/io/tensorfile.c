@@ -230,7 +230,7 @@ static int check_size(const struct tensorfile *file, const struct entry *entry, 
 	char shape[128];
 
 	for (int i = 0; i < entry->view.rank; i++)
-		if (!size_mul(bytes, (size_t)entry->view.shape[i], &bytes))
+		if (!size_mul(bytes, (size_t)entry->view.shape[i], &bytes) || bytes > INT64_MAX)
 			return err_set(err, ERR_FORMAT, "%s: the shape of %s overflows", file->path, entry->name);
 	if (entry->end < entry->begin || entry->end - entry->begin != bytes)
 		return err_set(err, ERR_FORMAT, "%s: tensor %s %s of %s needs %zu bytes, but its range is [%llu, %llu)", file->path,

@@ -122,6 +122,8 @@ static void test_bad_headers(void **state)
 	       "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}", 2, "twice");
 	refuse("{\"a\":{\"dtype\":\"U8\",\"shape\":[-1],\"data_offsets\":[0,1]}}", 1, "negative");
 	refuse("{\"a\":{\"dtype\":\"F64\",\"shape\":[4294967296,4294967296,4294967296],\"data_offsets\":[0,0]}}", 0, "overflow");
+	/* No bytes, but on the way there more elements than 63 bits count. */
+	refuse("{\"a\":{\"dtype\":\"U8\",\"shape\":[4611686018427387904,3,0],\"data_offsets\":[0,0]}}", 0, "overflow");
 	refuse("{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 2, "belong to none");
 	refuse("{\"a\":{\"dtype\":\"U8\",\"data_offsets\":[0,1]}}", 1, "lacks");
 	refuse("{\"a\":1}", 0, "x.safetensors");
