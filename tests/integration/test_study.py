@@ -302,6 +302,10 @@ def test_data_without_a_val_split(daemon, tmp_path):
     for more, words in ((["--split", "train+val"], "--split train+val: "), (["--folds", "1"], "--folds 2 and more cut folds")):
         said = run("trainer", *command, "--out", tmp_path / "other", *more)
         assert said.returncode == 1 and words in said.stderr and 'no split "val"' in said.stderr, said.stderr
+    # What is not there is not always the split.
+    for more, words in ((["--data", "no-split"], "there is no data set 'no-split'"), (["--vocab", "no-split"], "there is no vocabulary 'no-split'")):
+        said = run("trainer", *command, "--out", tmp_path / "other", *more)
+        assert said.returncode == 1 and words in said.stderr and "--split" not in said.stderr and "no val split" not in said.stderr, said.stderr
 
 
 def test_limits_of_a_design_are_usage():

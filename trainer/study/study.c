@@ -159,20 +159,27 @@ static int64_t number_of(const struct study_spec *spec, const char *option, int6
 	return text == NULL ? otherwise : strtoll(text, NULL, 10);
 }
 
-/* Opens what the runs will open: whether there are a daemon, the data and enough pictures for the folds. */
-static int check_part(struct study *s, int fold, int seed, bool training, struct err *err)
+/* As the runs will open it. */
+static int open_split(struct study *s, const char *split, bool training, struct feed **out, struct err *err)
 {
-	char split[STUDY_SPLIT_BYTES];
 	struct feed_options options = { .socket = s->socket, .client_name = "trainer study", .dataset = s->spec->data, .split = split,
 					.vocab = study_options_get(&s->spec->common, "vocab"), .training = training,
 					.batch_size = training ? (uint32_t)number_of(s->spec, "batch-size", 32) : 2,
 					.image_size = 32, .max_len = 8, .cancelled = s->options->cancelled,
 					.cancel_context = s->options->cancel_context };
+
+	return feed_open(out, &options, err);
+}
+
+/* Whether there are a daemon, the data and enough pictures for the folds. */
+static int check_part(struct study *s, int fold, int seed, bool training, struct err *err)
+{
+	char split[STUDY_SPLIT_BYTES];
 	struct feed *feed;
 	int code;
 
 	study_split(s->spec, fold, seed, training, split);
-	if ((code = feed_open(&feed, &options, err)) != 0)
+	if ((code = open_split(s, split, training, &feed, err)) != 0)
 		return code;
 	const struct hash *version = &feed_info(feed)->version;
 	const int64_t each = number_of(s->spec, "accumulate", 1);
@@ -187,17 +194,28 @@ static int check_part(struct study *s, int fold, int seed, bool training, struct
 	return code;
 }
 
+/* What was not found is the split, for data set and vocabulary are there. */
+static bool lacks_split(struct study *s)
+{
+	struct feed *feed;
+	struct err ignored;
+
+	if (open_split(s, "all", true, &feed, &ignored) != 0)
+		return false;
+	feed_close(feed);
+	return true;
+}
+
 /* prepctl add without splits makes one, train. */
 static int settle_split(struct study *s, struct err *err)
 {
 	struct err reason;
 	int code = check_part(s, 1, 0, false, err);
-	bool no_split = code == ERR_NOTFOUND && strstr(err->message, "no split") != NULL;
 
-	if (no_split && s->spec->folds == 1)
-		return err_prefix(err, "--folds 1 trains on the split train and measures on val (--folds 2 and more cut folds)");
-	if (!no_split)
+	if (code != ERR_NOTFOUND || !lacks_split(s))
 		return code;
+	if (s->spec->folds == 1)
+		return err_prefix(err, "--folds 1 trains on the split train and measures on val (--folds 2 and more cut folds)");
 	if (s->spec->split_default && !s->exists) {
 		snprintf(s->spec->split, sizeof(s->spec->split), "train");
 		if (check_part(s, 1, 0, false, &reason) == 0) {
