@@ -177,8 +177,12 @@ static int fill_memory(struct worker *worker, const struct open_part *p, uint32_
 	int code = 0;
 
 	out->fd = memfd_create("preprocessd-features", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (out->fd < 0 || ftruncate(out->fd, (off_t)layout->bytes) != 0)
-		return err_errno(err, errno, "cannot make the memory for features (%llu MiB)", (unsigned long long)(layout->bytes >> 20));
+	/* All of it now: where there is no memory that is an error, and would be a signal when a page is written to. */
+	while (out->fd >= 0 && (code = posix_fallocate(out->fd, 0, (off_t)layout->bytes)) == EINTR)
+		;
+	if (out->fd < 0 || code != 0)
+		return err_errno(err, out->fd < 0 ? errno : code, "cannot make the memory for features (%llu MiB)",
+				 (unsigned long long)(layout->bytes >> 20));
 	char *memory = mmap(NULL, layout->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, out->fd, 0);
 	if (memory == MAP_FAILED)
 		return err_errno(err, errno, "cannot map the memory for features");
