@@ -15,13 +15,12 @@
 #include "shared/base/rng.h"
 
 enum { DRAWS_MAX = 256 }; /* all fail with probability 2^-256 */
-#define NO_TEXT UINT32_MAX
 
 struct pairs {
 	const struct manifest *manifest;
 	const struct manifest_part *part;
 	struct err *err;
-	uint32_t *text;         /* (all captions) number of the text, NO_TEXT outside the part */
+	uint32_t *text;         /* (all captions) number of the text; of the part alone */
 	uint32_t text_count;
 	uint32_t *having_at;    /* (text_count + 1) into having */
 	uint32_t *having;       /* part indices of the pictures with a text, ascending */
@@ -53,7 +52,6 @@ static int number_texts(struct pairs *pairs)
 	uint32_t *table = mem_array(slots, sizeof(*table)); /* caption + 1: the first with its text */
 	if (table == NULL)
 		return err_nomem(pairs->err, slots * sizeof(*table));
-	memset(pairs->text, 0xFF, m->caption_count * sizeof(*pairs->text));
 	for (uint32_t i = 0; i < part->caption_count; i++) {
 		uint32_t caption = part->captions[i];
 		size_t bytes;

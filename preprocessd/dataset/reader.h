@@ -78,10 +78,6 @@ MUST_USE int item_add_caption(struct item *item, const char *text, size_t bytes,
 
 /* Adds it all. ERR_FORMAT names the place. */
 MUST_USE int reader_item(struct reader *reader, const struct item *item, struct err *err);
-/* Only the picture; *picture is NO_PICTURE where it is missing and skipped or counted. */
-MUST_USE int reader_picture(struct reader *reader, const struct item *item, uint32_t *picture, struct err *err);
-MUST_USE int reader_caption(struct reader *reader, uint32_t picture, uint32_t number, const char *text, size_t bytes,
-			    struct err *err);
 /* *has: there is a picture of this name for some split. ERR_IO: a folder cannot be looked into. */
 MUST_USE int reader_has_picture(struct reader *reader, const char *name, size_t bytes, bool *has, struct err *err);
 /* Does it end as names of JPEG files do (and Flickr8k's "#3" behind that)? */
@@ -118,8 +114,7 @@ MUST_USE int read_jsonl(struct reader *reader, const char *bytes, size_t size, s
 /* Releases what the reader owns. */
 void reader_close(struct reader *reader);
 
-/* Does name (any case) stand in a NULL-terminated list? */
-bool name_in(const char *name, size_t bytes, const char *const *list);
+/* NULL-terminated. */
 extern const char *const usual_image_names[], *const usual_caption_names[], *const usual_label_names[],
 	*const usual_split_names[], *const usual_group_names[];
 

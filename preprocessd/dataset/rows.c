@@ -16,14 +16,6 @@ const char *const usual_label_names[] = { "label", "class", "category", NULL };
 const char *const usual_split_names[] = { "split", "subset", "partition", NULL };
 const char *const usual_group_names[] = { "group", NULL };
 
-bool name_in(const char *name, size_t bytes, const char *const *list)
-{
-	for (; *list != NULL; list++)
-		if (strlen(*list) == bytes && strncasecmp(*list, name, bytes) == 0)
-			return true;
-	return false;
-}
-
 /* --- items ------------------------------------------------------------------------- */
 
 void item_clear(struct item *item)
@@ -455,7 +447,8 @@ static int at_item(const struct reader *reader, const struct item *item, int cod
 	return err_prefix(err, "%.300s", place);
 }
 
-int reader_picture(struct reader *reader, const struct item *item, uint32_t *picture, struct err *err)
+/* Only the picture; *picture is NO_PICTURE where it is missing and skipped or counted. */
+static int find_or_add_picture(struct reader *reader, const struct item *item, uint32_t *picture, struct err *err)
 {
 	struct listing *listing = reader->listing;
 	uint32_t name;
@@ -521,7 +514,7 @@ static bool is_surrogate(const char *text, size_t bytes)
 	       ((unsigned char)text[2] & 0xC0) == 0x80;
 }
 
-int reader_caption(struct reader *reader, uint32_t picture, uint32_t number, const char *text, size_t bytes, struct err *err)
+static int add_caption(struct reader *reader, uint32_t picture, uint32_t number, const char *text, size_t bytes, struct err *err)
 {
 	struct listing *listing = reader->listing;
 	size_t valid = utf8_valid_bytes(text, bytes);
@@ -552,10 +545,10 @@ int reader_item(struct reader *reader, const struct item *item, struct err *err)
 {
 	uint32_t picture;
 	size_t begin = 0;
-	int code = reader_picture(reader, item, &picture, err);
+	int code = find_or_add_picture(reader, item, &picture, err);
 
 	for (uint32_t i = 0; i < item->caption_count && code == 0; i++) {
-		code = reader_caption(reader, picture, item->number, item->texts.data + begin, item->ends[i] - begin, err);
+		code = add_caption(reader, picture, item->number, item->texts.data + begin, item->ends[i] - begin, err);
 		begin = item->ends[i];
 	}
 	return code;

@@ -46,7 +46,8 @@ static int add_name(void *context, const uint8_t *name, size_t name_bytes, const
 	return buf_printf(names->out, err, "%s%.*s", names->count > 1 ? ", " : "", (int)name_bytes, (const char *)name);
 }
 
-int catalog_names(struct cache_reader *reader, enum cache_kind kind, struct buf *out, struct err *err)
+/* "a, b, c and 2 more" of those registered under a kind; empty: none. */
+static int list_names(struct cache_reader *reader, enum cache_kind kind, struct buf *out, struct err *err)
 {
 	struct names names = { .out = out };
 	int code = cache_each(reader, kind, add_name, &names, err);
@@ -60,7 +61,7 @@ static int unknown(struct cache_reader *reader, enum cache_kind kind, const char
 		   struct err *err)
 {
 	struct buf names = BUF_INIT;
-	int code = catalog_names(reader, kind, &names, err);
+	int code = list_names(reader, kind, &names, err);
 
 	if (code == 0 && names.size == 0)
 		code = err_set(err, ERR_NOTFOUND, "there is no %s '%s', nor any other; %s", what, name, remedy);

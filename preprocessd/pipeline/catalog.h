@@ -69,7 +69,4 @@ MUST_USE int catalog_vocab_parse(struct catalog *catalog, const char *name, cons
 void catalog_vocab_ref(struct catalog *catalog, struct vocab_ref *vocab);
 void catalog_vocab_unref(struct catalog *catalog, struct vocab_ref *vocab);
 
-/* "a, b and c" of the names registered under a kind (CACHE_DATASET, CACHE_VOCAB_NAME), at most 20; empty: none. */
-MUST_USE int catalog_names(struct cache_reader *reader, enum cache_kind kind, struct buf *out, struct err *err);
-
 #endif

@@ -33,23 +33,6 @@ static int check_options(const struct feed_options *o, struct err *err)
 	return 0;
 }
 
-static int check_captions(const struct feed *feed, const char *name, struct err *err)
-{
-	const struct manifest *manifest = feed->dataset->manifest;
-	const struct manifest_part *part = feed->part->part;
-
-	if (part->picture_count == 0 || part->caption_count == 0)
-		return err_set(err, ERR_MISMATCH, "data set %s: split '%s' is empty", name, feed->split);
-	for (uint32_t i = 0; i < part->picture_count && feed->training; i++) {
-		uint32_t picture = part->pictures[i];
-
-		if (manifest->captions_of_at[picture] == manifest->captions_of_at[picture + 1])
-			return err_set(err, ERR_MISMATCH, "data set %s: %s has no caption", name,
-				       manifest->source_text + manifest->source_at[picture]);
-	}
-	return 0;
-}
-
 static int open_data(struct feed *feed, struct worker *worker, const struct feed_options *o, struct err *err)
 {
 	struct catalog *catalog = feed->pipeline->catalog;
@@ -87,8 +70,6 @@ static int open_data(struct feed *feed, struct worker *worker, const struct feed
 	code = catalog_part(catalog, feed->dataset, feed->split, !feed->training, &feed->part, err);
 	if (code != 0)
 		err_prefix(err, "data set %s", o->dataset);
-	else
-		code = check_captions(feed, o->dataset, err);
 out:
 	records__dataset_record__free_unpacked(record, NULL);
 	return code;

@@ -441,7 +441,8 @@ void env_close(struct cache *cache)
 	cache->env = NULL;
 }
 
-int env_broken(const struct cache *cache, struct err *err)
+/* The error that made env NULL; gate held. */
+static int is_broken(const struct cache *cache, struct err *err)
 {
 	return err_set(err, cache->broken.code, "%s", cache->broken.message);
 }
@@ -485,7 +486,7 @@ int env_grow(struct cache *cache, uint64_t map_bytes_seen, uint64_t more_bytes, 
 
 	pthread_rwlock_wrlock(&cache->gate);
 	if (cache->env == NULL) {
-		code = env_broken(cache, err);
+		code = is_broken(cache, err);
 	} else if (cache->map_bytes == map_bytes_seen) {
 		uint64_t next = next_map(cache, more_bytes, allow_extra);
 
@@ -503,7 +504,7 @@ int env_drop_extra(struct cache *cache, struct err *err)
 
 	pthread_rwlock_wrlock(&cache->gate);
 	if (cache->env == NULL) {
-		code = env_broken(cache, err);
+		code = is_broken(cache, err);
 	} else if (cache->map_has_extra) {
 		code = set_map(cache, round_up_map(cache->max_bytes), err);
 		cache->map_has_extra = code != 0;
@@ -518,7 +519,7 @@ int env_follow(struct cache *cache, struct err *err)
 
 	pthread_rwlock_wrlock(&cache->gate);
 	if (cache->env == NULL) {
-		code = env_broken(cache, err);
+		code = is_broken(cache, err);
 	} else {
 		/* 0: as large as the file says */
 		int rc = mdb_env_set_mapsize(cache->env, 0);
@@ -543,9 +544,9 @@ int env_reopen(struct cache *cache, uint64_t generation, struct err *err)
 		pthread_mutex_unlock(&cache->readers_lock);
 		env_close(cache);
 		if ((code = env_open(cache, cache->map_bytes, &cache->broken)) != 0)
-			code = env_broken(cache, err);
+			code = is_broken(cache, err);
 	} else if (cache->env == NULL) {
-		code = env_broken(cache, err);
+		code = is_broken(cache, err);
 	}
 	pthread_rwlock_unlock(&cache->gate);
 	return code;

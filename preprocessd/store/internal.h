@@ -97,8 +97,6 @@ int env_write_error(const struct cache *cache, int rc, struct err *err);
 MUST_USE int env_grow(struct cache *cache, uint64_t map_bytes_seen, uint64_t more_bytes, bool allow_extra, struct err *err);
 /* Takes back what allow_extra gave. */
 MUST_USE int env_drop_extra(struct cache *cache, struct err *err);
-/* The error that made env NULL; gate held. */
-int env_broken(const struct cache *cache, struct err *err);
 MUST_USE int env_follow(struct cache *cache, struct err *err); /* after MDB_MAP_RESIZED */
 /* After MDB_PANIC: closes and opens the environment, unless somebody did since generation. */
 MUST_USE int env_reopen(struct cache *cache, uint64_t generation, struct err *err);

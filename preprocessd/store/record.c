@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { NAME_BYTES = 112 };
+
 static_assert(CACHE_KEY_BYTES_MAX >= 1 + 2 * HASH_BYTES, "two hashes fit into a key");
 
 void cache_key_hashes(struct cache_key *out, enum cache_kind kind, const struct hash *a, const struct hash *b)
@@ -64,9 +66,40 @@ void record_seal(void *out, const struct cache_key *key, const void *payload, si
 		memcpy((uint8_t *)out + sizeof(header), payload, size);
 }
 
+static const char *kind_name(uint8_t kind)
+{
+	switch (kind) {
+	case CACHE_PICTURE: return "picture";
+	case CACHE_TOKENS: return "tokens";
+	case CACHE_FAILURE: return "failure";
+	case CACHE_MANIFEST: return "manifest";
+	case CACHE_DATASET: return "data set";
+	case CACHE_VOCAB: return "vocabulary";
+	case CACHE_VOCAB_NAME: return "vocabulary name";
+	case CACHE_FEATURES: return "features";
+	default: return "of unknown kind";
+	}
+}
+
+/* "picture 0123456789abcdef..." for messages. */
+static void record_name(const struct cache_key *key, char out[NAME_BYTES])
+{
+	uint8_t kind = key->bytes[0];
+	int used = snprintf(out, NAME_BYTES, "%s ", kind_name(kind));
+
+	if (kind == CACHE_DATASET || kind == CACHE_VOCAB_NAME) {
+		snprintf(out + used, NAME_BYTES - (size_t)used, "%.*s", key->size - 1, (const char *)key->bytes + 1);
+		return;
+	}
+	for (int i = 1; i < key->size && i <= 8; i++)
+		used += snprintf(out + used, NAME_BYTES - (size_t)used, "%02x", key->bytes[i]);
+	if (key->size > 9)
+		snprintf(out + used, NAME_BYTES - (size_t)used, "...");
+}
+
 static int damaged(const struct cache_key *key, const char *how, struct err *err)
 {
-	char name[RECORD_NAME_BYTES];
+	char name[NAME_BYTES];
 
 	record_name(key, name);
 	return err_set(err, ERR_CORRUPT, "the cache's record %s is damaged: %s", name, how);
@@ -92,34 +125,4 @@ int record_open(const struct cache_key *key, const void *record, size_t bytes, b
 	if (verify && header->payload_checksum != hash_checksum(*payload, bytes - sizeof(*header)))
 		return damaged(key, "its checksum differs", err);
 	return 0;
-}
-
-static const char *kind_name(uint8_t kind)
-{
-	switch (kind) {
-	case CACHE_PICTURE: return "picture";
-	case CACHE_TOKENS: return "tokens";
-	case CACHE_FAILURE: return "failure";
-	case CACHE_MANIFEST: return "manifest";
-	case CACHE_DATASET: return "data set";
-	case CACHE_VOCAB: return "vocabulary";
-	case CACHE_VOCAB_NAME: return "vocabulary name";
-	case CACHE_FEATURES: return "features";
-	default: return "of unknown kind";
-	}
-}
-
-void record_name(const struct cache_key *key, char *out)
-{
-	uint8_t kind = key->bytes[0];
-	int used = snprintf(out, RECORD_NAME_BYTES, "%s ", kind_name(kind));
-
-	if (kind == CACHE_DATASET || kind == CACHE_VOCAB_NAME) {
-		snprintf(out + used, RECORD_NAME_BYTES - (size_t)used, "%.*s", key->size - 1, (const char *)key->bytes + 1);
-		return;
-	}
-	for (int i = 1; i < key->size && i <= 8; i++)
-		used += snprintf(out + used, RECORD_NAME_BYTES - (size_t)used, "%02x", key->bytes[i]);
-	if (key->size > 9)
-		snprintf(out + used, RECORD_NAME_BYTES - (size_t)used, "...");
 }

@@ -60,8 +60,4 @@ void record_seal(void *out, const struct cache_key *key, const void *payload, si
 MUST_USE int record_open(const struct cache_key *key, const void *record, size_t bytes, bool verify,
 			 struct record_header *header, const uint8_t **payload, struct err *err);
 
-/* "picture 0123456789abcdef..." for messages; out has RECORD_NAME_BYTES. */
-enum { RECORD_NAME_BYTES = 112 };
-void record_name(const struct cache_key *key, char *out);
-
 #endif

@@ -48,7 +48,8 @@ static bool is_cancelled(const struct conn *conn)
 	return conn->cancelled != NULL && conn->cancelled(conn->context);
 }
 
-int conn_no_daemon(const char *socket, const char *reason, struct err *err)
+/* An ERR_UNAVAILABLE that says how to start a daemon at this socket. */
+static int no_daemon(const char *socket, const char *reason, struct err *err)
 {
 	char *usual = NULL;
 	bool is_usual = paths_socket(&usual, NULL, false, NULL) == 0 && strcmp(usual, socket) == 0;
@@ -106,7 +107,7 @@ static int connect_to(struct conn *conn, const char *path, struct err *err)
 		int reason = errno;
 
 		if (reason != EAGAIN && reason != EINTR)
-			return conn_no_daemon(path, strerror(reason), err);
+			return no_daemon(path, strerror(reason), err);
 		/* The daemon's queue of new clients is full: it lives, but is behind. */
 		if (tries == CONN_BACKLOG_TRIES)
 			return err_set(err, ERR_UNAVAILABLE, "%s: the daemon there takes no new clients", path);
@@ -230,13 +231,6 @@ int conn_flush(struct conn *conn, struct err *err)
 	return 0;
 }
 
-int conn_send(struct conn *conn, const Wire__Request *request, struct err *err)
-{
-	int code = conn_queue(conn, request, err);
-
-	return code != 0 ? code : conn_flush(conn, err);
-}
-
 static void keep_descriptor(struct conn *conn, struct msghdr *message)
 {
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL; c = CMSG_NXTHDR(message, c)) {
@@ -314,18 +308,18 @@ int conn_receive(struct conn *conn, double timeout_s, Wire__Reply **out, struct 
 
 int conn_error(const Wire__Reply *reply, struct err *err)
 {
-	int code = -(int)reply->error->code;
+	int code = (int)reply->error->code;
 
-	if (code >= 0 || code < ERR_FULL)
-		code = ERR_PROTOCOL;
-	return err_set(err, code, "%s", reply->error->message);
+	return err_set(err, code > 0 && code <= -ERR_FULL ? -code : ERR_PROTOCOL, "%s", reply->error->message);
 }
 
 int conn_call(struct conn *conn, const Wire__Request *request, Wire__Reply__BodyCase expected, Wire__Reply **out,
 	      struct err *err)
 {
-	int code = conn_send(conn, request, err);
+	int code = conn_queue(conn, request, err);
 
+	if (code == 0)
+		code = conn_flush(conn, err);
 	for (;;) {
 		if (code == 0)
 			code = conn_receive(conn, -1, out, err);

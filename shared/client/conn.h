@@ -38,9 +38,7 @@ MUST_USE int conn_open(struct conn *conn, const char *socket, const char *client
 void conn_close(struct conn *conn);
 void conn_free(struct conn *conn);
 
-/* Sends. ERR_UNAVAILABLE: the connection broke (it is closed then). */
-MUST_USE int conn_send(struct conn *conn, const Wire__Request *request, struct err *err);
-/* The same in two steps, so that several requests go out at once. */
+/* Several requests may be queued, and go out at once. ERR_UNAVAILABLE: the connection broke (it is closed then). */
 MUST_USE int conn_queue(struct conn *conn, const Wire__Request *request, struct err *err);
 MUST_USE int conn_flush(struct conn *conn, struct err *err);
 /* Waits up to timeout_s (< 0: for ever) for a reply; *out is NULL when none came. An
@@ -52,7 +50,5 @@ MUST_USE int conn_call(struct conn *conn, const Wire__Request *request, Wire__Re
 		       Wire__Reply **out, struct err *err);
 /* What an Error reply says, as an error of our own. */
 int conn_error(const Wire__Reply *reply, struct err *err);
-/* An ERR_UNAVAILABLE that says how to start a daemon at this socket. */
-int conn_no_daemon(const char *socket, const char *reason, struct err *err);
 
 #endif

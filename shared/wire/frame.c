@@ -80,11 +80,6 @@ int frame_reader_next(struct frame_reader *reader, const uint8_t **message, size
 	return 0;
 }
 
-bool frame_reader_partial(const struct frame_reader *reader)
-{
-	return reader->at < reader->bytes.size;
-}
-
 int frame_append(struct buf *out, const ProtobufCMessage *message, struct err *err)
 {
 	size_t length = protobuf_c_message_get_packed_size(message);

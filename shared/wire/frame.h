@@ -48,8 +48,6 @@ void frame_reader_received(struct frame_reader *reader, size_t bytes);
 /* *got is false when no whole frame is there yet. ERR_PROTOCOL: empty or too long; the stream is lost. */
 MUST_USE int frame_reader_next(struct frame_reader *reader, const uint8_t **message, size_t *size, bool *got,
 			       struct err *err);
-/* Received bytes that are not a whole frame yet: a connection that ends here was cut off. */
-bool frame_reader_partial(const struct frame_reader *reader);
 
 /* Appends one frame. ERR_LIMIT: longer than FRAME_REPLY_BYTES_MAX; nothing was appended. */
 MUST_USE int frame_append(struct buf *out, const ProtobufCMessage *message, struct err *err);

@@ -81,12 +81,6 @@ void stages_clean(struct stages *stages, enum model_mode image_mode, struct mode
 	model_fusion_backward(model, stages->scale, wanted ? stages->dv : NULL, wanted ? stages->dt : NULL);
 }
 
-void stages_image_backward(struct stages *stages, const float *dv)
-{
-	if (!stages->image_frozen)
-		model_image_backward(stages->model, dv, NULL);
-}
-
 void stages_text_backward(struct stages *stages, const float *dt)
 {
 	if (stages->text_frozen)

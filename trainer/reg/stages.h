@@ -51,8 +51,6 @@ struct model_call stages_text_call(const struct stages *stages);
 /* Clean forward pass through all stages, then the fusion stage's backward:
  * fills v, t, word, logits, dv, dt. The towers' backward is the caller's. */
 void stages_clean(struct stages *stages, enum model_mode image_mode, struct model_result *result);
-/* dv -> parameter gradients of the image tower. Nothing where it is frozen. */
-void stages_image_backward(struct stages *stages, const float *dv);
 /* dt -> parameter gradients of the text tower and its embedding table, dword. Nothing where it is frozen. */
 void stages_text_backward(struct stages *stages, const float *dt);
 

@@ -17,11 +17,6 @@ int schedule_kind_parse(enum schedule_kind *out, const char *name, struct err *e
 	return err_set(err, ERR_USAGE, "--schedule: '%s' is no schedule; choose constant, linear or cosine", name);
 }
 
-const char *schedule_kind_name(enum schedule_kind kind)
-{
-	return names[kind];
-}
-
 double schedule_lr(const struct schedule *schedule, uint64_t step)
 {
 	const double pi = 3.14159265358979323846;

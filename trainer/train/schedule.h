@@ -28,7 +28,6 @@ struct schedule {
 };
 
 MUST_USE int schedule_kind_parse(enum schedule_kind *out, const char *name, struct err *err);
-const char *schedule_kind_name(enum schedule_kind kind);
 double schedule_lr(const struct schedule *schedule, uint64_t step);
 /* The warm-up when nobody says: 50 steps, but at most a tenth of the run. */
 uint64_t schedule_default_warmup(uint64_t total);
