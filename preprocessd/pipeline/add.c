@@ -157,7 +157,7 @@ static int prepare_pictures(struct add *add, struct err *err)
 		return code;
 	/* Records that wait to be written and what the heap has kept of them: as much as a large data set's manifest will take. */
 	if (total >= MANY_PICTURES) {
-		(void)!cache_flush(add->pipeline->cache, err); /* what fails here is told of at the end */
+		cache_flush(add->pipeline->cache); /* what fails here is told of at the end */
 		mem_give_back();
 	}
 	add->failure_count = listing_failure_count(add->listing);
@@ -347,8 +347,7 @@ static int commit_all(struct add *add, struct err *err)
 	bool locked = false;
 
 	set_phase(add, WIRE__PROGRESS__PHASE__COMMITTING, 0);
-	/* Its own answer may be about something that could not be kept before this add, for somebody else. */
-	(void)!cache_flush(pipeline->cache, err);
+	cache_flush(pipeline->cache);
 	int code = add_cache_failed(add, err) ? err->code : 0;
 	if (code == 0)
 		code = check_names_again(add, &locked, err);

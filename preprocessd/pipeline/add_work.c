@@ -41,14 +41,7 @@ static void runner_ends(struct add *add)
 /* A cache that keeps nothing any more: the disk is full, say. Sooner heard than at the end. */
 bool add_cache_failed(struct add *add, struct err *err)
 {
-	struct pipeline *pipeline = add->pipeline;
-
-	if (counter_get(&pipeline->put_failures) == add->put_failures_before)
-		return false;
-	pthread_mutex_lock(&pipeline->put_lock);
-	*err = pipeline->put_err;
-	pthread_mutex_unlock(&pipeline->put_lock);
-	return true;
+	return prepare_puts_failed(add->pipeline, add->put_failures_before, err);
 }
 
 /* Is it the picture's fault? What is not (no memory, no descriptors, a

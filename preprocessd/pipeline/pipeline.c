@@ -32,15 +32,13 @@ int pipeline_open(struct pipeline **out, const struct pipeline_options *options,
 
 void pipeline_close(struct pipeline *pipeline)
 {
-	struct err err;
-
 	if (pipeline == NULL)
 		return;
 	pool_close(pipeline->pool);
 	reserve_close(pipeline->reserve);
 	/* Puts that are still queued settle their flights when they are done. */
 	if (pipeline->flights != NULL)
-		(void)!cache_flush(pipeline->cache, &err);
+		cache_flush(pipeline->cache);
 	catalog_close(pipeline->catalog);
 	flights_close(pipeline->flights);
 	pthread_mutex_destroy(&pipeline->register_lock);

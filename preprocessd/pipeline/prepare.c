@@ -79,6 +79,16 @@ void prepare_put_failed(struct pipeline *pipeline, const struct err *err)
 	}
 }
 
+bool prepare_puts_failed(struct pipeline *pipeline, uint64_t before, struct err *err)
+{
+	if (counter_get(&pipeline->put_failures) == before)
+		return false;
+	pthread_mutex_lock(&pipeline->put_lock);
+	*err = pipeline->put_err;
+	pthread_mutex_unlock(&pipeline->put_lock);
+	return true;
+}
+
 /* Called by the cache's writer thread. */
 static void put_done(void *context, int code, const struct err *err)
 {

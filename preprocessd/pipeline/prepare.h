@@ -48,6 +48,8 @@ MUST_USE int prepare_tokens(struct worker *worker, struct vocab_ref *vocab, cons
 
 /* A record could not be written: counted, and logged now and then. Any thread. */
 void prepare_put_failed(struct pipeline *pipeline, const struct err *err);
+/* Whether any could not since pipeline->put_failures was before; err: why the last one could not. Any thread. */
+bool prepare_puts_failed(struct pipeline *pipeline, uint64_t before, struct err *err);
 
 /* Where the picture in a file would be found, and whether it is. */
 struct prepare_explained {

@@ -34,6 +34,8 @@ struct upkeep {
 	int code;
 	struct err err;
 	struct buf reply;
+	/* the writer thread's, until a flush */
+	struct err not_deleted; /* the first that was not; code 0: none */
 };
 
 static bool is_cancelled(struct upkeep *u)
@@ -44,6 +46,14 @@ static bool is_cancelled(struct upkeep *u)
 static int cancelled_error(const struct upkeep *u, struct err *err)
 {
 	return err_set(err, ERR_CANCELLED, "%s was cancelled; what it did until then stays done", u->options.collect ? "gc" : "verify");
+}
+
+static void delete_done(void *context, int code, const struct err *err)
+{
+	struct upkeep *u = context;
+
+	if (code != 0 && u->not_deleted.code == 0)
+		u->not_deleted = *err;
 }
 
 /* --- verify --------------------------------------------------------------------------- */
@@ -61,7 +71,7 @@ static void note_damaged(void *context, const struct cache_key *key, const struc
 	struct err err;
 
 	if (u->options.mend && is_remakeable(key))
-		removed = cache_delete(u->pipeline->cache, key, NULL, NULL, &err) == 0;
+		removed = cache_delete(u->pipeline->cache, key, delete_done, u, &err) == 0;
 	u->removed += removed;
 	if (u->damaged_count < WIRE_DAMAGED_SHOWN) {
 		struct damaged *damaged = &u->damaged[u->damaged_count];
@@ -87,8 +97,6 @@ static int verify(struct upkeep *u, struct err *err)
 
 	u->records = counts.records;
 	u->bytes = counts.bytes;
-	if (code == 0 && u->removed > 0)
-		code = cache_flush(u->pipeline->cache, err);
 	if (code == 0 && is_cancelled(u))
 		code = cancelled_error(u, err);
 	return code;
@@ -239,7 +247,7 @@ static int sift(struct upkeep *u, const struct cache_listed *keys, int count, st
 		u->removed++;
 		u->removed_bytes += keys[i].bytes;
 		if (!u->options.dry_run)
-			code = cache_delete(u->pipeline->cache, &keys[i].key, NULL, NULL, err);
+			code = cache_delete(u->pipeline->cache, &keys[i].key, delete_done, u, err);
 	}
 	atomic_store_explicit(&u->seen, u->records, memory_order_relaxed);
 	return code;
@@ -257,8 +265,6 @@ static int collect(struct upkeep *u, struct err *err)
 		if (code == 0)
 			code = sift(u, keys, count, err);
 	}
-	if (code == 0 && u->removed > 0 && !u->options.dry_run)
-		code = cache_flush(u->pipeline->cache, err);
 	mem_free(keys);
 	return code;
 }
@@ -309,9 +315,13 @@ static void *upkeep_main(void *context)
 	cache_stats(u->pipeline->cache, &stats);
 	atomic_store(&u->total, stats.records);
 	u->code = cache_reader_open(&u->reader, u->pipeline->cache, &u->err);
-	(void)!cache_flush(u->pipeline->cache, &err); /* failures of before are not of what is deleted here */
 	if (u->code == 0)
 		u->code = u->options.collect ? collect(u, &u->err) : verify(u, &u->err);
+	cache_flush(u->pipeline->cache); /* whatever ended it: delete_done() writes into u */
+	if (u->code == 0 && u->not_deleted.code != 0) {
+		u->err = u->not_deleted;
+		u->code = u->err.code;
+	}
 	cache_reader_close(u->reader);
 	if (make_reply(u, &err) != 0)
 		buf_free(&u->reply);

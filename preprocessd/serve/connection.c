@@ -377,6 +377,7 @@ static struct connection *connection_new(struct server *server)
 	connection->opened_fd = -1;
 	memcpy(connection->name, "?", 2);
 	connection->since_s = clock_seconds();
+	connection->put_failures = counter_get(&server->pipeline->put_failures);
 	frame_reader_init(&connection->in, FRAME_REQUEST_BYTES_MAX);
 	if (arena_init(&connection->arena, ARENA_BYTES_MAX, NULL) != 0) {
 		mem_free(connection);

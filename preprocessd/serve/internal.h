@@ -90,6 +90,7 @@ struct connection {
 	struct rights rights;   /* of its user; all: the daemon's own user */
 	bool may_add;
 	uint64_t batches;
+	uint64_t put_failures; /* the pipeline's, as of the last flush of features */
 	double since_s;
 };
 

@@ -230,6 +230,16 @@ static void then_get_features(struct control *control)
 	connection_send_opened(connection);
 }
 
+/* The connection is the request's alone for as long as it is under way. */
+static int flush_features(struct worker *worker, struct connection *connection, struct err *err)
+{
+	uint64_t before = connection->put_failures;
+
+	cache_flush(worker->pipeline->cache);
+	connection->put_failures = counter_get(&worker->pipeline->put_failures);
+	return prepare_puts_failed(worker->pipeline, before, err) ? err->code : 0;
+}
+
 static int work_put_features(struct worker *worker, struct control *control, struct err *err)
 {
 	const Wire__PutFeatures *request = control->request->put_features;
@@ -253,7 +263,7 @@ static int work_put_features(struct worker *worker, struct control *control, str
 		mem_free(values);
 	}
 	if (code == 0 && request->flush)
-		code = cache_flush(worker->pipeline->cache, err);
+		code = flush_features(worker, control->connection, err);
 	return code != 0 ? code : pack_reply(control, WIRE__REPLY__BODY_FEATURES_KEPT, &kept, err);
 }
 

@@ -100,9 +100,8 @@ MUST_USE int cache_put(struct cache *cache, const struct cache_key *key, const v
 MUST_USE int cache_put_lent(struct cache *cache, const struct cache_key *key, const void *payload, size_t size,
 			    uint64_t checksum, cache_done done, void *context, struct err *err);
 MUST_USE int cache_delete(struct cache *cache, const struct cache_key *key, cache_done done, void *context, struct err *err);
-/* Returns once everything queued so far is durable or has failed, callbacks included. Returns the
- * first failure since the last flush, if any, once. */
-MUST_USE int cache_flush(struct cache *cache, struct err *err);
+/* Returns once everything queued so far is durable or has failed, callbacks included: what failed, they say. */
+void cache_flush(struct cache *cache);
 /* Several records or none: all are written in one transaction, durable on return.
  * A NULL payload deletes. */
 struct cache_change {

@@ -55,7 +55,6 @@ struct cache {
 	uint64_t queued_seq, settled_seq;
 	int hurried;           /* callers that wait for a commit */
 	bool stopping;
-	struct err failure;    /* first since the last flush; code 0: none */
 	pthread_t writer;
 	bool writer_runs;
 

@@ -170,18 +170,6 @@ static int commit_units(struct cache *cache, struct cache_unit *const *units, si
 	return err_set(err, ERR_IO, "the cache %s: gave up after %d attempts to commit", cache->path, ATTEMPTS_MAX);
 }
 
-static void settle_unit(struct cache *cache, struct cache_unit *unit, int code, const struct err *err)
-{
-	if (unit->done != NULL)
-		unit->done(unit->context, code, err);
-	if (code == 0)
-		return;
-	pthread_mutex_lock(&cache->lock);
-	if (cache->failure.code == 0)
-		cache->failure = *err;
-	pthread_mutex_unlock(&cache->lock);
-}
-
 /* A batch that does not fit is cut in halves: what fits is kept, and a small
  * change does not fail because of a large neighbour. */
 static void commit_batch(struct cache *cache, struct cache_unit *const *units, size_t count)
@@ -202,7 +190,8 @@ static void commit_batch(struct cache *cache, struct cache_unit *const *units, s
 			age_free_pages(cache);
 	}
 	for (size_t u = 0; u < count; u++)
-		settle_unit(cache, units[u], code, &err);
+		if (units[u]->done != NULL)
+			units[u]->done(units[u]->context, code, &err);
 }
 
 /* --- the thread ---------------------------------------------------------------------- */
@@ -442,21 +431,14 @@ int cache_delete(struct cache *cache, const struct cache_key *key, cache_done do
 	return queue_one(cache, &change, done, context, err);
 }
 
-int cache_flush(struct cache *cache, struct err *err)
+void cache_flush(struct cache *cache)
 {
-	struct err failure;
-
 	pthread_mutex_lock(&cache->lock);
 	uint64_t seq = cache->queued_seq;
 	cache->hurried++;
 	pthread_cond_signal(&cache->work);
 	pthread_mutex_unlock(&cache->lock);
 	wait_settled(cache, seq);
-	pthread_mutex_lock(&cache->lock);
-	failure = cache->failure;
-	cache->failure.code = 0;
-	pthread_mutex_unlock(&cache->lock);
-	return failure.code == 0 ? 0 : err_set(err, failure.code, "%s", failure.message);
 }
 
 struct outcome {

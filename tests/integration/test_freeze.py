@@ -376,3 +376,19 @@ def test_a_row_stays(daemon):
     for numbers, kept in (((1, 2, 3, 4), 1), ((5, 6, 7, 8), 0)):
         client.ask(PUT, field(1, features()) + field(2, varint(3)) + field(3, struct.pack("<4f", *numbers)) + field(4, 1))
         assert daemon.status()["features_kept"] == 1, kept
+
+
+def test_rows_without_room(tmp_path):
+    """Rows that a full cache did not keep are told of with the flush, once, and to whoever put them: not to a client that came later."""
+    with Daemon("--max-cache", "2M") as daemon:
+        SmallData(tmp_path / "small").add(daemon)
+        small = field(1, features()) + field(2, varint(3)) + field(3, struct.pack("<4f", 1, 2, 3, 4)) + field(4, 1)
+        client = Client(daemon)
+        for row in range(20):
+            answer = client.ask(PUT, field(1, features(width=65536)) + field(2, varint(row)) + field(3, bytes(4 * 65536)))
+            assert b"limit" not in answer, answer
+        assert b"has reached its limit" in client.ask(PUT, small)
+        later = Client(daemon)
+        for asking in (client, later):
+            answer = asking.ask(PUT, small)
+            assert b"limit" not in answer, answer

@@ -53,20 +53,33 @@ static double own_memory(void)
 	return kib * 1024;
 }
 
+static void put_done(void *context, int code, const struct err *err)
+{
+	struct err *failure = context;
+
+	if (code != 0)
+		*failure = *err;
+}
+
 static int put_range(struct cache *cache, uint64_t first, uint64_t end, struct err *err)
 {
+	struct err failure = { .code = 0 };
 	int32_t ids[IDS];
 	struct cache_key key;
+	int code = 0;
 
 	for (uint64_t i = first; i < end; i++) {
 		for (int k = 0; k < IDS; k++)
 			ids[k] = (int32_t)(i + (uint64_t)k);
 		key_of(&key, i);
-		int code = cache_put(cache, &key, ids, sizeof(ids), NULL, NULL, err);
+		code = cache_put(cache, &key, ids, sizeof(ids), put_done, &failure, err);
 		if (code != 0)
-			return code;
+			break;
 	}
-	return cache_flush(cache, err);
+	cache_flush(cache); /* put_done() writes here */
+	if (code == 0 && (code = failure.code) != 0)
+		*err = failure;
+	return code;
 }
 
 /* The median of looking up records among the first count, or beyond them all. */
