@@ -103,10 +103,13 @@ int cache_reader_open(struct cache_reader **out, struct cache *cache, struct err
 	*out = NULL;
 	if (reader == NULL)
 		return err_nomem(err, sizeof(*reader));
-	reader->scratch_bytes = cache->page_bytes;
-	if ((reader->scratch = mem_aligned(reader->scratch_bytes)) == NULL) {
+	pthread_rwlock_rdlock(&cache->gate); /* env_reopen() writes it */
+	const size_t bytes = cache->page_bytes;
+	pthread_rwlock_unlock(&cache->gate);
+	reader->scratch_bytes = bytes;
+	if ((reader->scratch = mem_aligned(bytes)) == NULL) {
 		mem_free(reader);
-		return err_nomem(err, cache->page_bytes);
+		return err_nomem(err, bytes);
 	}
 	reader->cache = cache;
 	pthread_mutex_lock(&cache->readers_lock);
