@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "preprocessd/codec/utf8.h"
 #include "shared/base/mem.h"
+#include "shared/base/utf8.h"
 
 enum { LONGEST_ENTRY_BYTES = WORD_BYTES_MAX + 2 }; /* with "##" */
 

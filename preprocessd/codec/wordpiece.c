@@ -2,9 +2,9 @@
 
 #include <string.h>
 
-#include "preprocessd/codec/utf8.h"
 #include "preprocessd/codec/vocab.h"
 #include "shared/base/mem.h"
+#include "shared/base/utf8.h"
 
 enum {
 	/* No code point becomes more words or letters than it has bytes

@@ -9,8 +9,8 @@
 #include <cmocka.h>
 
 #include "preprocessd/codec/bert_chars.h"
-#include "preprocessd/codec/utf8.h"
 #include "preprocessd/codec/wordpiece.h"
+#include "shared/base/utf8.h"
 #include "tests/support/wordpiece_ref.h"
 
 /* Ids are line numbers from 0. */
