@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "trainer/io/statefile.h"
+#include "trainer/io/torchfile.h"
 
 static const char *const forms[] = { "zip-2", "zip-4", "legacy-2", "legacy-4" };
 
@@ -125,11 +126,40 @@ static void test_other_pickles(void **state)
 	}
 }
 
+/* The stride of a dimension of 1 is never taken, and may be any number. */
+static void test_stride_of_one(void **state)
+{
+	static const char head[] =
+		"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+		"\x80\x02M\xe9\x03."
+		"\x80\x02}X\x0d\0\0\0little_endian\x88s."
+		"\x80\x02}X\x01\0\0\0w" "ctorch._utils\n_rebuild_tensor_v2\n"
+		"((X\x07\0\0\0storage" "ctorch\nFloatStorage\n" "X\x01\0\0\0" "0X\x03\0\0\0cpuK\x04NtQ"
+		"K\0K\x02K\x02K\x01\x87" "K\x01K\x02\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f\x87\x89tRs."
+		"\x80\x02]X\x01\0\0\0" "0a."
+		"\x04\0\0\0\0\0\0";
+	const float values[4] = { 1, 2, 3, 4 }, turned[4] = { 1, 3, 2, 4 };
+	char file_bytes[sizeof(head) + sizeof(values)];
+	struct torchfile *file;
+	struct err err;
+	float got[4];
+
+	(void)state;
+	memcpy(file_bytes, head, sizeof(head)); /* its last zero is the eighth byte of the storage's count */
+	memcpy(file_bytes + sizeof(head), values, sizeof(values));
+	if (torchfile_parse(&file, "strides.pt", file_bytes, sizeof(file_bytes), &err) != 0)
+		fail_msg("%s", err.message);
+	assert_int_equal(torchfile_count(file), 1);
+	assert_int_equal(state_tensor_to_f32(torchfile_at(file, 0), 0, 4, got, &err), 0);
+	assert_memory_equal(got, turned, sizeof(got));
+	torchfile_close(file);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_values), cmocka_unit_test(test_wrapper_and_prefix), cmocka_unit_test(test_kinds),
-		cmocka_unit_test(test_other_pickles),
+		cmocka_unit_test(test_other_pickles), cmocka_unit_test(test_stride_of_one),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -149,7 +149,8 @@ static int resolve(const struct torchfile *file, const struct pickle_tensor *ten
 	out->view.dtype = storage->dtype;
 	out->view.rank = tensor->rank;
 	memcpy(out->view.shape, tensor->shape, sizeof(tensor->shape));
-	memcpy(out->strides, tensor->strides, sizeof(tensor->strides));
+	for (int d = 0; d < tensor->rank; d++) /* what a dimension of 1 says is not held to lie within */
+		out->strides[d] = tensor->shape[d] == 1 ? 0 : tensor->strides[d];
 	out->view.bytes = (size_t)count * size;
 	out->view.data = blob.data + (count == 0 ? 0 : (size_t)(storage->view_at + tensor->offset) * size);
 	out->strided = !is_contiguous(tensor, count);
