@@ -246,6 +246,14 @@ def test_a_deeper_resnet_is_no_resnet18(daemon, tmp_path):  # noqa: F811
     assert result.returncode == 1 and "deeper" in result.stderr and "--image-encoder" in result.stderr, result.stderr
 
 
+def test_names_that_nobody_knows_are_shown(daemon, tmp_path):  # noqa: F811
+    """What the file's names begin with, and what is looked for."""
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    torch.save({"encoder_q." + name: value for name, value in state.items()}, tmp_path / "moco.pth")
+    result = train(daemon, tmp_path / "run", "--image-encoder", "resnet18", "--image-weights", tmp_path / "moco.pth")
+    assert result.returncode == 1 and "the first is encoder_q.conv1.weight, and names such as conv1.weight are looked for" in result.stderr, result.stderr
+
+
 def test_other_size_without_config_says_what_to_do(daemon, bert, tmp_path):  # noqa: F811
     folder, _ = bert
     shutil.copy(folder / "pytorch_model.bin", tmp_path / "alone.bin")

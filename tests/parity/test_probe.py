@@ -292,6 +292,8 @@ def reshape(name, shape):
     (None, reshape("fusion_layer.1.weight", (128, 250)), ["fusion_layer.1.weight", "(128, 250)", "(128, 256)"]),
     (None, reshape("head.weight", (7, 128)), ["--task classify"]),
     (None, set_at("head.bias", 0, np.inf), ["head.bias", "not finite"]),
+    (None, set_at("image_encoder.bn1.running_var", 3, -1e-3), ["image_encoder.bn1.running_var", "-0.001", "no variance"]),
+    (None, drop("text_encoder.embeddings.word_embeddings.weight"), ["word_embeddings", "first tensor is image_encoder.conv1.weight"]),
 ])
 def test_errors(tiny, batch, state, words):
     result, out = attempt(tiny, batch, state)
@@ -316,6 +318,21 @@ def test_usage_errors(tiny):
     assert result.returncode == 1 and "pair 0 joins picture 0 with caption 3" in result.stderr and not out.exists(), result.stderr
     result = attempt(tiny, arguments=["--image-size", "112"])[0]
     assert result.returncode == 1 and "64" in result.stderr
+
+
+def test_one_value_a_channel(tiny):
+    """PyTorch: "Expected more than 1 value per channel when training"; also where only the last micro-batch is of one picture."""
+    for batch, more in ((1, []), (3, ["--accumulate", "2"])):
+        def change(d, batch=batch):
+            for name in ("image", "input_ids", "attention_mask"):
+                d[name] = d[name][:batch]
+            d["image"] = d["image"][:, :, :32, :32]
+            for name in ("pair_image", "pair_text"):
+                d[name] = np.arange(batch)
+            d["pair_label"] = np.ones(batch, np.int64)
+        result, out = attempt(tiny, change, arguments=["--mode", "train", *more])
+        assert result.returncode == 1 and "batch norm" in result.stderr and not out.exists(), result.stderr
+        assert attempt(tiny, change, arguments=["--mode", "eval", *more])[0].returncode == 0
 
 
 def test_truncated_weights(tiny):

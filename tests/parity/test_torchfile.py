@@ -141,7 +141,8 @@ def test_wrappers_and_prefixes(setting, form):
     folder, state, want = setting
     prefixed = collections.OrderedDict(("module." + name, value) for name, value in state.items())
     compiled = {"_orig_mod.module." + name: torch.nn.Parameter(value, requires_grad=False) for name, value in state.items()}
-    things = [prefixed, compiled, {"state_dict": prefixed, "epoch": 3, "best": 0.75, "arch": "x", "device": torch.device("cpu")},
+    lightning = {"state_dict": {"model." + name: value for name, value in state.items()}, "hyper_parameters": {"lr": 1e-4}, "epoch": 3}
+    things = [prefixed, compiled, lightning, {"net.module." + name: value for name, value in state.items()}, {"state_dict": prefixed, "epoch": 3, "best": 0.75, "arch": "x", "device": torch.device("cpu")},
               {"model": state, "optimizer": {"state": {0: {"step": 1, "exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.999), "params": [0]}]},
                "big": 1 << 80, "minus": -5, "none": None, "yes": True, "set": {1, 2}, "bytes": b"\x00\xff", "size": torch.Size([2, 3]),
                "dtype": torch.float32, "milestones": collections.Counter({30: 1})},

@@ -272,7 +272,7 @@ static void add_part(struct statefile *file, const struct part *part)
 /* A prefix that all names have is a wrapper's. */
 static void take_off_prefixes(struct statefile *file)
 {
-	static const char *const wrappers[] = { "module.", "_orig_mod." };
+	static const char *const wrappers[] = { "module.", "_orig_mod.", "model.", "net." };
 
 	for (size_t i = 0; i < ARRAY_LEN(wrappers);) {
 		size_t length = strlen(wrappers[i]);
@@ -317,7 +317,8 @@ static int gather(struct statefile *file, struct err *err)
 	qsort_r(file->by_name, (size_t)file->count, sizeof(int), by_name, file->tensors);
 	for (int i = 1; i < file->count; i++)
 		if (by_name(&file->by_name[i - 1], &file->by_name[i], file->tensors) == 0)
-			return err_set(err, ERR_FORMAT, "%s: tensor %s is listed twice", file->path,
+			return err_set(err, ERR_FORMAT, "%s: tensor %s is there twice (in two shards, or under two names); "
+				       "remove one", file->path,
 				       file->tensors[file->by_name[i]].view.name);
 	return 0;
 }

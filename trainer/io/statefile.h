@@ -9,7 +9,8 @@
  *   page) get an error that says what they are and what to do.
  *
  * Prefixes that every name has because a module was wrapped when it was saved
- * (`module.` of DataParallel, `_orig_mod.` of torch.compile) are taken off.
+ * (`module.` of DataParallel, `_orig_mod.` of torch.compile, `model.` and `net.` as
+ * Lightning's modules often call what they train) are taken off.
  *
  * Threads:   a reader may be shared by threads that only read.
  * Limits:    STATEFILE_SHARDS_MAX shards.

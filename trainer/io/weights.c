@@ -122,9 +122,20 @@ static int shape_mismatch(const struct state_tensor *tensor, const struct param 
 		       tensor_shape_text(param->rank, param->shape, ours, sizeof(ours)));
 }
 
-/* Every value can be read and is finite in float32. */
-static int check_values(const struct state_tensor *tensor, struct err *err)
+/* Batch norm takes the root of these. */
+static int check_variance(const struct state_tensor *tensor, const float *piece, int64_t count, struct err *err)
 {
+	for (int64_t i = 0; i < count; i++)
+		if (piece[i] < 0)
+			return err_set(err, ERR_FORMAT, "%s: %s has the value %g, but no variance is below 0; the file is damaged, or not what "
+				       "its name says", tensor->path, tensor->view.name, (double)piece[i]);
+	return 0;
+}
+
+/* Every value can be read, is finite in float32, and is one that the parameter may have. */
+static int check_values(const struct state_tensor *tensor, const struct param *param, struct err *err)
+{
+	bool variance = param->kind == PARAM_BUFFER && ends_with(param->name, ".running_var");
 	int64_t total = tensor_view_elements(&tensor->view), count;
 	float *piece = mem_aligned(PIECE_ELEMENTS * sizeof(float));
 	int code = 0;
@@ -138,6 +149,8 @@ static int check_values(const struct state_tensor *tensor, struct err *err)
 		else if (!vector_ops_fast()->all_finite(piece, (size_t)count))
 			code = err_set(err, ERR_FORMAT, "%s: %s has a value that is not finite in float32; the file is from a "
 				       "run that diverged or is damaged", tensor->path, tensor->view.name);
+		else if (variance)
+			code = check_variance(tensor, piece, count, err);
 	}
 	mem_free(piece);
 	return code;
@@ -170,7 +183,7 @@ static int accept(const struct state_tensor *tensor, struct param *param, struct
 	if (!same_shape(&tensor->view, param))
 		return shape_mismatch(tensor, param, err);
 	match->tensor = tensor;
-	return param->kind == PARAM_COUNTER ? check_counter(tensor, err) : check_values(tensor, err);
+	return param->kind == PARAM_COUNTER ? check_counter(tensor, err) : check_values(tensor, param, err);
 }
 
 static void copy_in(struct params *params, const struct match *matches)
@@ -234,10 +247,24 @@ static int match_all(struct params *params, const struct statefile *file, enum w
 	return code;
 }
 
+/* With a name of either side, so that what is in between can be seen. */
+static int nothing_known(const struct statefile *file, const struct params *params, enum weights_kind kind, struct err *err)
+{
+	static const char *const what[] = { "this model", "a torchvision ResNet", "a Hugging Face BertModel" };
+	static const char *const prefix[] = { "", "image_encoder.", "text_encoder." };
+	const char *wanted = "";
+
+	for (int i = 0; i < params->count && wanted[0] == '\0'; i++)
+		if (belongs(&params->all[i], kind) && params->all[i].kind == PARAM_WEIGHT)
+			wanted = without_prefix(params->all[i].name, prefix[kind]);
+	return err_set(err, ERR_MISMATCH, "%s: none of its %d tensors has a name of %s: the first is %.80s, and names such as %s are looked for; "
+		       "rename them in Python", statefile_path(file), statefile_count(file), what[kind],
+		       statefile_count(file) > 0 ? statefile_at(file, 0)->view.name : "nothing", wanted);
+}
+
 int weights_load(struct params *params, const char *path, enum weights_kind kind, struct weights_report *report,
 		 struct err *err)
 {
-	static const char *const what[] = { "this model", "a torchvision ResNet", "a Hugging Face BertModel" };
 	struct weights_report own = { 0 };
 	struct statefile *file = NULL;
 	struct match *matches = mem_array((size_t)params->count, sizeof(*matches));
@@ -250,8 +277,7 @@ int weights_load(struct params *params, const char *path, enum weights_kind kind
 	if (code == 0)
 		code = match_all(params, file, kind, matches, &own, err);
 	if (code == 0 && own.loaded == 0)
-		code = err_set(err, ERR_MISMATCH, "%s: none of its %d tensors has a name of %s", path, statefile_count(file),
-			       what[kind]);
+		code = nothing_known(file, params, kind, err);
 	if (code == 0)
 		copy_in(params, matches);
 	statefile_close(file);

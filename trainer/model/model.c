@@ -66,6 +66,18 @@ int model_preset(struct model_config *out, const char *name, int image_size, str
 	return err_set(err, ERR_USAGE, "no preset is called '%s'; choose full, small or tiny", name);
 }
 
+int model_check_batch(const struct model_config *config, int pictures, struct err *err)
+{
+	/* Five layers of stride 2, each of which rounds up. */
+	const int halvings = 5, last = (config->image.image_size + (1 << halvings) - 1) >> halvings;
+
+	if (config->freeze_image || pictures * last * last > 1)
+		return 0;
+	return err_set(err, ERR_LIMIT, "a batch of one picture of %d px: the last stage of the image tower is one pixel then, and batch norm "
+		       "makes nothing of one value a channel (PyTorch refuses it, too); take two pictures a batch, or more than %d px",
+		       config->image.image_size, 1 << halvings);
+}
+
 /* What the fusion stage takes may be one row for each pair. */
 static struct model_limits fusion_limits(const struct model_limits *limits)
 {

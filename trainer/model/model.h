@@ -66,6 +66,9 @@ struct model_config {
 /* name: full, small, tiny. image_size 0: the preset's own (224, 112, 64).
  * ERR_USAGE names the presets. vocab_size and classes are set by the caller afterwards. */
 MUST_USE int model_preset(struct model_config *out, const char *name, int image_size, struct err *err);
+/* ERR_LIMIT: a batch of so many pictures leaves a batch norm one value a channel, whose own mean it is: the last stage would be
+ * constant, and PyTorch refuses to train so, too. */
+MUST_USE int model_check_batch(const struct model_config *config, int pictures, struct err *err);
 /* Sizes read off the names and shapes of a weights file (vocabulary, classes); see probe. */
 
 struct model_limits {

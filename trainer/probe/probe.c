@@ -5,6 +5,7 @@
 
 #include "shared/base/args.h"
 #include "shared/base/mem.h"
+#include "shared/base/plural.h"
 #include "trainer/io/weights.h"
 #include "trainer/kernels/kernels.h"
 #include "trainer/model/hf_config.h"
@@ -144,8 +145,9 @@ static int rows_of(const struct statefile *file, const char *name, int *out, str
 	char shape[128];
 
 	if (tensor == NULL)
-		return err_set(err, ERR_MISMATCH, "%s: lacks %s; it must be the whole model's state dict", statefile_path(file),
-			       name);
+		return err_set(err, ERR_MISMATCH, "%s: lacks %s (its first tensor is %.80s); it must be the whole model's state dict, under the "
+			       "names of the script", statefile_path(file), name,
+			       statefile_count(file) > 0 ? statefile_at(file, 0)->view.name : "none");
 	view = &tensor->view;
 	if (view->rank != 2 || view->shape[0] < 1 || view->shape[0] > DIMENSION_MAX)
 		return err_set(err, ERR_MISMATCH, "%s: %s has shape %s; it must be a matrix of at most %d rows",
@@ -234,15 +236,19 @@ static int split(struct probe *probe, struct err *err)
 	const struct model_pairs *pairs = &probe->batch.pairs;
 	struct parts *parts = &probe->parts;
 	size_t N = (size_t)pairs->count;
-	int wanted = (int)probe->options.accumulate;
+	int wanted = (int)probe->options.accumulate, code;
 
 	if (wanted > 1 && probe->config.task == TASK_CONTRAST)
 		return err_set(err, ERR_USAGE, "--accumulate: contrast compares each picture with all captions of its batch, so micro-batches "
 			       "are other batches; probe each of them alone");
 	if (wanted > probe->batch.B)
-		return err_set(err, ERR_USAGE, "--accumulate %d: %s has only %d pictures", wanted, probe->options.batch, probe->batch.B);
+		return err_set(err, ERR_USAGE, "--accumulate %d: %s has only %d picture%s", wanted, probe->options.batch, probe->batch.B,
+			       plural((uint64_t)probe->batch.B));
 	parts->pictures = (probe->batch.B + wanted - 1) / wanted;
 	parts->count = (probe->batch.B + parts->pictures - 1) / parts->pictures;
+	if (strcmp(probe->options.mode, "train") == 0 &&
+	    (code = model_check_batch(&probe->config, probe->batch.B - (parts->count - 1) * parts->pictures, err)) != 0)
+		return err_prefix(err, "%s", probe->options.batch);
 	for (int n = 0; n < pairs->count; n++)
 		if (pairs->picture[n] / (uint32_t)parts->pictures != pairs->caption[n] / (uint32_t)parts->pictures)
 			return err_set(err, ERR_MISMATCH,
