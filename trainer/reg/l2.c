@@ -2,9 +2,10 @@
 
 #include "shared/base/mem.h"
 
-static bool kind_decayed(enum param_kind kind, bool all)
+/* A single number, which only the temperature of contrast is, never decays: 0 would be a temperature, not the lack of one. */
+static bool is_decayed(const struct param *param, bool all)
 {
-	return all || kind == PARAM_WEIGHT || kind == PARAM_EMBEDDING;
+	return (all && param->rank > 0) || param->kind == PARAM_WEIGHT || param->kind == PARAM_EMBEDDING;
 }
 
 int decay_spans_init(struct decay_spans *out, const struct params *params, bool all, struct err *err)
@@ -17,7 +18,7 @@ int decay_spans_init(struct decay_spans *out, const struct params *params, bool 
 		return err_nomem(err, (size_t)params->count * sizeof(*spans));
 	for (int i = 0; i < params->count; i++) {
 		const struct param *param = &params->all[i];
-		bool decayed = kind_decayed(param->kind, all);
+		bool decayed = is_decayed(param, all);
 
 		if (param->grad == NULL || param->count == 0)
 			continue;
