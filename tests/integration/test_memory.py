@@ -27,7 +27,7 @@ def peak_mebibytes(*command):
 
 
 @pytest.mark.parametrize("preset,size,batch", PRESETS)
-@pytest.mark.parametrize("more", [[], ["--recompute"], ["--reg", "adv"]])
+@pytest.mark.parametrize("more", [[], ["--recompute"], ["--reg", "adv"], ["--profile"]])
 def test_dry_run_knows_the_memory(tmp_path, preset, size, batch, more):
     with Daemon() as daemon:
         SmallData(tmp_path, 3 * batch, batch).add(daemon)

@@ -508,6 +508,7 @@ def test_no_val_split(data, daemon, tmp_path):
 
 
 @pytest.mark.parametrize("words,needle", [
+    (["--max-len", "2"], "no picture has a wrong one"), (["--max-len", "2", "--task", "classify"], None),
     (["--momentum", "0.4"], "--momentum is sgd's"), (["--negatives", "100"], "8 samples has 7"), (["--reg", "rdrop", "--bert-dropout", "0"], "there is none"),
     (["--momentum", "0.4", "--optimizer", "sgd"], None), (["--negatives", "7"], None), (["--reg", "rdrop"], None),
 ], ids=lambda value: " ".join(value) if isinstance(value, list) else None)
@@ -542,6 +543,46 @@ def test_dry_run_with_fewer_pictures_than_a_batch_takes(daemon, tmp_path):
         assert pictures < 1000
         assert abs(seconds * rate[size] - min(size, pictures)) < 0.1 * min(size, pictures) + 0.001 * rate[size], said
     assert 0.7 < tokens[1000] / tokens[8] < 1.4, tokens
+
+
+def test_a_step_is_said_as_large_as_it_is(daemon, tmp_path):
+    """Three batches an epoch: 10 of them are never in one step, and of 2 the last step of an epoch has one."""
+    for accumulate, steps, batches in ((10, 4, 3), (2, 5, 2)):
+        more = ["--accumulate", accumulate, "--steps", steps, "--threads", "1"]
+        said = train(daemon, tmp_path / f"run{accumulate}", *more)
+        assert f"{steps} steps of {8 * batches} samples" in said.stderr, said.stderr
+        assert lines(tmp_path / f"run{accumulate}", "train")[0]["samples"] == 8 * batches
+        planned = run_ok("trainer", *arguments(daemon, tmp_path / "dry", *more), "--dry-run").stdout
+        assert f", {8 * batches} samples each" in planned, planned
+        flops = float(re.search(r"arithmetic +([0-9.]+) GFLOP", planned).group(1))
+        alone = run_ok("trainer", *arguments(daemon, tmp_path / "dry", "--threads", "1"), "--dry-run").stdout
+        assert flops == pytest.approx(batches * float(re.search(r"arithmetic +([0-9.]+) GFLOP", alone).group(1)), rel=0.2), (planned, alone)
+        seconds, rate = map(float, re.search(r"a step +([0-9.]+) s = ([0-9.]+) pairs/s", planned).groups())
+        assert abs(seconds * rate - 8 * batches) < 0.1 * 8 * batches + 0.001 * rate, planned
+
+
+def test_a_validation_that_measures_nothing_is_refused_before_training(data, daemon, tmp_path):
+    """Not after the first epoch, with hours of it lost."""
+    same = write_csv(tmp_path / "same.csv", [(name, "a red square", "red") for name, _, _ in data.rows[24:]])
+    bare = write_csv(tmp_path / "bare.csv", [(name, caption, "") for name, caption, _ in data.rows[24:]])
+    for number, (val, task) in enumerate(((same, "match"), (same, "contrast"), (bare, "classify"))):
+        daemon.prepctl_ok("add", f"odd{number}", "--format", "csv", "--images", data.images, "--captions", f"train={data.train}", "--captions", f"val={val}",
+                          "--columns", "image,caption,label", "--vocab", data.vocab, "--size", "64")
+        options = [word if word != "small" else f"odd{number}" for word in arguments(daemon, tmp_path / "run", "--task", task, "--steps", "2")]
+        result = run("trainer", *options)
+        assert result.returncode == 1 and "nothing to measure" in result.stderr and "--val-split none" in result.stderr, result.stderr
+        assert not (tmp_path / "run").exists()
+        run_ok("trainer", *options, "--val-split", "none", "--out", tmp_path / f"none{number}")
+
+
+def test_one_picture_of_one_pixel_is_no_batch(daemon, tmp_path):
+    """Batch norm has nothing to divide by then, in PyTorch neither."""
+    words = ["--task", "classify", "--batch-size", "1", "--steps", "1", "--val-split", "none"]
+    result = train(daemon, tmp_path / "run", *words, "--image-size", "32")
+    assert result.returncode == 1 and "batch norm" in result.stderr and "two pictures" in result.stderr, result.stderr
+    assert not (tmp_path / "run").exists()
+    for number, more in enumerate((["--image-size", "33"], ["--image-size", "32", "--batch-size", "2"], ["--image-size", "32", "--freeze", "image"])):
+        train_ok(daemon, tmp_path / str(number), *words, *more)
 
 
 def test_one_is_said_as_one(daemon, tmp_path):

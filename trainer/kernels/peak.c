@@ -11,7 +11,6 @@
 enum {
 	CHAINS = 12,          /* independent: latency 4, two or more units */
 	ROUND_STEPS = 200000, /* of each chain: some hundred microseconds */
-	READ_BYTES = 64 << 20,
 };
 
 typedef float wide16 __attribute__((vector_size(64)));
@@ -86,8 +85,8 @@ double peak_fma_flops(double seconds_each)
 
 double peak_read_bytes(double seconds_each)
 {
-	uint64_t *data = mem_aligned(READ_BYTES), sink = 0;
-	ptrdiff_t count = READ_BYTES / sizeof(*data);
+	uint64_t *data = mem_aligned(PEAK_READ_BYTES), sink = 0;
+	ptrdiff_t count = PEAK_READ_BYTES / sizeof(*data);
 	double until, best = 1e30;
 
 	if (data == NULL)
@@ -108,5 +107,5 @@ double peak_read_bytes(double seconds_each)
 		sink += sum;
 	} while (clock_seconds() < until);
 	mem_free(data);
-	return sink == 1 ? 0 : READ_BYTES / best;
+	return sink == 1 ? 0 : PEAK_READ_BYTES / best;
 }

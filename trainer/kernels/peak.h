@@ -10,6 +10,9 @@
 #ifndef TRAINER_KERNELS_PEAK_H
 #define TRAINER_KERNELS_PEAK_H
 
+/* Memory that measuring takes. */
+enum { PEAK_READ_BYTES = 64 << 20 };
+
 /* fp32 operations a second (2 a multiply-add), the best of rounds within that time. */
 double peak_fma_flops(double seconds_each);
 /* Bytes a second; 0 where there is no memory for it. */

@@ -100,6 +100,16 @@ static void give_back(struct session *s)
 	profile_leave(before);
 }
 
+/* Once: where it happens again and again, the run learns to say yes. */
+static void warn_of_no_negatives(struct session *s, uint64_t step)
+{
+	if (s->plan.task != TASK_MATCH || s->pairs->negatives > 0 || s->said_no_negatives)
+		return;
+	log_warn("step %llu: all captions of the batch are the same (of at most %lld tokens), so no picture has a wrong one to be scored with; a "
+		 "larger --batch-size or --max-len helps where that is more than chance", (unsigned long long)step, (long long)s->config.max_len);
+	s->said_no_negatives = true;
+}
+
 static void choose_pairs(struct session *s, const struct batch *batch, uint64_t step, uint32_t first)
 {
 	enum profile_part before = profile_enter(PART_DATA);
@@ -111,6 +121,7 @@ static void choose_pairs(struct session *s, const struct batch *batch, uint64_t 
 		pairs_contrast(s->pairs, batch);
 	else
 		pairs_classify(s->pairs, batch);
+	warn_of_no_negatives(s, step);
 	profile_end(began, KIND_CHOOSE);
 	profile_leave(before);
 }
@@ -227,6 +238,16 @@ static int micro_step(struct session *s, const struct reg_moment *moment, uint64
 }
 
 /* ---- one optimizer step ---- */
+
+int64_t loop_step_batches(const struct session *s)
+{
+	return s->train.steps < (uint64_t)s->config.accumulate ? (int64_t)s->train.steps : s->config.accumulate;
+}
+
+int64_t loop_batch_samples(const struct session *s)
+{
+	return s->train.pictures < (uint64_t)s->config.batch_size ? (int64_t)s->train.pictures : s->config.batch_size;
+}
 
 /* Running statistics change with every micro-batch: a step that is given up
  * half way must leave no trace, or the resumed run would differ. */

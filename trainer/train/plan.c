@@ -12,6 +12,7 @@
 #include "shared/base/clock.h"
 #include "shared/base/fs.h"
 #include "shared/base/plural.h"
+#include "trainer/kernels/peak.h"
 #include "trainer/train/session.h"
 
 enum { TRIAL_STEPS = 3 };
@@ -110,7 +111,7 @@ static double step_flops(const struct session *s, double batch, double tokens)
 	image *= frozen_share(s, s->plan.freeze_image);
 	text *= frozen_share(s, s->plan.freeze_text);
 	sum = image * (1 + more_passes(reg, ADV_PIXEL)) + text * (1 + more_passes(reg, ADV_TEXT)) + fusion * (1 + more_passes(reg, 0));
-	return 2 * 3 * sum * (reg->sam.on ? 2 : 1) * (double)s->config.accumulate;
+	return 2 * 3 * sum * (reg->sam.on ? 2 : 1) * (double)loop_step_batches(s);
 }
 
 static double mebibytes(size_t bytes)
@@ -159,7 +160,7 @@ static void print_run(const struct session *s)
 	printf("\nmodel           %s, %lld px, %u words, %d class%s\n", s->config.preset, (long long)s->config.image_size,
 	       s->vocab_size, s->model_config.classes, s->model_config.classes == 1 ? "" : "es");
 	printf("regularizer     %s\n", reg);
-	const int64_t samples = s->config.batch_size * s->config.accumulate;
+	const int64_t samples = loop_batch_samples(s) * loop_step_batches(s);
 
 	printf("steps           %llu (%llu an epoch), %lld sample%s each\n", (unsigned long long)s->steps_total,
 	       (unsigned long long)s->steps_per_epoch, (long long)samples, plural((uint64_t)samples));
@@ -204,9 +205,8 @@ static int peak_bytes(double *out, struct err *err)
 }
 
 struct trial {
-	double step_s, tokens; /* the fastest step; tokens of a batch */
-	double samples;        /* of a step: fewer than were asked for where a split has no more */
-	double peak;           /* bytes */
+	double batch_s, tokens; /* of a batch, in the fastest step: one that ends an epoch may have fewer */
+	double peak;            /* bytes */
 };
 
 /* Real steps on the run's first batches, to be thrown away. */
@@ -222,10 +222,10 @@ static int try_steps(struct session *s, struct trial *out, struct err *err)
 		if ((code = loop_step(s, &line, err)) != 0)
 			return code;
 		double seconds = clock_seconds() - began - (feed_wait_seconds(s->feed) - waited);
-		if (i == 0 || seconds < out->step_s)
-			out->step_s = seconds;
+		double batch_s = seconds * (double)loop_batch_samples(s) / line.samples;
+		if (i == 0 || batch_s < out->batch_s)
+			out->batch_s = batch_s;
 		out->tokens += s->stages.tokens / (double)TRIAL_STEPS;
-		out->samples = line.samples;
 	}
 	return code == 0 ? peak_bytes(&out->peak, err) : code;
 }
@@ -233,16 +233,24 @@ static int try_steps(struct session *s, struct trial *out, struct err *err)
 /* Computing features takes memory that steps on cached ones do not. */
 static int print_peak(const struct session *s, const struct trial *trial, struct err *err)
 {
-	double features = (double)feature_bytes(s), most;
+	/* The rates that a profile is held against are measured at the end, beside everything else. */
+	double features = (double)feature_bytes(s) + (s->options->profile ? PEAK_READ_BYTES : 0), most;
 	int code = peak_bytes(&most, err);
 
 	if (code != 0)
 		return code;
 	printf("peak memory     %12.1f MiB expected of the run, by %d steps", mebibytes((size_t)(trial->peak + features)), TRIAL_STEPS);
-	if (features > 0)
+	if (feature_bytes(s) > 0)
 		printf(" with the features cached; %.1f MiB where they must be computed", mebibytes((size_t)(most + features)));
 	printf("\n");
 	return 0;
+}
+
+/* A step that ends an epoch may have fewer. */
+static double run_batches(const struct session *s)
+{
+	return (double)(s->steps_total / s->steps_per_epoch) * (double)s->train.steps +
+	       (double)(s->steps_total % s->steps_per_epoch) * (double)loop_step_batches(s);
 }
 
 int plan_print(struct session *s, struct err *err)
@@ -255,11 +263,12 @@ int plan_print(struct session *s, struct err *err)
 	fflush(stdout);
 	if ((code = try_steps(s, &trial, err)) != 0 || (code = print_features(s, err)) != 0)
 		return code;
-	double batch = trial.samples / (double)s->config.accumulate, flops = step_flops(s, batch, trial.tokens);
+	double batch = (double)loop_batch_samples(s), flops = step_flops(s, batch, trial.tokens);
+	double step_s = trial.batch_s * (double)loop_step_batches(s);
 	printf("arithmetic      %12.1f GFLOP a step at %.1f tokens a caption\n", flops / 1e9, trial.tokens / batch);
-	printf("a step          %12.3f s = %.1f pairs/s, %.0f GFLOP/s on %d thread%s\n", trial.step_s, trial.samples / trial.step_s,
-	       flops / trial.step_s / 1e9, s->threads, plural((uint64_t)s->threads));
-	printf("the run         %12.0f s without validation\n", trial.step_s * (double)s->steps_total);
+	printf("a step          %12.3f s = %.1f pairs/s, %.0f GFLOP/s on %d thread%s\n", step_s, batch / trial.batch_s,
+	       flops / step_s / 1e9, s->threads, plural((uint64_t)s->threads));
+	printf("the run         %12.0f s without validation\n", trial.batch_s * run_batches(s));
 	if ((code = print_peak(s, &trial, err)) != 0 || !s->options->profile)
 		return code;
 	printf("\n");

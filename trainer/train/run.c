@@ -197,11 +197,12 @@ static int configure(struct session *s, struct err *err)
 
 /* ---- data ---- */
 
+/* Of the validation part nothing is looked at here but names: pixels stay where they are. */
 static int open_feed(struct session *s, const char *split, bool training, struct feed **out, struct err *err)
 {
 	struct feed_options options = {
 		.socket = s->socket, .client_name = s->client_name, .dataset = s->config.data, .split = split,
-		.vocab = s->config.vocab, .training = training, .no_pixels = s->plan.freeze_image && s->plan.feature_cache, .seed = (uint64_t)s->config.seed,
+		.vocab = s->config.vocab, .training = training, .no_pixels = !training || (s->plan.freeze_image && s->plan.feature_cache), .seed = (uint64_t)s->config.seed,
 		.batch_size = (uint32_t)s->config.batch_size, .image_size = (uint32_t)s->config.image_size,
 		.max_len = (uint32_t)s->config.max_len, .cancelled = s->options->cancelled,
 		.cancel_context = s->options->cancel_context,
@@ -256,6 +257,23 @@ static bool splits_overlap(const char *a, const char *b)
 	return strcmp(base_a, base_b) != 0 || fold_overlap(&fold_a, &fold_b);
 }
 
+/* Whether a sample of the split can be scored: found out before training, not at its first validation. Nearly always the first can. */
+static int check_scored(const struct session *s, struct feed *feed, struct err *err)
+{
+	const struct batch *batch;
+	int code = feed_seek(feed, 0, 0, err);
+
+	while (code == 0 && (code = feed_next(feed, &batch, err)) == 0 && batch != NULL)
+		for (uint32_t i = 0; i < batch->count; i++)
+			if (s->plan.task == TASK_CLASSIFY ? batch->labels[i] >= 0 : batch->wrong_pictures[i] != UINT32_MAX)
+				return 0;
+	if (code != 0)
+		return code;
+	return err_set(err, ERR_FORMAT, "the split %s of %s has nothing to measure: %s; name another with --val-split, or train without "
+		       "validation (--val-split none)", s->config.val_split, s->config.data,
+		       s->plan.task == TASK_CLASSIFY ? "no sample of it has a label" : "it needs two pictures with different captions");
+}
+
 static int open_val(struct session *s, struct err *err)
 {
 	struct feed *feed = NULL;
@@ -276,6 +294,8 @@ static int open_val(struct session *s, struct err *err)
 	} else if (code == 0) {
 		s->validates = true;
 		code = note_part(&s->val, s->config.val_split, feed_info(feed), err);
+		if (code == 0)
+			code = check_scored(s, feed, err);
 	}
 	feed_close(feed);
 	if (code == 0 && s->validates && splits_overlap(s->train.split, s->val.split))
@@ -450,6 +470,8 @@ static int open_model(struct session *s, struct err *err)
 	s->model_config.text.pad_id = s->pad_id;
 	s->model_config.freeze_image = s->plan.freeze_image;
 	s->model_config.freeze_text = s->plan.freeze_text;
+	if ((code = model_check_batch(&s->model_config, (int)loop_batch_samples(s), err)) != 0)
+		return code;
 	s->model_config.classes = s->plan.task == TASK_CLASSIFY ? (int)s->label_count : s->plan.task == TASK_MATCH ? 2 : 1;
 	s->limits = (struct model_limits){ .pictures = batch, .captions = batch, .tokens = batch * (int)s->config.max_len,
 					   .tokens_per_caption = (int)s->config.max_len, .pairs = (int)pairs, .training = true,
@@ -602,7 +624,7 @@ static int open_outputs(struct session *s, struct err *err)
 
 static void announce(const struct session *s)
 {
-	const int64_t samples = s->config.batch_size * s->config.accumulate;
+	const int64_t samples = loop_batch_samples(s) * loop_step_batches(s);
 	char reg[REG_TEXT_BYTES];
 
 	reg_spec_text(&s->plan.reg, reg);

@@ -87,6 +87,7 @@ struct session {
 	uint64_t written_step; /* of the last checkpoint; UINT64_MAX: none */
 	bool written_validated;
 	bool diverged;         /* a loss was not finite */
+	bool said_no_negatives;
 	double written_at;     /* clock */
 	struct outcome outcome;
 	struct buf about_config, about_model, about_dataset;
@@ -108,6 +109,9 @@ bool loop_stopped_early(const struct session *s);
 /* One optimizer step on the batches that come next; feed_seek() first. Fills
  * the line for metrics.jsonl and moves progress on. */
 MUST_USE int loop_step(struct session *s, struct metrics_train *line, struct err *err);
+/* Batches of a whole optimizer step, and samples of each: fewer than were asked for where the split has no more. */
+int64_t loop_step_batches(const struct session *s);
+int64_t loop_batch_samples(const struct session *s);
 /* Measures the model on a part; a daemon that is away is waited for. */
 MUST_USE int loop_validate(struct session *s, struct validator *validator, const struct part *part, struct validation *out,
 			   struct err *err);
