@@ -246,6 +246,26 @@ def test_a_deeper_resnet_is_no_resnet18(daemon, tmp_path):  # noqa: F811
     assert result.returncode == 1 and "deeper" in result.stderr and "--image-encoder" in result.stderr, result.stderr
 
 
+def test_a_tower_comes_whole(daemon, bert, tmp_path):  # noqa: F811
+    """A smaller network's tensors all fit, and a stem under another name is a stem of random numbers: neither is the tower that was asked for."""
+    small = torchvision.models.resnet18(weights=None).state_dict()
+    deep_stem = {name.replace("conv1.weight", "conv1.0.weight") if name == "conv1.weight" else name: value for name, value in small.items()}
+    no_statistics = {name: value for name, value in small.items() if "running" not in name}
+    shallow = {name: value for name, value in bert[1].items() if ".layer.2." not in name}
+    (tmp_path / "bert").mkdir()
+    shutil.copy(bert[0] / "config.json", tmp_path / "bert")
+    for state, path, words, first in (
+            (small, "r.pth", ["--image-encoder", "resnet34"], "image_encoder.layer1.2.conv1.weight"),
+            (deep_stem, "r.pth", ["--image-encoder", "resnet18"], "image_encoder.conv1.weight"),
+            (no_statistics, "r.pth", ["--image-encoder", "resnet18"], "image_encoder.bn1.running_mean"),
+            (shallow, "bert/pytorch_model.bin", [], "text_encoder.encoder.layer.2.attention.self.query.weight")):
+        torch.save(state, tmp_path / path)
+        option = "--image-weights" if path == "r.pth" else "--text-weights"
+        result = train(daemon, tmp_path / "run", *words, option, tmp_path / path, "--steps", "1")
+        assert result.returncode == 1 and f"first {first}:" in result.stderr and "--init" in result.stderr, result.stderr
+        assert not (tmp_path / "run").exists()
+
+
 def test_names_that_nobody_knows_are_shown(daemon, tmp_path):  # noqa: F811
     """What the file's names begin with, and what is looked for."""
     state = torchvision.models.resnet18(weights=None).state_dict()

@@ -360,6 +360,18 @@ static void log_names(const char *what, int count, const struct buf *names)
 		log_warn("    and more");
 }
 
+/* A tower that was trained elsewhere comes whole: with layers in between that start at random it would be none. */
+static int check_whole(const struct weights_report *report, const char *path, enum weights_kind kind, struct err *err)
+{
+	const char *names = report->missing_names.data;
+
+	if (kind == WEIGHTS_STATE || report->missing == 0)
+		return 0;
+	return err_set(err, ERR_MISMATCH, "%s lacks %d of the %s tower's tensors, first %.*s: it is of a smaller network, or a part of one; name its "
+		       "sizes by --%s-encoder, or give what there is under the script's names to --init, which takes any part", path, report->missing,
+		       kind == WEIGHTS_IMAGE ? "image" : "text", (int)strcspn(names, "\n"), names, kind == WEIGHTS_IMAGE ? "image" : "text");
+}
+
 static int load_weights(struct session *s, const char *path, enum weights_kind kind, const char *option, struct err *err)
 {
 	struct weights_report report = { 0 };
@@ -375,9 +387,13 @@ static int load_weights(struct session *s, const char *path, enum weights_kind k
 		code = err_set(err, ERR_MISMATCH, "--%s: %s holds no weight of this model", option, path);
 		goto out;
 	}
+	if ((code = check_whole(&report, path, kind, err)) != 0) {
+		err_prefix(err, "--%s", option);
+		goto out;
+	}
 	log_info("%s: %d tensors loaded, %d missing, %d unexpected, %d left out on purpose", path, report.loaded, report.missing,
 		 report.unexpected, report.skipped);
-	log_names("missing in the file, initialized at random", report.missing, &report.missing_names);
+	log_names("missing in the file, left as they start without it", report.missing, &report.missing_names);
 	log_names("unexpected in the file, ignored", report.unexpected, &report.unexpected_names);
 out:
 	weights_report_free(&report);
