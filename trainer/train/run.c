@@ -741,7 +741,8 @@ static int train(struct session *s, struct run_result *result, struct err *err)
 		return code;
 	if (!is_complete(s))
 		announce(s);
-	if ((code = open_sources(s, err)) != 0)
+	/* Of a run that is complete only predictions are measured again. */
+	if ((!is_complete(s) || s->config.predictions == 1) && (code = open_sources(s, err)) != 0)
 		return end_early(s, code, err);
 	progress_begin(&s->bar, "training", s->steps_total, s->options->quiet || is_complete(s));
 	progress_update(&s->bar, s->progress.step, NULL);
