@@ -508,6 +508,9 @@ def test_no_val_split(data, daemon, tmp_path):
 
 
 @pytest.mark.parametrize("words,needle", [
+    (["--warmup", "1"], "before the rate has risen"), (["--task", "classify", "--negatives", "3"], "is for --task match"),
+    (["--feature-cache", "off"], "none is frozen"), (["--freeze", "text", "--bert-dropout", "0.2"], "runs without dropout"),
+    (["--freeze", "image,text", "--recompute"], "nothing to compute again"), (["--recompute"], None), (["--bert-dropout", "0.2"], None),
     (["--max-len", "2"], "no picture has a wrong one"), (["--max-len", "2", "--task", "classify"], None),
     (["--momentum", "0.4"], "--momentum is sgd's"), (["--negatives", "100"], "8 samples has 7"), (["--reg", "rdrop", "--bert-dropout", "0"], "there is none"),
     (["--momentum", "0.4", "--optimizer", "sgd"], None), (["--negatives", "7"], None), (["--reg", "rdrop"], None),

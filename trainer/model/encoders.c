@@ -85,6 +85,17 @@ static int set_one(struct bert_config *config, const char *key, const char *valu
 		       "attention-dropout", key);
 }
 
+/* Whether a key stands in the first so many bytes of a specification, too. */
+static bool stood_before(const char *spec, size_t bytes, const char *key)
+{
+	size_t length = strlen(key);
+
+	for (const char *at = spec; at < spec + bytes; at += strcspn(at, ",") + 1)
+		if (strncmp(at, key, length) == 0 && at[length] == '=')
+			return true;
+	return false;
+}
+
 int text_encoder_set(struct bert_config *config, const char *spec, struct err *err)
 {
 	char copy[ENCODER_TEXT_BYTES], *rest = copy, *item;
@@ -99,6 +110,8 @@ int text_encoder_set(struct bert_config *config, const char *spec, struct err *e
 			return err_set(err, ERR_USAGE, "--text-encoder: '%.40s' is no KEY=VALUE; an example: layers=4,width=256,heads=4,inner=1024",
 				       item);
 		*equals = '\0';
+		if (stood_before(spec, (size_t)(item - copy), item))
+			return err_set(err, ERR_USAGE, "--text-encoder: %.40s stands twice", item);
 		code = set_one(config, item, equals + 1, err);
 	}
 	return code;

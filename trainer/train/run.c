@@ -157,9 +157,17 @@ static void warn_of_idle_options(const struct session *s)
 
 	if (s->options->given[run_field_index("momentum")] && s->plan.optimizer != OPTIMIZER_SGD)
 		log_warn("--momentum is sgd's; %s does not use it", c->optimizer);
-	if (s->plan.negatives != NEGATIVES_ALL && s->plan.negatives > c->batch_size - 1)
+	if (s->plan.negatives != NEGATIVES_ALL && s->plan.task == TASK_CLASSIFY)
+		log_warn("--negatives %s is for --task match; labels have no wrong captions", c->negatives);
+	else if (s->plan.negatives != NEGATIVES_ALL && s->plan.negatives > c->batch_size - 1)
 		log_warn("--negatives %s: a batch of %lld samples has %lld at most for each picture", c->negatives, (long long)c->batch_size,
 			 (long long)c->batch_size - 1);
+	if (s->options->given[run_field_index("bert-dropout")] && c->bert_dropout > 0 && s->plan.freeze_text)
+		log_warn("--bert-dropout %g: the frozen text tower runs without dropout", c->bert_dropout);
+	if (strcmp(c->feature_cache, "off") == 0 && !s->plan.freeze_image && !s->plan.freeze_text)
+		log_warn("--feature-cache off is for features of frozen towers (--freeze); none is frozen");
+	if (s->options->recompute && s->plan.freeze_image && s->plan.freeze_text)
+		log_warn("--recompute: frozen towers keep nothing for a backward pass, so there is nothing to compute again");
 	if (s->plan.reg.rdrop.on && !has_dropout(s))
 		log_warn("--reg %s: rdrop compares two passes that differ by dropout, and there is none (add dropout, or --bert-dropout)", c->reg);
 }
@@ -648,6 +656,9 @@ static void announce(const struct session *s)
 		 s->train.captions, plural(s->train.captions), s->config.preset, (long long)s->config.image_size, reg);
 	if (reg_spec_too_late(&s->plan.reg, (s->steps_total + s->steps_per_epoch - 1) / s->steps_per_epoch, reg))
 		log_warn("--reg %s: %s never works: epochs count from 0, and training ends before it begins", s->config.reg, reg);
+	if (s->config.warmup >= (int64_t)s->steps_total)
+		log_warn("--warmup %lld: training ends after %llu step%s, before the rate has risen to --lr %g", (long long)s->config.warmup,
+			 (unsigned long long)s->steps_total, plural(s->steps_total), s->config.lr);
 	log_info("%llu step%s of %lld sample%s, %llu an epoch, %d thread%s; writing to %s", (unsigned long long)s->steps_total,
 		 plural(s->steps_total), (long long)samples, plural((uint64_t)samples), (unsigned long long)s->steps_per_epoch, s->threads,
 		 plural((uint64_t)s->threads), s->dir);
