@@ -112,7 +112,8 @@ static int take_info(struct stream *stream, const Wire__StreamOpened *opened, st
 		return err_set(err, ERR_PROTOCOL, "preprocessd opened a stream of impossible sizes");
 	if (stream->opened) {
 		if (!hash_equal(&version, &info->version))
-			return err_set(err, ERR_MISMATCH, "data set %s is another version now", stream->dataset);
+			return err_set(err, ERR_MISMATCH, "data set %s is another version now than when the stream began; add that one "
+				       "again to go on", stream->dataset);
 		if (!hash_equal(&transform, &info->transform) || !hash_equal(&vocab, &info->vocab))
 			return err_set(err, ERR_MISMATCH, "the preprocessd that came back prepares other pixels or tokens than the one "
 				       "before (another release of it, or another vocabulary); start the old one, or begin the run anew");

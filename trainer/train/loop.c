@@ -439,7 +439,8 @@ int loop_validate(struct session *s, struct validator *validator, const struct p
 	if ((code = open_patiently(s, &options, &feed, err)) != 0)
 		return code;
 	if (!hash_equal(&feed_info(feed)->version, &s->version))
-		code = err_set(err, ERR_MISMATCH, "data set %s is another version now than at the start of the run", s->config.data);
+		code = err_set(err, ERR_MISMATCH, "data set %s is another version now than at the start of the run; add that one again "
+			       "to go on", s->config.data);
 	validator_take_from(validator, part == &s->val ? s->val_source : s->train_source);
 	if (code == 0)
 		code = validator_run(validator, feed, s->options->cancelled, s->options->cancel_context, out, err);
