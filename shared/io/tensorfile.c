@@ -121,7 +121,8 @@ static int read_dtype(struct json_reader *json, struct entry *entry, struct err 
 			entry->view.dtype = (enum tensor_dtype)i;
 			return 0;
 		}
-	return err_set(err, ERR_UNSUPPORTED, "%s: tensor %s has dtype %.20s, which is not read; save it as F32 or I64, or leave it out", json->name, entry->name,
+	return err_set(err, ERR_UNSUPPORTED, "%s: tensor %s has dtype %.20s, which is not read; save it as F32 or I64, or "
+		       "leave it out", json->name, entry->name,
 		       json->text.data);
 }
 

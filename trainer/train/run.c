@@ -210,7 +210,8 @@ static int open_feed(struct session *s, const char *split, bool training, struct
 {
 	struct feed_options options = {
 		.socket = s->socket, .client_name = s->client_name, .dataset = s->config.data, .split = split,
-		.vocab = s->config.vocab, .training = training, .no_pixels = !training || (s->plan.freeze_image && s->plan.feature_cache), .seed = (uint64_t)s->config.seed,
+		.vocab = s->config.vocab, .training = training, .seed = (uint64_t)s->config.seed,
+		.no_pixels = !training || (s->plan.freeze_image && s->plan.feature_cache),
 		.batch_size = (uint32_t)s->config.batch_size, .image_size = (uint32_t)s->config.image_size,
 		.max_len = (uint32_t)s->config.max_len, .cancelled = s->options->cancelled,
 		.cancel_context = s->options->cancel_context,
