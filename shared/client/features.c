@@ -30,6 +30,7 @@ static void fill_of(const struct features *f, Wire__Features *of, Wire__Transfor
 	wire__features__init(of);
 	wire__transform__init(transform);
 	transform->size = o->image_size;
+	transform->exif_apply = o->exif_apply;
 	of->dataset = (char *)(uintptr_t)o->dataset;
 	of->split = (char *)(uintptr_t)o->split;
 	of->expect_version = (ProtobufCBinaryData){ HASH_BYTES, (uint8_t *)(uintptr_t)o->version.bytes };

@@ -27,6 +27,7 @@ struct features_options {
 	struct hash encoder;     /* weights, and everything else on this side that decides the numbers */
 	bool captions;           /* else pictures */
 	uint32_t image_size;     /* pictures */
+	bool exif_apply;         /* pictures */
 	const char *vocab;       /* captions; NULL: the data set's own */
 	uint32_t max_len;        /* captions */
 	uint32_t width;

@@ -259,7 +259,7 @@ def test_files_that_are_wrong(daemon, tmp_path, spec, words):
 
 @pytest.mark.parametrize("spec, words", [
     *(({"arms": ["none", {"name": "z", "reg": "l2", "options": {option: value}}]}, f"arm z: its option {option}") for option, value in {
-        "batch-size": 4, "accumulate": 2, "task": "contrast", "preset": "small", "image-size": 32, "max-len": 9, "text-encoder": "layers=1", "init": "x"}.items()),
+        "batch-size": 4, "accumulate": 2, "task": "contrast", "preset": "small", "image-size": 32, "exif": "apply", "max-len": 9, "text-encoder": "layers=1", "init": "x"}.items()),
     *(({"options": {"preset": "tiny", option: "x"}}, f"options: the option {option} is the study's own") for option in (
         "out", "socket", "log-level", "cache", "quiet", "resume", "predictions", "no-weights", "dry-run")),
     ({"arms": ["none", {"name": "z", "reg": "l2", "options": {"out": "x"}}]}, "z: the option out is the study's own"),

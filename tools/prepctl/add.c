@@ -54,7 +54,7 @@ static int parse(int argc, char *const argv[], struct options *o, struct args_re
 		{ .name = "size", .kind = ARGS_INT, .value = &o->size, .metavar = "N", .min = 1, .max = 2048,
 		  .help = "Prepare pictures at this size in pixels; others are prepared when they are asked for. Default 224." },
 		{ .name = "exif", .kind = ARGS_TEXT, .value = &o->exif, .metavar = "ignore|apply",
-		  .help = "Turn pictures by their EXIF orientation. Default ignore, as torchvision does." },
+		  .help = "Turn pictures by their EXIF orientation. Default ignore, as torchvision does. To train on them so, give trainer the same option." },
 		{ .name = "replace", .kind = ARGS_FLAG, .value = &o->replace,
 		  .help = "Let a data set of the same name and another content give way." },
 		{ .name = "quiet", .letter = 'q', .kind = ARGS_FLAG, .value = &o->quiet, .help = "No progress line." },

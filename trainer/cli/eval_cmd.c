@@ -21,7 +21,7 @@
 
 struct eval_options {
 	const char *data, *split, *socket, *cache, *log_level;
-	const char *preset, *task, *vocab, *predictions, *precision, *image_encoder, *text_encoder, *text_config;
+	const char *preset, *task, *vocab, *predictions, *precision, *image_encoder, *text_encoder, *text_config, *exif;
 	int64_t image_size, max_len, batch_size, threads;
 	bool json, quiet;
 };
@@ -65,6 +65,8 @@ static int parse(struct eval_options *o, int argc, char *const argv[], struct ar
 		  .help = "match, classify or contrast; for files of other programs. Default: match." },
 		{ .name = "image-size", .kind = ARGS_INT, .value = &o->image_size, .metavar = "N", .min = 32, .max = RUN_IMAGE_MAX,
 		  .help = "Pixels a side; for files of other programs. Default: the preset's." },
+		{ .name = "exif", .kind = ARGS_TEXT, .value = &o->exif, .metavar = "ignore|apply",
+		  .help = "Turn pictures by their EXIF orientation. Default: as in training, else ignore." },
 		{ .name = "vocab", .kind = ARGS_TEXT, .value = &o->vocab, .metavar = "NAME",
 		  .help = "Vocabulary. Default: the one of training, else the data set's." },
 		{ .name = "max-len", .kind = ARGS_INT, .value = &o->max_len, .metavar = "N", .min = 2, .max = RUN_LEN_MAX,
@@ -182,6 +184,8 @@ static int settle(struct eval_options *o, const struct statefile *file, struct o
 	task = config->task;
 	if (o->max_len < 0)
 		o->max_len = run->max_len > 0 ? run->max_len : 64;
+	if (o->exif == NULL)
+		o->exif = run->exif != NULL ? run->exif : "ignore";
 	if (o->batch_size < 0)
 		o->batch_size = run->batch_size > 0 ? run->batch_size : 32;
 	if (o->vocab == NULL && origin->ours)
@@ -314,6 +318,8 @@ static int open_evaluation(struct evaluation *e, struct eval_options *o, const c
 	feed.batch_size = (uint32_t)o->batch_size;
 	feed.image_size = (uint32_t)o->image_size;
 	feed.max_len = (uint32_t)o->max_len;
+	if ((code = run_exif_parse(o->exif, &feed.exif_apply, err)) != 0)
+		return code;
 	if (o->precision == NULL)
 		o->precision = e->origin.ours && e->origin.config.precision != NULL ? e->origin.config.precision : "fp32";
 	if ((code = kernels_check_precision(o->precision, err)) != 0)

@@ -42,6 +42,7 @@ static const struct entry entries[] = {
 	  "set has no val.", 0, 0 },
 	{ "vocab", "NAME", "Vocabulary. Default: the one that the data set was added with.", 0, 0 },
 	{ "max-len", "N", "Tokens of a caption, with [CLS] and [SEP]; longer ones are cut. Default: 64.", 2, RUN_LEN_MAX },
+	{ "exif", "ignore|apply", "Turn pictures by their EXIF orientation. Default: ignore, as torchvision does.", 0, 0 },
 	{ NULL, NULL, "Model", 0, 0 },
 	{ "preset", "NAME", "full (ResNet-50, BERT-base, 224 px), small (ResNet-18, 4 layers of 256, 112 px), tiny. Default: full.", 0, 0 },
 	{ "image-size", "N", "Pixels a side. Default: the preset's.", 32, RUN_IMAGE_MAX },

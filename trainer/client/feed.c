@@ -30,6 +30,7 @@ int feed_open(struct feed **out, const struct feed_options *options, struct err 
 	stream.seed = options->seed;
 	stream.batch_size = options->batch_size;
 	stream.image_size = options->image_size;
+	stream.exif_apply = options->exif_apply;
 	stream.max_len = options->max_len;
 	stream.dtype = options->no_pixels ? PIXEL_NONE : PIXEL_F32;
 	stream.layout = PIXEL_NHWC; /* what the image tower works on */

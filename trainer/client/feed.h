@@ -19,6 +19,7 @@ struct feed_options {
 	const char *socket, *client_name;
 	const char *dataset, *split, *vocab; /* vocab NULL: the data set's own */
 	bool training;
+	bool exif_apply;
 	bool no_pixels; /* batches without pixels; all else, digests included, is the same */
 	bool quiet;     /* not the feed's: no progress line while a part is read */
 	uint64_t seed;

@@ -105,7 +105,8 @@ static int open_pairs(const struct robust_options *o, const struct loaded *first
 	int code;
 
 	study_split(o->spec, o->fold, o->seed, false, split);
-	if ((code = paths_socket(&socket, o->socket, false, err)) != 0)
+	if ((code = run_exif_parse(first->config.exif, &options.exif_apply, err)) != 0 ||
+	    (code = paths_socket(&socket, o->socket, false, err)) != 0)
 		return code;
 	options.socket = socket;
 	if ((code = feed_open(&feed, &options, err)) == 0 && o->spec->has_version && !hash_equal(&feed_info(feed)->version, &o->spec->version))

@@ -32,7 +32,7 @@ static int check_options(const struct study_options *options, const char *whose,
  * the arms cannot be compared. */
 static int check_arm(const struct study_spec *spec, const struct study_arm *arm, struct err *err)
 {
-	static const char *const common[] = { "task", "preset", "image-size", "vocab", "max-len", "batch-size", "accumulate", "image-encoder",
+	static const char *const common[] = { "task", "preset", "image-size", "exif", "vocab", "max-len", "batch-size", "accumulate", "image-encoder",
 					      "text-encoder", "text-config", "init", "image-weights", "text-weights" };
 
 	for (int i = 0; i < arm->options.count; i++)

@@ -22,6 +22,7 @@ const struct run_field run_fields[] = {
 	FIELD("task", RUN_TEXT, task, false),
 	FIELD("preset", RUN_TEXT, preset, false),
 	FIELD("image-size", RUN_INT, image_size, false),
+	FIELD("exif", RUN_TEXT, exif, false),
 	FIELD("vocab", RUN_TEXT, vocab, false),
 	FIELD("max-len", RUN_INT, max_len, false),
 	FIELD("train-split", RUN_TEXT, train_split, false),
@@ -136,6 +137,7 @@ static void fill_in(struct run_config *c)
 	default_text(&c->precision, "fp32");
 	default_text(&c->freeze, "none");
 	default_text(&c->feature_cache, "on");
+	default_text(&c->exif, "ignore");
 	default_int(&c->max_len, 64);
 	default_int(&c->batch_size, 32);
 	default_int(&c->accumulate, 1);
@@ -169,6 +171,14 @@ static int parse_negatives(const struct run_config *c, enum model_task task, int
 	if (task == TASK_CONTRAST && *out != NEGATIVES_ALL)
 		return err_set(err, ERR_USAGE, "--negatives %s: --task contrast always compares with the whole batch; leave it out, and "
 			       "choose --batch-size", c->negatives);
+	return 0;
+}
+
+int run_exif_parse(const char *text, bool *apply, struct err *err)
+{
+	*apply = strcmp(text, "apply") == 0;
+	if (!*apply && strcmp(text, "ignore") != 0)
+		return err_set(err, ERR_USAGE, "--exif: '%s' is neither ignore nor apply", text);
 	return 0;
 }
 
@@ -249,6 +259,7 @@ int run_config_resolve(struct run_config *c, struct run_plan *plan, struct err *
 	    (code = reg_spec_parse(&plan->reg, c->reg, err)) != 0 || (code = model_task_parse(&plan->task, c->task, err)) != 0 ||
 	    (code = schedule_kind_parse(&plan->schedule, c->schedule, err)) != 0 ||
 	    (code = optimizer_kind_parse(&plan->optimizer, c->optimizer, err)) != 0 ||
+	    (code = run_exif_parse(c->exif, &plan->exif_apply, err)) != 0 ||
 	    (code = parse_negatives(c, plan->task, &plan->negatives, err)) != 0)
 		return code;
 	if ((code = check_reg(c, plan, err)) != 0 || (code = parse_freeze(c, plan, err)) != 0 || (code = check_freeze(c, plan, err)) != 0)
@@ -387,6 +398,7 @@ int run_config_read(struct run_config *config, struct json_reader *reader, struc
 				field = i;
 		code = field < 0 ? json_skip(reader, err) : read_value(config, field, reader, err);
 	}
+	default_text(&config->exif, "ignore"); /* what a run did that knew no such option */
 	return code;
 }
 

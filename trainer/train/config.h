@@ -31,6 +31,7 @@ struct run_config {
 	const char *image_weights, *text_weights, *init;
 	const char *freeze;      /* "image", "text", both with a comma, or "none" */
 	const char *feature_cache; /* "on" or "off" */
+	const char *exif;        /* "ignore" or "apply" */
 	const char *negatives;   /* a number or "all" */
 	int64_t image_size, batch_size, epochs, steps, seed, max_len;
 	int64_t warmup, accumulate, eval_every, checkpoint_every, threads;
@@ -61,9 +62,13 @@ struct run_plan {
 	enum optimizer_kind optimizer;
 	bool freeze_image, freeze_text;
 	bool feature_cache;
+	bool exif_apply;
 	int negatives;      /* NEGATIVES_ALL or a count */
 	bool validate_default; /* nobody named the split: its absence is no error */
 };
+
+/* The value of --exif. */
+MUST_USE int run_exif_parse(const char *text, bool *apply, struct err *err);
 
 void run_config_init(struct run_config *config);
 void run_config_free(struct run_config *config);

@@ -431,7 +431,7 @@ int loop_validate(struct session *s, struct validator *validator, const struct p
 		.socket = s->socket, .client_name = s->client_name, .dataset = s->config.data, .split = part->split,
 		.vocab = s->config.vocab, .batch_size = (uint32_t)s->config.batch_size,
 		.no_pixels = s->plan.freeze_image && s->plan.feature_cache,
-		.image_size = (uint32_t)s->config.image_size, .max_len = (uint32_t)s->config.max_len,
+		.exif_apply = s->plan.exif_apply, .image_size = (uint32_t)s->config.image_size, .max_len = (uint32_t)s->config.max_len,
 		.cancelled = s->options->cancelled, .cancel_context = s->options->cancel_context,
 	};
 	int code;

@@ -76,8 +76,8 @@ static int fetch(struct source *s, struct table *table, struct err *err)
 	const struct source_options *o = &s->options;
 	struct features_options features = {
 		.socket = o->feed.socket, .client_name = o->feed.client_name, .dataset = o->feed.dataset, .split = o->feed.split,
-		.version = o->version, .captions = table->captions, .image_size = o->feed.image_size, .vocab = o->feed.vocab,
-		.max_len = o->feed.max_len, .width = (uint32_t)o->features, .wait_s = o->wait_s, .cancelled = o->feed.cancelled,
+		.version = o->version, .captions = table->captions, .image_size = o->feed.image_size, .exif_apply = o->feed.exif_apply,
+		.vocab = o->feed.vocab, .max_len = o->feed.max_len, .width = (uint32_t)o->features, .wait_s = o->wait_s, .cancelled = o->feed.cancelled,
 		.cancel_context = o->feed.cancel_context,
 	};
 	uint32_t count;
