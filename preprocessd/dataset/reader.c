@@ -295,6 +295,44 @@ static int check_encoding(const char *path, const char *bytes, size_t size, stru
 	return err_set(err, ERR_FORMAT, "%s: this is %s; re-encode it as UTF-8 (iconv -f %s -t UTF-8)", path, encoding, encoding);
 }
 
+/* By what is in it; NULL: cannot say. */
+static const char *format_of(const char *bytes, size_t size)
+{
+	size_t at = size >= 3 && memcmp(bytes, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+
+	while (at < size && strchr(" \t\r\n", bytes[at]) != NULL && bytes[at] != '\0')
+		at++;
+	if (at == size || (bytes[at] != '{' && bytes[at] != '['))
+		return "csv";
+	if (memmem(bytes, size, "\"sentences\"", 11) != NULL)
+		return "karpathy";
+	if (memmem(bytes, size, "\"annotations\"", 13) != NULL)
+		return "coco";
+	return memmem(bytes, size, "}\n{", 3) != NULL || memmem(bytes, size, "}\r\n{", 4) != NULL ? "jsonl" : NULL;
+}
+
+/* What a reader says of another format's file is true and no help. */
+static int hint_format(const struct reading *reading, const char *bytes, size_t size, struct err *err)
+{
+	const char *seems = format_of(bytes, size);
+	const struct err said = *err;
+
+	if (seems == NULL || strcmp(seems, reading->format) == 0 || strstr(said.message, "--format") != NULL)
+		return said.code;
+	return err_set(err, said.code, "%s; is this a %s file? Then use --format %s", said.message,
+		       strcmp(seems, "coco") == 0 ? "COCO" : strcmp(seems, "karpathy") == 0 ? "Karpathy" : strcmp(seems, "csv") == 0 ? "CSV" : "JSONL", seems);
+}
+
+static int read_bytes(struct reading *reading, struct reader *reader, const char *bytes, size_t size, struct err *err)
+{
+	int code = check_encoding(reader->name, bytes, size, err);
+
+	if (code != 0)
+		return code;
+	code = reading->read(reader, bytes, size, err);
+	return (code == ERR_FORMAT || code == ERR_LIMIT) && err != NULL && size > 0 ? hint_format(reading, bytes, size, err) : code;
+}
+
 /* It is read whole: what would fill the machine's memory is refused by its size. */
 static size_t caption_file_limit(void)
 {
@@ -320,9 +358,8 @@ static int read_file(struct reading *reading, const char *path, int16_t split, s
 	    (split == NO_SPLIT && (code = default_split(reading, path, &reader.default_split, err)) != 0) ||
 	    (reading->options->image_count == 0 && (code = folder_of_captions(reading, path, err)) != 0))
 		return code;
-	if ((code = rights_read(reading->options->rights, path, caption_file_limit(), &bytes, err)) == 0 &&
-	    (code = check_encoding(path, bytes.data == NULL ? "" : bytes.data, bytes.size, err)) == 0)
-		code = reading->read(&reader, bytes.data == NULL ? "" : bytes.data, bytes.size, err);
+	if ((code = rights_read(reading->options->rights, path, caption_file_limit(), &bytes, err)) == 0)
+		code = read_bytes(reading, &reader, bytes.data == NULL ? "" : bytes.data, bytes.size, err);
 	buf_free(&bytes);
 	if (code == 0) {
 		collect_missing(reading, &reader);

@@ -624,6 +624,38 @@ static void test_other_encodings(void **state)
 	}
 }
 
+/* A file of another format than --format says: by far the likeliest reason for what a reader cannot make sense of. */
+static void test_files_of_other_formats(void **state)
+{
+	static const struct {
+		const char *seems, *bytes;
+	} files[] = {
+		{ "is this a COCO file? Then use --format coco", "{\n\"images\": [{\"id\": 1, \"file_name\": \"a.jpg\"}], \"annotations\": []}" },
+		{ "is this a Karpathy file? Then use --format karpathy",
+		  "\n{\n\"images\": [{\"filename\": \"a.jpg\", \"sentences\": [{\"raw\": \"x\"}]}]}" },
+		{ "is this a CSV file? Then use --format csv", "\xEF\xBB\xBFimage,caption\na.jpg,x\n" },
+		{ "is this a JSONL file? Then use --format jsonl", "{\"image\": \"a.jpg\", \"caption\": \"x\"}\n{\"image\": \"a.jpg\"}\n" },
+	};
+	static const char *const formats[] = { "coco", "karpathy", "csv", "jsonl" };
+	struct manifest *manifest;
+	struct err err = { 0 };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg");
+	for (size_t file = 0; file < ARRAY_LEN(files); file++) {
+		scratch_text(&scratch, "c.txt", files[file].bytes);
+		for (size_t format = 0; format < ARRAY_LEN(formats); format++)
+			if (format != file)
+				refuses(&(struct request){ .format = formats[format], .captions = { "c.txt" }, .images = { "i" } }, ERR_FORMAT,
+					files[file].seems);
+	}
+	/* What only seems damaged is no other format. */
+	scratch_text(&scratch, "c.txt", "{\"images\": [{\"id\": 1, \"file_na");
+	assert_int_equal(try_run(&(struct request){ .format = "coco", .captions = { "c.txt" }, .images = { "i" } }, &manifest, &err), ERR_FORMAT);
+	assert_non_null(strstr(err.message, "a string that never ends"));
+	assert_null(strstr(err.message, "--format"));
+}
+
 /* Classes are ranked by value, however long the numbers are. */
 static void test_long_numbers_as_labels(void **state)
 {
@@ -1254,6 +1286,7 @@ int main(void)
 		TEST(test_pictures_in_folders_of_other_splits),
 		TEST(test_prefixes),
 		TEST(test_other_encodings),
+		TEST(test_files_of_other_formats),
 		TEST(test_long_numbers_as_labels),
 		TEST(test_same_content),
 		TEST(test_failing_pictures),
