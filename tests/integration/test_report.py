@@ -814,6 +814,14 @@ def test_plain_runs(trained, tmp_path):
     check_page(tmp_path / "lengths")
     paths, dots, ticks = validations_of(tmp_path / "lengths")
     assert paths == [[1, 2]] * 2 and dots == [[1, 2], [1]] * 2 and ticks == [[0, 1, 2]] * 4
+    # A run that was killed: run.json is of its beginning, what it reached stands in metrics.jsonl, and its time is not known.
+    shutil.copytree(trained / "l2", tmp_path / "killed")
+    text = json.loads((tmp_path / "killed" / "run.json").read_text())
+    reached = f"{100 * text['result']['val']['accuracy']:.2f}"
+    text |= {"state": "running", "result": {"steps": 0, "train_seconds": 0}}
+    (tmp_path / "killed" / "run.json").write_text(json.dumps(text))
+    line = run_ok("trainer", "report", trained / "none", tmp_path / "killed").stdout.splitlines()[2].split()
+    assert line[:3] == ["killed", "2", reached] and line[-3:] == ["–", "–", "running"], line
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "run.json").write_text('{"state": 3}')
     result = run("trainer", "report", tmp_path / "broken")

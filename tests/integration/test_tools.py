@@ -302,6 +302,12 @@ def test_report_table(tmp_path):
     (tmp_path / "adv" / "metrics.jsonl").write_text('{"step": 0, "epoch": 0, "split": "train", "loss": 0.5, "accuracy": 0.6}\n')
     result = tool(ROOT / "tools/report-table", tmp_path / "adv").stdout.split("\n")
     assert result[1].split() == ["adv", "1", "-", "-", "0.600", "15.0", "1.00x"] and "error" not in result[3]
+    # What a run that was killed has in run.json is no time of its own.
+    (tmp_path / "adv" / "run.json").write_text('{\n  "state": "running",\n  "result": {"steps": 0, "train_seconds": 0}\n}\n')
+    for order in (("none", "adv"), ("adv", "none")):
+        rows = tool(ROOT / "tools/report-table", *[tmp_path / name for name in order]).stdout.split("\n")[1:3]
+        assert rows[order.index("adv")].split() == ["adv", "1", "-", "-", "0.600", "-", "-"]
+        assert rows[order.index("none")].split()[-2:] == ["10.0", "1.00x" if order[0] == "none" else "-"]
 
 
 # --- make bench -----------------------------------------------------------------------

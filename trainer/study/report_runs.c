@@ -60,6 +60,18 @@ static int read_result(struct plain_run *run, struct err *err)
 	return tree_real(t, best, "accuracy", &run->best, err);
 }
 
+/* run.json has a run's results from where it last ended; of one at work, or killed, metrics.jsonl knows more. */
+static void results_so_far(struct plain_run *run)
+{
+	const struct report_curve *c = &run->curve;
+
+	run->seconds = run->best = NAN;
+	run->accuracy = last_of(c->val_accuracy, c->count);
+	run->loss = last_of(c->val_loss, c->count);
+	for (int i = 0; i < c->count; i++)
+		run->best = fmax(run->best, c->val_accuracy[i]);
+}
+
 static int run_open(struct plain_run *run, const char *dir, struct err *err)
 {
 	const struct tree_node *dataset;
@@ -86,6 +98,8 @@ static int run_open(struct plain_run *run, const char *dir, struct err *err)
 		goto out;
 	run->train_accuracy = last_of(run->curve.train_accuracy, run->curve.count);
 	run->train_loss = last_of(run->curve.train_loss, run->curve.count);
+	if (run->state != NULL && strcmp(run->state, "running") == 0)
+		results_so_far(run);
 out:
 	mem_free(path);
 	return code;
