@@ -174,6 +174,25 @@ def test_demo_twice(tmp_path, demo_ready):
         assert other.prepctl_ok("datasets").stdout == before
 
 
+def test_demo_keeps_its_folder(tmp_path, demo_ready):
+    """Where it is told to, and never in the place of something else."""
+    arms = {"DEMO_ARMS": "none"}
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    result = tool(ROOT / "tools/demo/run.sh", env=demo_environment(tmp_path, DEMO_KEEP=mine) | arms, code=1)
+    assert "not empty" in result.stderr and (mine / "thesis.txt").read_text() == "years of work"
+    assert not list(tmp_path.glob("demo-*"))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for folder in (tmp_path / "new", empty):
+        result = tool(ROOT / "tools/demo/run.sh", env=demo_environment(tmp_path, DEMO_KEEP=folder) | arms)
+        assert f"kept in {folder}" in result.stdout and (folder / "runs/none/best.safetensors").exists()
+    result = tool(ROOT / "tools/demo/run.sh", env=demo_environment(tmp_path, DEMO_KEEP=tmp_path / "no" / "such") | arms)
+    [kept] = tmp_path.glob("demo-*")
+    assert f"kept in {kept}" in result.stderr and (kept / "runs/none/best.safetensors").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_demo_interrupted(tmp_path, demo_ready, number):
     process = subprocess.Popen([ROOT / "tools/demo/run.sh"], env=demo_environment(tmp_path) | {"DEMO_EPOCHS": "500"}, stdout=subprocess.PIPE,

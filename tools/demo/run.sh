@@ -5,7 +5,7 @@
 # socket, runs) lies in one temporary folder of its own, so it does not touch a
 # daemon that is running and leaves nothing behind, also when interrupted.
 #
-#   DEMO_KEEP=DIR      keep the folder there (pictures, cache, runs) instead of removing it
+#   DEMO_KEEP=DIR      keep the folder there (pictures, cache, runs) instead of removing it; DIR is new, or an empty folder
 #   DEMO_PICTURES=N    training pictures (default 1000; a quarter as many for validation)
 #   DEMO_EPOCHS=N      epochs of each run (default 50)
 #   DEMO_ARMS="A B"    the values of --reg (default: none dropout l2 adv)
@@ -30,6 +30,17 @@ work=''
 daemon=''
 child=''
 
+# Nothing of the user's is ever replaced: what cannot go where it was asked for stays where it is.
+keep()
+{
+	rmdir "$DEMO_KEEP" 2>/dev/null
+	if mv -nT "$work" "$DEMO_KEEP" 2>/dev/null && [ ! -e "$work" ]; then
+		echo "kept in $DEMO_KEEP"
+	else
+		echo "demo: cannot move it to $DEMO_KEEP; kept in $work" >&2
+	fi
+}
+
 cleanup()
 {
 	trap - EXIT INT TERM HUP
@@ -45,7 +56,7 @@ cleanup()
 	done
 	if [ -n "$work" ]; then
 		if [ -n "${DEMO_KEEP:-}" ]; then
-			rm -rf "$DEMO_KEEP" && mv "$work" "$DEMO_KEEP" && echo "kept in $DEMO_KEEP"
+			keep
 		else
 			rm -rf "$work"
 		fi
@@ -72,6 +83,10 @@ since() { awk -v a="$1" -v b="$(now)" 'BEGIN { printf "%.1f", b - a }'; }
 for program in preprocessd prepctl trainer; do
 	[ -x "$bin/$program" ] || fail "$bin/$program is missing: run make demo, which builds it"
 done
+# Said before the work, not after it.
+if [ -n "${DEMO_KEEP:-}" ] && [ -e "$DEMO_KEEP" ] && { [ ! -d "$DEMO_KEEP" ] || [ -n "$(ls -A "$DEMO_KEEP")" ]; }; then
+	fail "DEMO_KEEP=$DEMO_KEEP is there and not empty; name a new folder"
+fi
 # A socket's path has 107 bytes at most.
 folder=${TMPDIR:-/tmp}
 [ ${#folder} -gt 80 ] && folder=/tmp
