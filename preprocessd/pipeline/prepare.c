@@ -1,5 +1,6 @@
 #include "preprocessd/pipeline/prepare.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "preprocessd/pipeline/flight.h"
@@ -343,6 +344,49 @@ int prepare_file(struct worker *worker, const struct picture_settings *settings,
 	return get_picture(worker, &make, NULL, NULL, how, err);
 }
 
+struct others {
+	struct hash fingerprints[PREPARE_OTHERS_MAX];
+	size_t count;
+};
+
+static int note_other(void *context, const uint8_t *name, size_t name_bytes, const void *payload, size_t size, struct err *err)
+{
+	struct others *others = context;
+
+	(void)payload;
+	(void)size;
+	(void)err;
+	if (name_bytes == 2 * HASH_BYTES && others->count < PREPARE_OTHERS_MAX)
+		memcpy(others->fingerprints[others->count++].bytes, name + HASH_BYTES, HASH_BYTES);
+	return 0;
+}
+
+/* Keys have hashes of settings only. There are few enough settings to try all of them. */
+static int explain_others(struct worker *worker, struct prepare_explained *out, struct err *err)
+{
+	struct others others = { .count = 0 };
+	struct picture_settings settings;
+	int code = cache_each_of(worker->reader, CACHE_PICTURE, &out->content, note_other, &others, err);
+
+	if (code != 0 && code != ERR_CORRUPT) /* damaged ones are as good as none */
+		return code;
+	out->other_count = others.count;
+	for (size_t i = 0; i < others.count; i++) {
+		char hex[HASH_HEX_BYTES];
+
+		hash_to_hex(&others.fingerprints[i], hex);
+		snprintf(out->others[i], sizeof(out->others[i]), "fingerprint=%s", hex);
+	}
+	for (uint32_t n = 0; others.count > 0 && n < 2 * PICTURE_SIZE_MAX; n++) {
+		if ((code = picture_settings_init(&settings, n / 2 + 1, n % 2 != 0, err)) != 0)
+			return code;
+		for (size_t i = 0; i < others.count; i++)
+			if (hash_equal(&settings.fingerprint, &others.fingerprints[i]))
+				transform_describe(&settings.transform, out->others[i], sizeof(out->others[i]));
+	}
+	return 0;
+}
+
 int prepare_explain(struct worker *worker, const struct picture_settings *settings, const char *path,
 		    const struct rights *rights, struct prepare_explained *out, struct err *err)
 {
@@ -361,7 +405,7 @@ int prepare_explain(struct worker *worker, const struct picture_settings *settin
 	if (cache_read_copy(worker->reader, &key, &record, NULL) == 0)
 		records_failure_decode(record.data, record.size, &out->failure);
 	buf_free(&record);
-	return 0;
+	return out->found || out->failure.code != 0 ? 0 : explain_others(worker, out, err);
 }
 
 /* --- captions --------------------------------------------------------------------- */

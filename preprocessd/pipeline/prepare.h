@@ -52,11 +52,15 @@ void prepare_put_failed(struct pipeline *pipeline, const struct err *err);
 bool prepare_puts_failed(struct pipeline *pipeline, uint64_t before, struct err *err);
 
 /* Where the picture in a file would be found, and whether it is. */
+enum { PREPARE_SETTINGS_BYTES = 512, PREPARE_OTHERS_MAX = 16 };
 struct prepare_explained {
 	struct hash content;
-	char settings[512];
+	char settings[PREPARE_SETTINGS_BYTES];
 	bool found;
 	struct err failure; /* code 0: none is remembered */
+	/* Where neither: the settings under which this content is there; "fingerprint=HEX" of a release that is not this one. */
+	char others[PREPARE_OTHERS_MAX][PREPARE_SETTINGS_BYTES];
+	size_t other_count;
 };
 MUST_USE int prepare_explain(struct worker *worker, const struct picture_settings *settings, const char *path,
 			     const struct rights *rights, struct prepare_explained *out, struct err *err);

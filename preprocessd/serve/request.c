@@ -136,6 +136,7 @@ static int work_explain(struct worker *worker, struct control *control, struct e
 	ProtobufCBinaryData features[FEATURES_EXPLAINED];
 	struct hash fingerprints[FEATURES_EXPLAINED];
 	struct prepare_explained found;
+	char *others[PREPARE_OTHERS_MAX];
 	size_t count = 0;
 	int code;
 
@@ -162,6 +163,10 @@ static int work_explain(struct worker *worker, struct control *control, struct e
 	explained.fingerprint = (ProtobufCBinaryData){ HASH_BYTES, settings.fingerprint.bytes };
 	explained.settings = found.settings;
 	explained.found = found.found;
+	for (size_t i = 0; i < found.other_count; i++)
+		others[i] = found.others[i];
+	explained.n_others = found.other_count;
+	explained.others = others;
 	explained.failure = wire_text(reason, sizeof(reason), found.failure.message, strlen(found.failure.message));
 	return pack_reply(control, WIRE__REPLY__BODY_EXPLAINED, &explained, err);
 }

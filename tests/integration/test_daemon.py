@@ -569,6 +569,30 @@ def test_replaced_data_set_stops_a_running_stream_after_a_restart(small, daemon,
     assert reader.returncode == 1 and "another version" in err
 
 
+def test_explain_says_which_setting_differs(small, daemon, tmp_path):
+    picture = small.images / small.rows[0][0]
+
+    def there(*options, path=picture):
+        lines = daemon.prepctl_ok("explain", path, *options).stdout.splitlines()
+        first = [i for i, line in enumerate(lines) if line.startswith("  there with")]
+        return [line[14:] for line in lines[first[0]:]] if first else None
+
+    assert there() == ["no settings at all: this content is new here"]
+    small.add(daemon)
+    assert there("--size", "64") is None, "it is there itself"
+    assert there() == ["size=64"] and there("--size", "64", "--exif", "apply") == ["exif=ignore"]
+    assert there("--size", "2048", "--exif", "apply") == ["size=64, exif=ignore"]
+    write_csv(tmp_path / "one.csv", [(str(picture), "y")], header=("image", "caption"))
+    daemon.prepctl_ok("add", "turned", "--format", "csv", "--captions", tmp_path / "one.csv", "--size", "2048", "--exif", "apply")
+    assert sorted(there("--size", "2048")) == ["exif=apply", "size=64"]
+    assert there("--size", "1", "--exif", "apply") in (["size=2048", "size=64, exif=ignore"], ["size=64, exif=ignore", "size=2048"])
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(picture.read_bytes()[:200])
+    write_csv(tmp_path / "bad.csv", [("bad.jpg", "x"), (str(picture), "y")], header=("image", "caption"))
+    daemon.prepctl_ok("add", "bad", "--format", "csv", "--captions", tmp_path / "bad.csv", "--on-bad", "skip")
+    assert there(path=bad) is None and there("--size", "32", path=bad) == ["no settings at all: this content is new here"]
+
+
 def test_unknown_things_name_the_known_ones(small, daemon):
     small.add(daemon)
     out = ["--out", "/dev/null"]

@@ -186,6 +186,43 @@ static void print_hex(const char *what, ProtobufCBinaryData bytes)
 	printf("\n");
 }
 
+static bool has_field(const char *settings, const char *field, size_t bytes)
+{
+	for (const char *at = settings;; at++) {
+		size_t length = strcspn(at, ";");
+
+		if (length == bytes && memcmp(at, field, bytes) == 0)
+			return true;
+		at += length;
+		if (*at == '\0')
+			return false;
+	}
+}
+
+/* A line for each record of the same content: what is not as it was asked for, "size=112, exif=apply". */
+static void print_others(const Wire__ExplainReply *e)
+{
+	for (size_t i = 0; i < e->n_others; i++) {
+		const char *between = "";
+
+		printf("  %-12s", i == 0 ? "there with" : "");
+		for (const char *at = e->others[i];; at++) {
+			size_t length = strcspn(at, ";");
+
+			if (!has_field(e->settings, at, length)) {
+				printf("%s%.*s", between, (int)length, at);
+				between = ", ";
+			}
+			at += length;
+			if (*at == '\0')
+				break;
+		}
+		printf("\n");
+	}
+	if (!e->found && e->failure[0] == '\0' && e->n_others == 0)
+		printf("  %-12s%s\n", "there with", "no settings at all: this content is new here");
+}
+
 static int explain(struct prepctl_common *common, const char *path, uint32_t size, bool exif_apply, struct err *err)
 {
 	Wire__ExplainPicture explain = WIRE__EXPLAIN_PICTURE__INIT;
@@ -209,6 +246,7 @@ static int explain(struct prepctl_common *common, const char *path, uint32_t siz
 		print_hex("content", e->content);
 		print_hex("transform", e->fingerprint);
 		printf("  %-12s%s\n", "settings", e->settings);
+		print_others(e);
 		for (size_t i = 0; i < e->n_features; i++)
 			print_hex(i == 0 ? "features" : "", e->features[i]);
 		if (e->failure[0] != '\0')
@@ -232,8 +270,8 @@ int prepctl_explain(int argc, char *const argv[], struct err *err)
 	const struct args_spec spec = {
 		.usage = "prepctl explain PICTURE [--size N] [--exif ignore|apply]",
 		.description = "Says under which key a picture is kept (the hash of its bytes, and every setting that decides the pixels),\n"
-			       "and whether it is there. Compare two outputs to see why something was prepared again. A line of features for each\n"
-			       "encoder and settings with which training runs (--freeze) have kept features of it.",
+			       "and whether it is there; if not, which of these settings differ where the same picture is there. A line of features\n"
+			       "for each encoder and settings with which training runs (--freeze) have kept features of it.",
 		.options = table, .option_count = (int)ARRAY_LEN(table), .operands_min = 1, .operands_max = 1,
 	};
 	struct args_result result;
