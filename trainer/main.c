@@ -1,4 +1,5 @@
 /* main.c - trainer: picks the verb, prints what went wrong, ends the process. */
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +8,24 @@
 #include "trainer/cli/commands.h"
 #include "trainer/kernels/process.h"
 #include "trainer/probe/probe.h"
+
+/* "help" is --help, "help study" and "--help study" are "study --help". Static memory. */
+static void turn_help_round(int *argc, char **argv[])
+{
+	static char option[] = "--help";
+	static char *turned[4];
+	const char *word = *argc > 1 ? (*argv)[1] : "";
+	bool with_verb = *argc == 3 && (*argv)[2][0] != '-';
+
+	if (strcmp(word, "help") != 0 && !(with_verb && (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0)))
+		return;
+	*argc = 0;
+	turned[(*argc)++] = (*argv)[0];
+	if (with_verb)
+		turned[(*argc)++] = (*argv)[2];
+	turned[(*argc)++] = option;
+	*argv = turned;
+}
 
 static int run_verb(int argc, char *argv[], struct err *err)
 {
@@ -38,6 +57,7 @@ int main(int argc, char *argv[])
 
 	kernels_settle_process(argv);
 	log_setup("trainer", LOG_INFO, 0);
+	turn_help_round(&argc, &argv);
 	code = run_verb(argc, argv, &err);
 	if (code != 0)
 		log_error("%s", err.message);

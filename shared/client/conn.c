@@ -52,7 +52,8 @@ static bool is_cancelled(const struct conn *conn)
 static int no_daemon(const char *socket, const char *reason, struct err *err)
 {
 	char *usual = NULL;
-	bool is_usual = paths_socket(&usual, NULL, false, NULL) == 0 && strcmp(usual, socket) == 0;
+	const char *set = getenv("PREPROCESSD_SOCKET"); /* by the user, or by prepctl for a --socket in front of its verb */
+	bool is_usual = (set == NULL || set[0] == '\0') && paths_socket(&usual, NULL, false, NULL) == 0 && strcmp(usual, socket) == 0;
 
 	mem_free(usual);
 	return err_set(err, ERR_UNAVAILABLE, "no preprocessd at %s (%s); start one with: preprocessd%s%s &", socket, reason,

@@ -20,7 +20,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
 from harness import BIN, ROOT, Daemon, SmallData, environment, run, run_ok, shared_data, write_csv, write_pictures, write_vocab  # noqa: E402
 
 PREPCTL_VERBS = ["add", "datasets", "show", "failures", "samples", "rm", "batch", "digests", "status", "explain", "verify", "gc", "shutdown"]
-TRAINER_VERBS = ["eval", "probe"]
+TRAINER_VERBS = ["study", "robust", "report", "eval", "probe", "reg"]
 HELPS = [("preprocessd",), ("prepctl",), ("trainer",), ("prepctl", "inspect", "image"), ("prepctl", "inspect", "text"),
          *[("prepctl", verb) for verb in PREPCTL_VERBS], *[("trainer", verb) for verb in TRAINER_VERBS]]
 
@@ -96,6 +96,29 @@ def test_where_to_read_on():
     assert "prepctl add --help" in run("prepctl", "add", "x").stderr
     assert "prepctl inspect image --help" in run("prepctl", "inspect", "image").stderr
     assert "prepctl --help" in run("prepctl", "nonsense").stderr
+
+
+@pytest.mark.parametrize("verb", TRAINER_VERBS)
+def test_help_of_a_verb_however_it_is_asked_for(verb):
+    wanted = run_ok("trainer", verb, "--help").stdout
+    for words in (("help", verb), ("--help", verb), ("-h", verb), (verb, "-h")):
+        assert run_ok("trainer", *words).stdout == wanted, words
+    assert run_ok("trainer", "help").stdout == run_ok("trainer", "--help").stdout != wanted
+    # every program and verb takes them, whatever it does with them
+    assert "--socket" in wanted and "--cache" in wanted
+    assert run_ok("trainer", "reg", "l2", "--socket", "x", "--cache=y").stdout.startswith("l2=")
+
+
+def test_no_daemon_names_the_one_that_was_asked_for(tmp_path):
+    """What the message says to type starts a daemon where this very command looks for it."""
+    socket = tmp_path / "s.sock"
+    start = rf"start one with: preprocessd --socket {re.escape(str(socket))} &"
+    assert_fails(run("prepctl", "status", "--socket", socket), start)
+    assert_fails(run("prepctl", "--socket", socket, "status"), start)
+    assert_fails(run("trainer", "--data", "x", "--socket", socket), start)
+    assert_fails(run("prepctl", "status", env=environment(PREPROCESSD_SOCKET=socket)), start)
+    (tmp_path / "run").mkdir(mode=0o700)
+    assert_fails(run("prepctl", "status", env=environment(XDG_RUNTIME_DIR=tmp_path / "run")), r"start one with: preprocessd &")
 
 
 def test_a_limit_on_the_size_of_files(tmp_path):

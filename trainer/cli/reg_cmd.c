@@ -17,7 +17,12 @@ static const char description[] =
 
 int reg_command(int argc, char *const argv[], struct err *err)
 {
-	const struct args_spec spec = { usage, description, NULL, 0, 0, SPECS_MAX };
+	const char *socket = NULL, *cache = NULL;
+	const struct args_option options[] = {
+		{ .name = "socket", .kind = ARGS_TEXT, .value = &socket, .metavar = "PATH", .help = "Not used here." },
+		{ .name = "cache", .kind = ARGS_TEXT, .value = &cache, .metavar = "DIR", .help = "Not used here." },
+	};
+	const struct args_spec spec = { usage, description, options, (int)ARRAY_LEN(options), 0, SPECS_MAX };
 	struct args_result args;
 	int code = args_parse(&spec, argc, argv, &args, err);
 
