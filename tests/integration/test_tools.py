@@ -334,6 +334,15 @@ def test_report_table(tmp_path):
 BENCH = ROOT / "tools" / "bench"
 
 
+@pytest.mark.parametrize("words", [["tools/bench/fair_start.py"], ["tools/bench/bf16_curve.py"], ["tools/rsicd-study", "studies"],
+                                   ["tools/rsicd-study", "studies", "--tables"]], ids=" ".join)
+def test_without_the_data(tmp_path, words):
+    """What docs/ says to type, on a machine that does not have it: a line that says so, not a traceback."""
+    result = tool(ROOT / words[0], *words[1:], code=1, cwd=tmp_path, env=environment(SHARED_DATA=tmp_path / "no"))
+    assert len(result.stderr.splitlines()) == 1 and str(tmp_path) in result.stderr, result.stderr
+    assert result.stdout == "" and not list(tmp_path.iterdir())
+
+
 @pytest.fixture
 def bench_runner(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCH))

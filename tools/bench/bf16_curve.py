@@ -13,8 +13,8 @@ import pathlib
 import statistics
 import tempfile
 
-from common import SHARED_DATA, note
-from harness import Daemon, run_ok, shared_data
+from common import SHARED_DATA, needed, note
+from harness import Daemon, run_ok
 
 WINDOW = 20
 RUNS = {"fp32, seed 0": ("fp32", 0), "bf16, seed 0": ("bf16", 0), "fp32, seed 1": ("fp32", 1)}
@@ -47,7 +47,7 @@ def main():
     parser.add_argument("--lr", default="5e-5", help="the trainer's own 3e-4 keeps a BERT of 12 layers with random weights at chance")
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
-    rsicd = shared_data("rsicd")
+    rsicd = needed("rsicd")
     curve = {}
     with tempfile.TemporaryDirectory(dir="/tmp") as name, Daemon() as daemon:
         folder = options.keep or pathlib.Path(name)

@@ -16,6 +16,13 @@ SHARED_DATA = pathlib.Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" 
 REPEATS = int(os.environ.get("BENCH_REPEATS", "3"))
 
 
+def needed(name):
+    """A folder of the real data, without which there is nothing to measure."""
+    if not (SHARED_DATA / name).exists():
+        sys.exit(f"{pathlib.Path(sys.argv[0]).name}: {SHARED_DATA / name} is not there; SHARED_DATA names the folder that has {name}")
+    return SHARED_DATA / name
+
+
 class Table:
     """Rows of (what, figure, unit, peer's name, peer's figure)."""
 

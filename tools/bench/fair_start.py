@@ -12,8 +12,8 @@ import json
 import pathlib
 import tempfile
 
-from common import SHARED_DATA, note
-from harness import Daemon, run_ok, shared_data
+from common import SHARED_DATA, needed, note
+from harness import Daemon, run_ok
 
 ARMS = ("none", "dropout", "l2", "adv:rel=0.03")
 COMMON = ["--data", "rsicd", "--preset", "small", "--image-size", "64", "--quiet"]
@@ -31,7 +31,7 @@ def main():
     parser.add_argument("--towers-epochs", type=int, default=50)
     parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
-    rsicd = shared_data("rsicd")
+    rsicd = needed("rsicd")
     with tempfile.TemporaryDirectory(dir="/tmp") as name, Daemon() as daemon:
         folder = options.keep or pathlib.Path(name)
         daemon.prepctl_ok("add", "rsicd", "--format", "karpathy", "--images", rsicd / "images", "--captions", rsicd / "dataset_rsicd.json",
