@@ -61,6 +61,7 @@ static bool answers(const char *path)
 	struct err err;
 
 	conn_init(&conn, is_late, &deadline_s);
+	conn.start_ms = 0;
 	int code = conn_open(&conn, path, "preprocessd starting", &err);
 	conn_free(&conn);
 	/* One that refuses us for a reason of its own is alive too. */

@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <pwd.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,10 +19,11 @@
 #include "shared/base/paths.h"
 
 enum { CONN_ARENA_BYTES_MAX = 64 << 20, CONN_BACKLOG_TRIES = 50, USER_BYTES = 4096 };
+enum { START_WAIT_MS = 30000, START_POLL_MS = 20 };
 
 void conn_init(struct conn *conn, bool (*cancelled)(void *context), void *context)
 {
-	*conn = (struct conn){ .fd = -1, .received_fd = -1, .cancelled = cancelled, .context = context };
+	*conn = (struct conn){ .fd = -1, .start_ms = CONN_START_MS, .received_fd = -1, .cancelled = cancelled, .context = context };
 	frame_reader_init(&conn->in, FRAME_REPLY_BYTES_MAX);
 }
 
@@ -92,7 +95,24 @@ static int check_peer(int fd, const char *path, struct err *err)
 	return 0;
 }
 
-static int connect_to(struct conn *conn, const char *path, struct err *err)
+/* The lock beside the socket is written before the daemon listens: a process id, and a word when it is on its way out. */
+static bool is_starting(const char *path)
+{
+	char lock[PATHS_SOCKET_BYTES_MAX + sizeof(".lock")], text[64] = "", *end;
+	int fd;
+
+	snprintf(lock, sizeof(lock), "%s.lock", path);
+	fd = open(lock, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (fd < 0)
+		return false;
+	ssize_t bytes = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	long pid = bytes > 0 ? strtol(text, &end, 10) : 0;
+	return pid > 0 && pid <= INT_MAX && strspn(end, " \n") == strlen(end) && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
+}
+
+/* *absent: nobody listens there. */
+static int connect_to(struct conn *conn, const char *path, bool *absent, struct err *err)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	size_t bytes = strlen(path);
@@ -107,6 +127,7 @@ static int connect_to(struct conn *conn, const char *path, struct err *err)
 	for (int tries = 0; connect(conn->fd, (struct sockaddr *)&address, sizeof(address)) != 0; tries++) {
 		int reason = errno;
 
+		*absent = reason == ENOENT || reason == ECONNREFUSED;
 		if (reason != EAGAIN && reason != EINTR)
 			return no_daemon(path, strerror(reason), err);
 		/* The daemon's queue of new clients is full: it lives, but is behind. */
@@ -117,6 +138,25 @@ static int connect_to(struct conn *conn, const char *path, struct err *err)
 		nanosleep(&(struct timespec){ .tv_nsec = CONN_POLL_MS * 1000000L }, NULL);
 	}
 	return check_peer(conn->fd, path, err);
+}
+
+static int connect_soon(struct conn *conn, const char *path, struct err *err)
+{
+	bool absent = false;
+	int code = connect_to(conn, path, &absent, err);
+
+	for (int waited = 0; code != 0 && absent && conn->start_ms > 0; waited += START_POLL_MS) {
+		if (waited >= START_WAIT_MS || (waited >= conn->start_ms && !is_starting(path)))
+			break;
+		if (is_cancelled(conn))
+			return err_set(err, ERR_CANCELLED, "cancelled");
+		nanosleep(&(struct timespec){ .tv_nsec = START_POLL_MS * 1000000L }, NULL);
+		close(conn->fd);
+		conn->fd = -1;
+		absent = false;
+		code = connect_to(conn, path, &absent, err);
+	}
+	return code;
 }
 
 int conn_open(struct conn *conn, const char *socket, const char *client_name, struct err *err)
@@ -132,7 +172,7 @@ int conn_open(struct conn *conn, const char *socket, const char *client_name, st
 	if (conn->arena.first == NULL)
 		code = arena_init(&conn->arena, CONN_ARENA_BYTES_MAX, err);
 	if (code == 0)
-		code = connect_to(conn, socket, err);
+		code = connect_soon(conn, socket, err);
 	if (code != 0)
 		goto out;
 	hello.version = WIRE_VERSION;

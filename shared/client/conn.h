@@ -15,11 +15,12 @@
 #include "shared/wire/frame.h"
 #include "wire.pb-c.h"
 
-enum { CONN_POLL_MS = 100 };
+enum { CONN_POLL_MS = 100, CONN_START_MS = 300 };
 
 struct conn {
 	int fd;          /* -1: closed */
 	bool broken;     /* the last one ended without our doing: the daemon died */
+	int start_ms;    /* see conn_open(): CONN_START_MS, before it is called another one; 0: not at all */
 	int received_fd; /* -1, or what came with SCM_RIGHTS and was not taken yet */
 	struct frame_reader in;
 	struct buf out;
@@ -32,7 +33,8 @@ struct conn {
 
 /* A closed connection; conn_free() releases it. */
 void conn_init(struct conn *conn, bool (*cancelled)(void *context), void *context);
-/* Connects, checks the other side's user, says Hello. Closes an open one first.
+/* Connects, checks the other side's user, says Hello. Closes an open one first. Where nobody listens, somebody may have typed
+ * `preprocessd &` a moment ago: start_ms are waited for a sign of it, and for a daemon that starts, until it listens (30 s at most).
  * ERR_UNAVAILABLE: nobody there. ERR_MISMATCH: another protocol version. */
 MUST_USE int conn_open(struct conn *conn, const char *socket, const char *client_name, struct err *err);
 void conn_close(struct conn *conn);

@@ -342,6 +342,43 @@ def test_killed_add_registers_nothing_and_goes_on(tmp_path, daemon):
 # --- starting ------------------------------------------------------------------------------------
 
 
+def test_the_next_command_waits_for_a_daemon_that_starts(tmp_path):
+    """`preprocessd &` and a line behind it, pasted together; also where the daemon has much to look over before it listens."""
+    socket, cache = tmp_path / "s", tmp_path / "cache"
+    lock = tmp_path / "s.lock"
+
+    def ask():
+        return subprocess.Popen([BIN / "prepctl", "datasets", "--socket", socket], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True, env=environment())
+
+    def daemon():
+        return subprocess.Popen([BIN / "preprocessd", "--socket", socket, "--cache", cache], stdin=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL, env=environment())
+
+    for slow in (False, True):
+        if slow:  # what a daemon leaves as soon as it begins
+            lock.write_text(f"{os.getpid()}\n")
+            asking = ask()
+            time.sleep(1.0)
+            assert asking.poll() is None
+        server = daemon()
+        try:
+            out, said = rest_of(asking if slow else ask(), 30 * SLOW)
+            assert out.startswith("no data sets yet") and said == ""
+        finally:
+            server.terminate()
+            server.wait(20 * SLOW)
+    # None, one that ends, one that died: said at once.
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for text in (None, f"{os.getpid()} stopping\n", f"{ended.pid}\n", "0\n", "-1\n", "", "x" * 100):
+        lock.unlink(missing_ok=True)
+        if text is not None:
+            lock.write_text(text)
+        began = time.monotonic()
+        assert "no preprocessd at" in rest_of(ask(), 30 * SLOW)[1] and time.monotonic() - began < 5 * SLOW, text
+
+
 def test_stale_socket_is_replaced(daemon):
     daemon.kill()
     assert daemon.socket.exists()

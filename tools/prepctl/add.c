@@ -1,7 +1,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "shared/base/fs.h"
@@ -10,7 +9,7 @@
 #include "shared/base/progress.h"
 #include "tools/prepctl/prepctl.h"
 
-enum { NAME_BYTES_MAX = 64, START_WAIT_MS = 3000, START_POLL_MS = 20 };
+enum { NAME_BYTES_MAX = 64, START_MS = 3000 };
 
 struct options {
 	struct prepctl_common common;
@@ -247,24 +246,6 @@ static void fill_request(const struct options *o, struct paths *paths, Wire__Add
 	add->replace = o->replace;
 }
 
-/* `preprocessd &` and this, pasted together: a daemon that has just been started needs a moment to listen. */
-static int connect_soon(struct conn *conn, const struct options *o, struct err *err)
-{
-	const struct timespec pause = { .tv_nsec = START_POLL_MS * 1000000L };
-	int code = ERR_UNAVAILABLE;
-
-	for (int waited = 0; code == ERR_UNAVAILABLE && waited <= START_WAIT_MS; waited += START_POLL_MS) {
-		if (waited > 0) {
-			conn_free(conn);
-			nanosleep(&pause, NULL);
-		}
-		if (prepctl_interrupted(NULL))
-			return err_set(err, ERR_CANCELLED, "stopped");
-		code = prepctl_connect(conn, &o->common, "add", err);
-	}
-	return code;
-}
-
 static int run(const struct options *o, struct paths *paths, struct err *err)
 {
 	Wire__AddDataset add = WIRE__ADD_DATASET__INIT;
@@ -274,7 +255,7 @@ static int run(const struct options *o, struct paths *paths, struct err *err)
 	struct display display = { .name = o->name, .phase = -1, .quiet = o->quiet };
 	struct conn conn;
 	struct err broken;
-	int code = connect_soon(&conn, o, err);
+	int code = prepctl_connect(&conn, &o->common, "add", err);
 
 	if (code != 0)
 		goto out;
@@ -309,7 +290,7 @@ out:
 
 int prepctl_add(int argc, char *const argv[], struct err *err)
 {
-	struct options options = { .on_bad = "fail", .exif = "ignore", .size = 224 };
+	struct options options = { .common.start_ms = START_MS, .on_bad = "fail", .exif = "ignore", .size = 224 };
 	struct args_result result;
 	struct paths paths = { .vocab = { 0 } };
 	int code = parse(argc, argv, &options, &result, err);

@@ -44,6 +44,8 @@ int prepctl_connect(struct conn *conn, const struct prepctl_common *common, cons
 	char name[64], *socket = NULL;
 
 	conn_init(conn, prepctl_interrupted, NULL);
+	if (common->start_ms > 0)
+		conn->start_ms = common->start_ms;
 	int code = paths_socket(&socket, common->socket, false, err);
 	if (code == 0) {
 		snprintf(name, sizeof(name), "prepctl %s", verb);

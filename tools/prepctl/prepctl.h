@@ -14,6 +14,7 @@
 /* The options that every verb has; PREPCTL_OPTIONS puts them into its table. */
 struct prepctl_common {
 	const char *socket, *cache;
+	int start_ms; /* conn.h; 0: as usual */
 };
 
 #define PREPCTL_OPTIONS(common) \
