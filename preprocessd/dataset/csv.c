@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "shared/base/mem.h"
+
 static bool has_quotes(const struct csv *csv)
 {
 	return csv->separator == ',' || csv->separator == ';';
@@ -75,12 +77,28 @@ static int plain(struct csv *csv, struct err *err)
 	return buf_add(&csv->text, csv->data + begin, end - begin, err);
 }
 
-static int field(struct csv *csv, struct err *err)
+static int grow(struct csv *csv, struct err *err)
 {
-	int code;
+	uint32_t capacity = csv->capacity == 0 ? 16 : 2 * csv->capacity;
 
+	if (csv->count < csv->capacity)
+		return 0;
 	if (csv->count == CSV_COLUMNS_MAX)
 		return err_set(err, ERR_LIMIT, "more than %d columns", CSV_COLUMNS_MAX);
+	size_t *grown = mem_realloc_array(csv->ends, capacity, sizeof(*grown));
+	if (grown == NULL)
+		return err_nomem(err, capacity * sizeof(*grown));
+	csv->ends = grown;
+	csv->capacity = capacity;
+	return 0;
+}
+
+static int field(struct csv *csv, struct err *err)
+{
+	int code = grow(csv, err);
+
+	if (code != 0)
+		return code;
 	if (has_quotes(csv) && csv->at < csv->size && csv->data[csv->at] == '"') {
 		csv->at++;
 		if ((code = quoted(csv, err)) != 0)
@@ -137,4 +155,5 @@ void csv_open(struct csv *csv, const char *data, size_t size, char separator)
 void csv_close(struct csv *csv)
 {
 	buf_free(&csv->text);
+	mem_free(csv->ends);
 }

@@ -16,7 +16,7 @@
 
 #include "shared/base/buf.h"
 
-enum { CSV_COLUMNS_MAX = 256, CSV_FIELD_BYTES_MAX = 16 << 20 };
+enum { CSV_COLUMNS_MAX = 65536, CSV_FIELD_BYTES_MAX = 16 << 20 };
 
 struct csv {
 	const char *data; /* borrowed */
@@ -25,9 +25,9 @@ struct csv {
 	char separator;
 	/* the row */
 	uint32_t line;      /* where it begins */
-	uint32_t count;
+	uint32_t count, capacity;
 	struct buf text;
-	size_t ends[CSV_COLUMNS_MAX]; /* in text */
+	size_t *ends; /* (count) in text */
 };
 
 /* Passes over a byte order mark. */

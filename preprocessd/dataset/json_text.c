@@ -1,5 +1,17 @@
 /* What every JSON format needs: a value as text, and walks over arrays and objects. */
+#include <string.h>
+
 #include "preprocessd/dataset/reader.h"
+
+/* Of a number's text without the zeros behind its point: 5.0, as programs write whole numbers that were floats on their way, is 5. */
+static size_t number_bytes(const struct buf *text)
+{
+	const char *point = memchr(text->data, '.', text->size);
+
+	if (point == NULL || strspn(point + 1, "0") != (size_t)(text->data + text->size - point - 1))
+		return text->size;
+	return (size_t)(point - text->data);
+}
 
 int json_text(struct json_reader *json, struct buf *out, bool *has, const char *what, struct err *err)
 {
@@ -12,7 +24,7 @@ int json_text(struct json_reader *json, struct buf *out, bool *has, const char *
 	case JSON_NUMBER:
 		buf_clear(out);
 		*has = true;
-		return buf_add(out, json->text.data, json->text.size, err);
+		return buf_add(out, json->text.data, json->kind == JSON_NUMBER ? number_bytes(&json->text) : json->text.size, err);
 	case JSON_NULL:
 		return 0;
 	default:

@@ -300,6 +300,8 @@ static int read_rows(struct reader *reader, struct csv *csv, struct item *item, 
 
 /* --- the separator ------------------------------------------------------------------ */
 
+enum { SCORE_ONE_COLUMN, SCORE_FAULT, SCORE_COLUMNS, SCORE_NAMES, SCORE_PICTURE };
+
 /* How much sense the first row makes: its picture exists, it has a header's names, it has two columns. */
 static int score_first_row(struct reader *reader, const struct csv *csv, int *score, struct err *err)
 {
@@ -307,17 +309,18 @@ static int score_first_row(struct reader *reader, const struct csv *csv, int *sc
 	uint32_t column;
 	int code;
 
-	*score = 0;
+	*score = SCORE_ONE_COLUMN;
 	if (csv->count < 2)
 		return 0;
 	if ((code = picture_column(reader, csv, &column, err)) != 0)
 		return code;
 	if (column != NO_COLUMN)
-		*score = 3;
+		*score = SCORE_PICTURE;
 	else if (given != NULL && as_number(given) == 0)
-		*score = find_name(csv, given) != NO_COLUMN ? 2 : 1;
+		*score = find_name(csv, given) != NO_COLUMN ? SCORE_NAMES : SCORE_COLUMNS;
 	else
-		*score = find_usual(csv, usual_image_names) != NO_COLUMN || find_usual(csv, usual_caption_names) != NO_COLUMN ? 2 : 1;
+		*score = find_usual(csv, usual_image_names) != NO_COLUMN || find_usual(csv, usual_caption_names) != NO_COLUMN ?
+				 SCORE_NAMES : SCORE_COLUMNS;
 	return 0;
 }
 
@@ -329,12 +332,16 @@ static int choose_separator(struct reader *reader, const char *bytes, size_t siz
 
 	for (size_t i = 0; i < ARRAY_LEN(separators); i++) {
 		struct csv csv;
-		int score = 0, code = 0;
+		int score = SCORE_ONE_COLUMN, code;
 
 		csv_open(&csv, bytes, size, separators[i]);
 		/* A fault of one reading of the row is none of another's: the winner's comes up again. */
-		if (csv_next(&csv, NULL) == 0)
+		if ((code = csv_next(&csv, err)) == 0) {
 			code = score_first_row(reader, &csv, &score, err);
+		} else if (code != ERR_NOMEM) {
+			score = csv.count > 0 ? SCORE_FAULT : SCORE_ONE_COLUMN;
+			code = 0;
+		}
 		csv_close(&csv);
 		if (code != 0)
 			return code;

@@ -247,6 +247,36 @@ static void test_csv_separators(void **state)
 	csv_gives("image_name| comment_number| comment\na.jpg| 0| Two men .\na.jpg| 1| One, man .\n",
 		  "a.jpg/train: Two men . | One, man .");
 	csv_gives("a.jpg#0\tone\na.jpg#1\ttwo\n", "a.jpg/train: one | two");
+	/* a fault of the comma's reading is none of a file with tabs, but one of a file with semicolons that of the file */
+	csv_gives("pic\tx, \"y\tz,\"\na.jpg\tone\t\n", "a.jpg/train: one");
+	csv_refuses("image;\"caption\na.jpg;one\n", "c.csv:1: a quote that begins in line 1 never ends");
+}
+
+/* Columns beside those that are read, as many as tables of features have. */
+static void test_csv_many_columns(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" } };
+	static const char separators[] = ",;";
+	static char text[200000];
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg");
+	for (int extra = 5000; extra <= 70000; extra += 65000) {
+		for (const char *separator = separators; *separator != '\0'; separator++) {
+			size_t used = (size_t)snprintf(text, sizeof(text), "image%ccaption", *separator);
+
+			memset(text + used, *separator, (size_t)extra);
+			used += (size_t)extra;
+			used += (size_t)snprintf(text + used, sizeof(text) - used, "\na.jpg%cone", *separator);
+			memset(text + used, *separator, (size_t)extra);
+			text[used + (size_t)extra] = '\0';
+			scratch_text(&scratch, "c.csv", text);
+			if (extra == 5000)
+				gives(&request, "a.jpg/train: one");
+			else
+				refuses(&request, ERR_FORMAT, "c.csv:1: more than 65536 columns");
+		}
+	}
 }
 
 static void test_csv_columns(void **state)
@@ -1105,6 +1135,23 @@ static void test_jsonl(void **state)
 	assert_int_equal(listing_failure_count(last_listing), 1);
 }
 
+/* Numbers that were floats on their way are the whole numbers that they were. */
+static void test_json_numbers(void **state)
+{
+	struct request request = { .format = "coco", .captions = { "c.json" }, .images = { "i" } };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg i/7.0");
+	scratch_text(&scratch, "c.json", "{\"images\":[{\"id\":5.0,\"file_name\":\"a.jpg\"},{\"id\":6,\"file_name\":\"b.jpg\"},{\"id\":6.50,"
+		     "\"file_name\":\"7.0\"}],\"annotations\":[{\"image_id\":5,\"caption\":\"one\"},{\"image_id\":6.00,\"caption\":\"two\"},"
+		     "{\"image_id\":6.50,\"caption\":\"three\"}]}");
+	gives(&request, "a.jpg/train: one; b.jpg/train: two; 7.0/train: three");
+	request.format = "jsonl";
+	scratch_text(&scratch, "c.json", "{\"image\":\"a.jpg\",\"caption\":\"one\",\"label\":10.0}\n{\"image\":\"b.jpg\",\"caption\":\"two\","
+		     "\"label\":10}\n{\"image\":\"7.0\",\"caption\":\"three\",\"label\":-9.0}\n");
+	gives(&request, "a.jpg/train#1=10: one; b.jpg/train#1=10: two; 7.0/train#0=-9: three");
+}
+
 /* Which key counts is a matter of the names, not of where they stand. */
 static void test_jsonl_ranks_keys(void **state)
 {
@@ -1273,6 +1320,7 @@ int main(void)
 		TEST(test_csv_plain),
 		TEST(test_csv_header),
 		TEST(test_csv_separators),
+		TEST(test_csv_many_columns),
 		TEST(test_csv_columns),
 		TEST(test_csv_faults),
 		TEST(test_csv_skip),
@@ -1301,6 +1349,7 @@ int main(void)
 		TEST(test_split_in_name),
 		TEST(test_karpathy),
 		TEST(test_jsonl),
+		TEST(test_json_numbers),
 		TEST(test_jsonl_ranks_keys),
 		TEST(test_keys_stand_once),
 		TEST(test_real_rsicd),
