@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "shared/base/mem.h"
+#include "shared/base/utf8.h"
 #include "shared/wire/frame.h"
 
 enum { REASON_BYTES_MAX = ERR_MESSAGE_BYTES };
@@ -225,18 +226,25 @@ int describe_count(struct cache_reader *reader, enum cache_kind kind, uint64_t *
 
 /* --- samples --------------------------------------------------------------------------------- */
 
+/* Bytes of the caption that a sample shows: whole characters. */
+static size_t shown_bytes(const char *text, uint64_t bytes)
+{
+	size_t shown = bytes < WIRE_SAMPLE_CAPTION_BYTES_MAX ? (size_t)bytes : WIRE_SAMPLE_CAPTION_BYTES_MAX;
+
+	return shown == bytes ? shown : utf8_valid_bytes(text, shown);
+}
+
 static int fill_sample(Wire__Sample *out, const struct manifest *m, uint64_t id, const char *name, struct err *err)
 {
 	if (id >= m->caption_count)
 		return err_set(err, ERR_NOTFOUND, "data set %s has %u captions; there is no sample %llu", name, m->caption_count,
 			       (unsigned long long)id);
 	uint32_t picture = m->caption_picture[id];
-	uint64_t bytes = m->caption_at[id + 1] - m->caption_at[id];
+	const char *text = m->caption_text + m->caption_at[id];
 
 	wire__sample__init(out);
 	out->id = id;
-	out->caption = bytes_of(m->caption_text + m->caption_at[id],
-				bytes < WIRE_SAMPLE_CAPTION_BYTES_MAX ? bytes : WIRE_SAMPLE_CAPTION_BYTES_MAX);
+	out->caption = bytes_of(text, shown_bytes(text, m->caption_at[id + 1] - m->caption_at[id]));
 	out->source = text_of(m->source_text + m->source_at[picture]);
 	out->content = bytes_of(m->picture_hash[picture].bytes, HASH_BYTES);
 	out->label = m->picture_label[picture];

@@ -492,6 +492,16 @@ def test_samples(tmp_path, daemon):
     assert daemon.prepctl("samples", "small", "x").returncode == 2 and daemon.prepctl("samples", "small").returncode == 2
 
 
+def test_samples_with_long_captions(tmp_path, daemon):
+    """What is shown of a long caption ends with a whole character."""
+    rows = write_pictures(tmp_path / "images", 1)
+    texts = ["a" * 8192, "a" * 8191 + "\u00e9", "a" * 8190 + "\U0001f600 b", "a" * 100000]
+    captions = write_csv(tmp_path / "c.csv", [(rows[0][0], text) for text in texts], header=("image", "caption"))
+    daemon.prepctl_ok("add", "long", "--format", "csv", "--images", tmp_path / "images", "--captions", captions, "--size", 16)
+    shown = [line.split("\t")[5] for line in daemon.prepctl_ok("samples", "long", 0, 1, 2, 3).stdout.splitlines()]
+    assert shown == [texts[0], "a" * 8191, "a" * 8190, "a" * 8192]
+
+
 def test_bad_pictures(tmp_path, daemon):
     rows, captions = bad_data(tmp_path)
     arguments = ["bad", "--format", "csv", "--images", tmp_path / "images", "--captions", captions, "--size", 64]

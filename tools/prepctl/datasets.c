@@ -196,8 +196,8 @@ int prepctl_samples(int argc, char *const argv[], struct err *err)
 	const struct args_spec spec = {
 		.usage = "prepctl samples NAME ID ...",
 		.description = "Says what samples are: id, class (-1: none), split, SHA-256 of the picture's file, its path and the caption as "
-			       "it was read, with tabs between. Ids are those of sample_ids in batches and of caption in a study's "
-			       "predictions.csv: the caption's index in the data set.\n\n" PREPCTL_ESCAPES,
+			       "it was read (of a longer one the first 8,192 bytes), with tabs between. Ids are those of sample_ids in "
+			       "batches and of caption in a study's predictions.csv: the caption's index in the data set.\n\n" PREPCTL_ESCAPES,
 		.options = table, .option_count = (int)ARRAY_LEN(table), .operands_min = 2, .operands_max = ARGS_OPERANDS_MAX,
 	};
 	struct args_result result;
