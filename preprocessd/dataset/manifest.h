@@ -31,6 +31,7 @@ enum {
 	MANIFEST_NAME_BYTES_MAX = 64, /* data sets, splits, vocabularies */
 	MANIFEST_CAPTION_BYTES_MAX = 1 << 20,
 	MANIFEST_LABEL_BYTES_MAX = 1024,
+	MANIFEST_LABEL_BYTES_SUM_MAX = 8 << 20, /* of different labels when they are read: one reply names all of them */
 };
 
 struct manifest {

@@ -350,6 +350,9 @@ static int merge_name(struct reader *reader, const struct item *item, struct str
 		return code;
 	if (label && names->count > MANIFEST_LABELS_MAX)
 		return err_set(err, ERR_LIMIT, "%s: more than %d different labels", reader->name, MANIFEST_LABELS_MAX);
+	if (label && names->text.size > MANIFEST_LABEL_BYTES_SUM_MAX)
+		return reader_fail(reader, item->number, err, "the %u different labels up to here have more than %d MiB of text in all; are "
+				   "these labels? (--columns IMAGE,CAPTION leaves them out)", names->count, MANIFEST_LABEL_BYTES_SUM_MAX >> 20);
 	if (*current < 0) {
 		*current = (int32_t)index;
 		*place = (struct place){ reader->file, item->number };

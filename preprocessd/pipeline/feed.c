@@ -158,8 +158,7 @@ static int open_batches(struct feed *feed, struct err *err)
 	return 0;
 }
 
-/* Taken out by the piece first: one large munmap() would keep every other thread from mapping anything meanwhile,
- * and this one has the lowest priority. */
+/* Taken out by the piece first: one large munmap() would keep every other thread from mapping anything meanwhile. */
 static void unmap_pool(struct feed *feed)
 {
 	uint64_t bytes = feed->info.pool_bytes;
@@ -201,6 +200,7 @@ static void feed_free(struct feed *feed)
 	struct reserve *reserve = feed->pipeline->reserve;
 
 	let_go(feed);
+	feed->release.bytes = feed->info.pool_bytes;
 	feed->release.release = release_later;
 	reserve_give_back(reserve, &feed->release);
 }

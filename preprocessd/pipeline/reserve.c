@@ -13,14 +13,15 @@ enum { LOWEST_PRIORITY = 19 };
 
 struct reserve {
 	pthread_mutex_t lock;
-	pthread_cond_t work;
-	pthread_t thread;
+	pthread_cond_t work, returned;
+	pthread_t maker, releaser;
 	/* under lock */
 	int fd;                  /* -1: none, or the thread is just writing it */
 	uint64_t filled, target;
 	bool wanted;             /* to be filled up to target */
 	bool stopping;
 	struct reserve_return *first, **last;
+	uint64_t waiting_bytes; /* of these */
 };
 
 static uint8_t zeros[RESERVE_PIECE_BYTES]; /* never written: as a constant it would lie in the program's file */
@@ -62,30 +63,52 @@ static void release_one(struct reserve *reserve)
 	reserve->first = item->next;
 	if (reserve->first == NULL)
 		reserve->last = &reserve->first;
+	reserve->waiting_bytes -= item->bytes;
 	pthread_mutex_unlock(&reserve->lock);
 	item->release(item);
 	pthread_mutex_lock(&reserve->lock);
 }
 
-static void *reserve_main(void *context)
+static void *release_main(void *context)
+{
+	struct reserve *reserve = context;
+
+	pthread_setname_np(pthread_self(), "release");
+	pthread_mutex_lock(&reserve->lock);
+	while (reserve->first != NULL || !reserve->stopping) {
+		if (reserve->first != NULL)
+			release_one(reserve);
+		else
+			pthread_cond_wait(&reserve->returned, &reserve->lock);
+	}
+	pthread_mutex_unlock(&reserve->lock);
+	return NULL;
+}
+
+static void *make_main(void *context)
 {
 	struct reserve *reserve = context;
 
 	pthread_setname_np(pthread_self(), "reserve");
 	(void)setpriority(PRIO_PROCESS, 0, LOWEST_PRIORITY); /* of this thread, on Linux; without it things work as well */
 	pthread_mutex_lock(&reserve->lock);
-	for (;;) {
-		if (reserve->first != NULL)
-			release_one(reserve);
-		else if (reserve->stopping)
-			break;
-		else if (reserve->wanted)
+	while (!reserve->stopping) {
+		if (reserve->wanted)
 			fill_piece(reserve);
 		else
 			pthread_cond_wait(&reserve->work, &reserve->lock);
 	}
 	pthread_mutex_unlock(&reserve->lock);
 	return NULL;
+}
+
+static void stop(struct reserve *reserve)
+{
+	pthread_mutex_lock(&reserve->lock);
+	reserve->stopping = true;
+	pthread_cond_signal(&reserve->work);
+	pthread_cond_signal(&reserve->returned);
+	pthread_mutex_unlock(&reserve->lock);
 }
 
 int reserve_open(struct reserve **out, struct err *err)
@@ -97,11 +120,16 @@ int reserve_open(struct reserve **out, struct err *err)
 		return err_nomem(err, sizeof(*reserve));
 	pthread_mutex_init(&reserve->lock, NULL);
 	pthread_cond_init(&reserve->work, NULL);
+	pthread_cond_init(&reserve->returned, NULL);
 	reserve->fd = -1;
 	reserve->target = RESERVE_FIRST_BYTES;
 	reserve->wanted = true;
 	reserve->last = &reserve->first;
-	int reason = pthread_create(&reserve->thread, NULL, reserve_main, reserve);
+	int reason = pthread_create(&reserve->releaser, NULL, release_main, reserve);
+	if (reason == 0 && (reason = pthread_create(&reserve->maker, NULL, make_main, reserve)) != 0) {
+		stop(reserve);
+		pthread_join(reserve->releaser, NULL);
+	}
 	if (reason != 0) {
 		mem_free(reserve);
 		return err_errno(err, reason, "cannot start a thread");
@@ -114,14 +142,13 @@ void reserve_close(struct reserve *reserve)
 {
 	if (reserve == NULL)
 		return;
-	pthread_mutex_lock(&reserve->lock);
-	reserve->stopping = true;
-	pthread_cond_signal(&reserve->work);
-	pthread_mutex_unlock(&reserve->lock);
-	pthread_join(reserve->thread, NULL);
+	stop(reserve);
+	pthread_join(reserve->maker, NULL);
+	pthread_join(reserve->releaser, NULL);
 	if (reserve->fd >= 0)
 		close(reserve->fd);
 	pthread_cond_destroy(&reserve->work);
+	pthread_cond_destroy(&reserve->returned);
 	pthread_mutex_destroy(&reserve->lock);
 	mem_free(reserve);
 }
@@ -136,6 +163,8 @@ static uint64_t size_of_reserve(uint64_t slot_bytes)
 int reserve_take(struct reserve *reserve, uint64_t bytes, uint64_t slot_bytes, int *fd, uint64_t *ready, struct err *err)
 {
 	pthread_mutex_lock(&reserve->lock);
+	while (reserve->waiting_bytes > RESERVE_WAITING_BYTES_MAX)
+		release_one(reserve);
 	*fd = reserve->fd;
 	*ready = *fd < 0 ? 0 : reserve->filled < bytes ? reserve->filled : bytes;
 	reserve->fd = -1;
@@ -169,6 +198,7 @@ void reserve_give_back(struct reserve *reserve, struct reserve_return *item)
 	pthread_mutex_lock(&reserve->lock);
 	*reserve->last = item;
 	reserve->last = &item->next;
-	pthread_cond_signal(&reserve->work);
+	reserve->waiting_bytes += item->bytes;
+	pthread_cond_signal(&reserve->returned);
 	pthread_mutex_unlock(&reserve->lock);
 }

@@ -8,9 +8,12 @@
  * kept in store and made again when that stream has begun to flow. It is nobody's
  * before it is taken: no client ever sees what another one's memory held.
  *
- * Threads:   a thread of its own, at the lowest priority, makes and frees. All else from any thread.
+ * Threads:   one of its own, at the lowest priority, makes; another one, at the usual priority, frees: where trainers keep all
+ *            processors busy the first gets next to nothing, and streams end faster than it could free them.
+ *            All else from any thread.
  * Ownership: what is taken is the caller's.
- * Limits:    RESERVE_BYTES_MAX are kept, and no less than RESERVE_FIRST_BYTES.
+ * Limits:    RESERVE_BYTES_MAX are kept, and no less than RESERVE_FIRST_BYTES. While more than RESERVE_WAITING_BYTES_MAX wait to be
+ *            freed, whoever takes memory frees first.
  */
 #ifndef PREPROCESSD_PIPELINE_RESERVE_H
 #define PREPROCESSD_PIPELINE_RESERVE_H
@@ -23,11 +26,13 @@ enum {
 	RESERVE_FIRST_BYTES = 20 << 20, /* a batch of trainer's defaults */
 	RESERVE_BYTES_MAX = 64 << 20,
 	RESERVE_PIECE_BYTES = 256 << 10, /* made at a time */
+	RESERVE_WAITING_BYTES_MAX = 512 << 20,
 };
 
 /* Something that release() frees; in the caller's own structure. */
 struct reserve_return {
 	struct reserve_return *next;
+	uint64_t bytes; /* that it frees, at most */
 	void (*release)(struct reserve_return *item);
 };
 

@@ -312,6 +312,32 @@ static void test_csv_columns(void **state)
 	refuses(&request, ERR_FORMAT, "there is no header; give --columns as numbers");
 }
 
+/* All labels must fit into one answer about the data set. */
+static void test_csv_labels_without_end(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" } };
+	enum { ROWS = 8500, ROW_BYTES = 1100 };
+	char *text = malloc((size_t)ROWS * ROW_BYTES);
+	size_t used = 0;
+
+	(void)state;
+	assert_non_null(text);
+	pictures(&scratch, "i/a.jpg");
+	for (int i = 0; i < ROWS; i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "i/%d.jpg", i);
+		scratch_text(&scratch, name, name);
+		used += (size_t)snprintf(text + used, ROW_BYTES, "%d.jpg,one,%01000d\n", i, i);
+	}
+	scratch_text(&scratch, "c.csv", text);
+	request.columns = "1,2,3";
+	refuses(&request, ERR_FORMAT, "c.csv:8381: the 8381 different labels up to here have more than 8 MiB of text in all");
+	request.columns = "1,2";
+	manifest_free(run(&request));
+	free(text);
+}
+
 static void test_csv_faults(void **state)
 {
 	(void)state;
@@ -1322,6 +1348,7 @@ int main(void)
 		TEST(test_csv_separators),
 		TEST(test_csv_many_columns),
 		TEST(test_csv_columns),
+		TEST(test_csv_labels_without_end),
 		TEST(test_csv_faults),
 		TEST(test_csv_skip),
 		TEST(test_csv_first_picture_missing),

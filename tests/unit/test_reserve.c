@@ -1,9 +1,12 @@
 /* reserve.h: memory for batches that is there beforehand, whoever takes it and whenever. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -137,12 +140,62 @@ static void test_given_back(void **state)
 	assert_int_equal(count, ITEMS);
 }
 
+static pthread_mutex_t busy = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic bool in_hands;
+
+static void release_when_not_busy(struct reserve_return *item)
+{
+	in_hands = true;
+	pthread_mutex_lock(&busy);
+	pthread_mutex_unlock(&busy);
+	release(item);
+}
+
+static void release_at_priority(struct reserve_return *item)
+{
+	*((struct item *)(void *)item)->count = getpriority(PRIO_PROCESS, 0);
+}
+
+/* The thread that frees gets its share of a busy processor; while it comes to nothing all the same, whoever takes memory frees it. */
+static void test_given_back_faster_than_freed(void **state)
+{
+	enum { ITEMS = 20, ITEM_BYTES = RESERVE_WAITING_BYTES_MAX / 8 };
+	struct reserve *reserve = open_reserve();
+	int stuck = 0, count = 0, priority = -1;
+	struct item first = { .back = { .release = release_when_not_busy, .bytes = ITEM_BYTES }, .count = &stuck };
+	struct item last = { .back = { .release = release_at_priority }, .count = &priority };
+	struct item items[ITEMS];
+	uint64_t ready;
+
+	(void)state;
+	pthread_mutex_lock(&busy);
+	reserve_give_back(reserve, &first.back);
+	while (!in_hands)
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	for (int i = 0; i < ITEMS; i++) {
+		items[i] = (struct item){ .back = { .release = release, .bytes = ITEM_BYTES }, .count = &count };
+		reserve_give_back(reserve, &items[i].back);
+	}
+	assert_int_equal(count, 0);
+	close(take(reserve, 8192, 4096, &ready));
+	assert_int_equal(count, ITEMS - 8);
+	close(take(reserve, 8192, 4096, &ready));
+	assert_int_equal(count, ITEMS - 8);
+	reserve_give_back(reserve, &last.back);
+	pthread_mutex_unlock(&busy);
+	reserve_close(reserve);
+	assert_int_equal(count, ITEMS);
+	assert_int_equal(stuck, 1);
+	assert_int_equal(priority, getpriority(PRIO_PROCESS, 0));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_filled_beforehand),
 		cmocka_unit_test(test_small_pools_and_a_sudden_end),
 		cmocka_unit_test(test_given_back),
+		cmocka_unit_test(test_given_back_faster_than_freed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
