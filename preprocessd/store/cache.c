@@ -550,6 +550,20 @@ int cache_check(struct cache_reader *reader, cache_damaged damaged, cache_check_
 
 /* --- figures -------------------------------------------------------------------------------- */
 
+/* Of a damaged file there are none. */
+static bool tree_stats(const struct cache *cache, MDB_stat *out)
+{
+	struct guard guard;
+	bool there;
+
+	if (guard_enter(&guard) == 0)
+		there = mdb_env_stat(cache->env, out) == 0;
+	else
+		there = false;
+	guard_leave();
+	return there;
+}
+
 void cache_stats(struct cache *cache, struct cache_stats *out)
 {
 	MDB_stat pages;
@@ -561,7 +575,7 @@ void cache_stats(struct cache *cache, struct cache_stats *out)
 		.commits = atomic_load_explicit(&cache->commits, memory_order_relaxed),
 	};
 	pthread_rwlock_rdlock(&cache->gate);
-	if (cache->env != NULL && mdb_env_stat(cache->env, &pages) == 0) {
+	if (cache->env != NULL && tree_stats(cache, &pages)) {
 		out->map_bytes = cache->map_bytes;
 		out->records = pages.ms_entries > 0 ? pages.ms_entries - 1 : 0; /* without the cache's own */
 		out->used_bytes = (uint64_t)(pages.ms_branch_pages + pages.ms_leaf_pages + pages.ms_overflow_pages) * pages.ms_psize;

@@ -455,6 +455,19 @@ static int break_down(struct cache *cache, int code, struct err *err)
 	return err_set(err, code, "%s", cache->broken.message);
 }
 
+/* LMDB reads its first pages for this, with the file mapped anew. */
+static int resize_map(struct cache *cache, uint64_t bytes)
+{
+	struct guard guard;
+	int rc;
+
+	if (guard_enter(&guard) != 0)
+		env_end_damaged(cache);
+	rc = mdb_env_set_mapsize(cache->env, bytes);
+	guard_leave();
+	return rc;
+}
+
 static int set_map(struct cache *cache, uint64_t bytes, struct err *err)
 {
 	/* LMDB unmaps before it maps anew and cannot go back: see first that there is room. */
@@ -463,7 +476,7 @@ static int set_map(struct cache *cache, uint64_t bytes, struct err *err)
 	if (probe == MAP_FAILED)
 		return env_error(cache, errno, err);
 	munmap(probe, bytes);
-	int rc = mdb_env_set_mapsize(cache->env, bytes);
+	int rc = resize_map(cache, bytes);
 	if (rc != 0)
 		return break_down(cache, env_error(cache, rc, &cache->broken), err);
 	return note_map(cache, err);
@@ -522,7 +535,7 @@ int env_follow(struct cache *cache, struct err *err)
 		code = is_broken(cache, err);
 	} else {
 		/* 0: as large as the file says */
-		int rc = mdb_env_set_mapsize(cache->env, 0);
+		int rc = resize_map(cache, 0);
 
 		code = rc != 0 ? break_down(cache, env_error(cache, rc, &cache->broken), err) : note_map(cache, err);
 	}

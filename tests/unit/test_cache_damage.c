@@ -278,10 +278,12 @@ static void test_cut_while_open(void **state)
 		assert_int_equal(stat(scratch_path(&dir, "data.mdb"), &info), 0);
 		pid_t child = fork_quietly();
 		if (child == 0) {
+			struct cache_stats stats;
 			struct cache *cache;
 
 			if (open_at(&cache, dir.path) != 0 || truncate(scratch_path(&dir, "data.mdb"), info.st_size * trial / 12) != 0)
 				_exit(BAD_CODE);
+			cache_stats(cache, &stats);
 			use_cache(cache);
 		}
 		expect_exit(child, "cut while open", trial);
