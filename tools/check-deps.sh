@@ -33,7 +33,7 @@ if [ -z "$missing" ]; then
 	probe lmdb.h "LMDB" lmdb
 	probe jpeglib.h "libjpeg-turbo" libjpeg
 	probe protobuf-c/protobuf-c.h "protobuf-c" libprotobuf-c
-	probe openssl/evp.h "OpenSSL's libcrypto" libcrypto
+	probe openssl/sha.h "OpenSSL's libcrypto" libcrypto
 	probe xxhash.h "xxHash" ""
 	probe cblas.h "OpenBLAS" ""
 	if [ "${1:-}" = --test ]; then

@@ -2,19 +2,22 @@
 
 #include <string.h>
 
-#include <openssl/evp.h>
+/* The EVP interface allocates for each hash; a daemon short of memory must still be able to tell what it has from what it has not. */
+#define OPENSSL_SUPPRESS_DEPRECATED
+#include <openssl/sha.h>
 #include <xxhash.h>
 
 #include "shared/base/mem.h"
 
 struct hash_stream {
-	EVP_MD_CTX *context;
+	SHA256_CTX context;
 };
 
 void hash_bytes(struct hash *out, const void *data, size_t size)
 {
-	/* Fails only if the library is built without SHA-256. */
-	CHECK(EVP_Digest(data, size, out->bytes, NULL, EVP_sha256(), NULL) == 1);
+	SHA256_CTX context;
+
+	CHECK(SHA256_Init(&context) == 1 && SHA256_Update(&context, data, size) == 1 && SHA256_Final(out->bytes, &context) == 1);
 }
 
 int hash_stream_open(struct hash_stream **out, struct err *err)
@@ -24,18 +27,14 @@ int hash_stream_open(struct hash_stream **out, struct err *err)
 	*out = NULL;
 	if (stream == NULL)
 		return err_nomem(err, sizeof(*stream));
-	stream->context = EVP_MD_CTX_new();
-	if (stream->context == NULL || EVP_DigestInit_ex(stream->context, EVP_sha256(), NULL) != 1) {
-		hash_stream_close(stream);
-		return err_nomem(err, 256);
-	}
+	CHECK(SHA256_Init(&stream->context) == 1);
 	*out = stream;
 	return 0;
 }
 
 void hash_stream_add(struct hash_stream *stream, const void *data, size_t size)
 {
-	CHECK(EVP_DigestUpdate(stream->context, data, size) == 1);
+	CHECK(SHA256_Update(&stream->context, data, size) == 1);
 }
 
 void hash_stream_add_u64(struct hash_stream *stream, uint64_t value)
@@ -55,15 +54,12 @@ void hash_stream_add_field(struct hash_stream *stream, const void *data, size_t 
 
 void hash_stream_final(struct hash_stream *stream, struct hash *out)
 {
-	CHECK(EVP_DigestFinal_ex(stream->context, out->bytes, NULL) == 1);
+	CHECK(SHA256_Final(out->bytes, &stream->context) == 1);
 	hash_stream_close(stream);
 }
 
 void hash_stream_close(struct hash_stream *stream)
 {
-	if (stream == NULL)
-		return;
-	EVP_MD_CTX_free(stream->context);
 	mem_free(stream);
 }
 

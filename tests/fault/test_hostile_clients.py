@@ -211,6 +211,8 @@ def test_hardly_any_descriptors(limit, small, want, tmp_path):
             assert time.monotonic() < until
             time.sleep(0.02)
         if daemon.poll() is None:
+            said = run("prepctl", "status", "--socket", socket, timeout=30)
+            assert said.returncode == 0, said.stderr
             add = run("prepctl", "add", *small.arguments(), "--socket", socket, timeout=30)
             read = run("prepctl", "digests", *READ, "--socket", socket, timeout=30)
             assert add.returncode in (0, 1) and read.returncode in (0, 1), (add.stderr, read.stderr)
