@@ -3,6 +3,7 @@
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +21,7 @@
 /* Blocks up to the first come from the heap, which gives memory back when so much of it is free. */
 enum { HEAP_BLOCK_BYTES_MAX = 32 << 20, HEAP_KEPT_BYTES = 64 << 20 };
 
-enum { CONFIG_BYTES_MAX = 1 << 16, ARGV_MAX = 256, FILE_OPTIONS_MAX = 32, GROUP_BYTES = 1 << 16, PATH_BYTES = 256 };
+enum { CONFIG_BYTES_MAX = 1 << 16, ARGV_MAX = 256, FILE_OPTIONS_MAX = 32, GROUP_BYTES = 1 << 16, PATH_BYTES = 256, STACK_BYTES_MIN = 1 << 20 };
 
 struct settings {
 	const char *cache, *socket, *config, *log_level, *readers, *adders;
@@ -255,6 +256,20 @@ static void keep_heap(void)
 #endif
 }
 
+/* Threads get as much stack as `ulimit -s` says, which need not be enough. */
+static void ensure_stacks(void)
+{
+	pthread_attr_t attributes;
+	size_t bytes;
+
+	if (pthread_getattr_default_np(&attributes) != 0)
+		return;
+	if (pthread_attr_getstacksize(&attributes, &bytes) == 0 && bytes < STACK_BYTES_MIN &&
+	    pthread_attr_setstacksize(&attributes, STACK_BYTES_MIN) == 0)
+		(void)pthread_setattr_default_np(&attributes); /* failing, it stays as it was */
+	pthread_attr_destroy(&attributes);
+}
+
 int main(int argc, char *argv[])
 {
 	struct settings settings = { .log_level = "info", .max_datasets = SERVER_DATASETS_DEFAULT };
@@ -264,6 +279,7 @@ int main(int argc, char *argv[])
 
 	log_setup("preprocessd", LOG_INFO, 0);
 	keep_heap();
+	ensure_stacks();
 	int code = parse_all(&settings, argc - 1, argv + 1, &result, &err);
 	if (code == 0 && result.help)
 		return parse(&settings, 0, NULL, NULL, NULL, true);

@@ -227,6 +227,25 @@ def test_hardly_any_descriptors(limit, small, want, tmp_path):
         daemon.wait()
 
 
+@pytest.mark.skipif(SLOW > 1, reason="sanitizers need more stack")
+def test_hardly_any_stack(small, want, tmp_path):
+    """ulimit -s 128 is what threads would get."""
+    os.mkdir(tmp_path / "c")
+    command = f"ulimit -s 128; exec {BIN / 'preprocessd'} --socket {tmp_path / 's'} --cache {tmp_path / 'c'}"
+    daemon = subprocess.Popen(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+    try:
+        wait_until((tmp_path / "s").exists, 10)
+        for words in (("add", *small.arguments()), ("digests", *READ), ("verify",), ("gc",), ("status",)):
+            result = run("prepctl", *words, "--socket", tmp_path / "s", timeout=20)
+            assert result.returncode == 0, (words, result.stderr)
+            assert words[0] != "digests" or result.stdout == want
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(20) == 0
+    finally:
+        daemon.kill()
+        daemon.wait()
+
+
 def test_no_descriptor_for_one_more_client(tmp_path):
     """The client is told, and the log has a line: libuv by itself would cut it off without a word."""
     sock, cache, held = tmp_path / "s", tmp_path / "c", []
