@@ -15,6 +15,8 @@ enum {
 	BEGIN_ATTEMPTS = 8,
 };
 
+enum { BEGIN_FAULT = -1 }; /* no code of LMDB, whose own begin at -30799, nor of the system */
+
 /* --- opening and closing --------------------------------------------------------- */
 
 static void init_locks(struct cache *cache)
@@ -123,6 +125,17 @@ int cache_reader_open(struct cache_reader **out, struct cache *cache, struct err
 	return 0;
 }
 
+/* Its place is in LMDB's lock file, which may have been cut short, too: then there is none to give back. */
+static void end_reading(struct cache_reader *reader)
+{
+	struct guard guard;
+
+	if (guard_enter(&guard) == 0)
+		mdb_txn_abort(reader->txn);
+	guard_leave();
+	reader->txn = NULL;
+}
+
 void cache_reader_close(struct cache_reader *reader)
 {
 	if (reader == NULL)
@@ -131,7 +144,7 @@ void cache_reader_close(struct cache_reader *reader)
 
 	/* The gate keeps env_reopen() from touching the transaction meanwhile. */
 	pthread_rwlock_rdlock(&cache->gate);
-	mdb_txn_abort(reader->txn);
+	end_reading(reader);
 	pthread_mutex_lock(&cache->readers_lock);
 	*reader->back = reader->next;
 	if (reader->next != NULL)
@@ -170,7 +183,7 @@ static int begin(struct cache_reader *reader)
 		rc = begin_unguarded(reader);
 	} else {
 		reader->txn = NULL; /* in no state to be used or freed */
-		rc = MDB_CORRUPTED;
+		rc = BEGIN_FAULT;
 	}
 	guard_leave();
 	return rc;
@@ -188,7 +201,7 @@ static int read_begin(struct cache_reader *reader, struct err *err)
 		int rc = begin(reader);
 		if (rc == 0)
 			return 0;
-		code = env_error(cache, rc, err);
+		code = rc == BEGIN_FAULT ? env_damaged(cache, err) : env_error(cache, rc, err);
 		pthread_rwlock_unlock(&cache->gate);
 		if (rc == MDB_MAP_RESIZED)
 			code = env_follow(cache, err);

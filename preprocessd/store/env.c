@@ -109,6 +109,9 @@ int env_error(const struct cache *cache, int rc, struct err *err)
 	case MDB_VERSION_MISMATCH:
 		return err_set(err, ERR_CORRUPT, "%s/" DATA_FILE " is of another version of LMDB; remove the folder, or give "
 			       "another one with --cache", cache->path);
+	case MDB_BAD_RSLOT:
+		return err_set(err, ERR_IO, "the lock file of the cache %s was changed while in use (%s); stop the daemon and start it again: "
+			       "nothing that was stored is lost", cache->path, mdb_strerror(rc));
 	case MDB_READERS_FULL:
 		return err_set(err, ERR_LIMIT, "the cache %s has %d readers, no more are allowed", cache->path, CACHE_READERS_MAX);
 	case ENOMEM:
@@ -436,8 +439,12 @@ out:
 
 void env_close(struct cache *cache)
 {
-	if (cache->env != NULL)
+	struct guard guard;
+
+	/* LMDB leaves its lock file in order, where that is still what it was; without it there is nothing to leave. */
+	if (guard_enter(&guard) == 0 && cache->env != NULL)
 		mdb_env_close(cache->env);
+	guard_leave();
 	cache->env = NULL;
 }
 

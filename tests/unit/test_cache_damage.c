@@ -291,6 +291,41 @@ static void test_cut_while_open(void **state)
 	}
 }
 
+/* The lock file, too: reading fails, closing does not, and the next opening finds all that was there. */
+static void test_lock_file_cut_while_open(void **state)
+{
+	struct cache_reader *reader, *idle;
+	struct cache *cache;
+	struct scratch dir;
+	struct err err;
+	int readable;
+
+	(void)state;
+	scratch_open(&dir);
+	build(&dir);
+	pid_t child = fork_quietly();
+	if (child == 0) {
+		if (open_at(&cache, dir.path) != 0 || cache_reader_open(&reader, cache, &err) != 0 || read_all(reader, &readable) != FINE ||
+		    cache_reader_open(&idle, cache, &err) != 0 || read_all(idle, &readable) != FINE ||
+		    readable != RECORDS || truncate(scratch_path(&dir, "lock.mdb"), 0) != 0)
+			_exit(BAD_CODE);
+		if (read_all(reader, &readable) != FINE || readable != 0)
+			_exit(BAD_CODE);
+		cache_reader_close(idle);
+		cache_reader_close(reader);
+		cache_close(cache);
+		_exit(FINE);
+	}
+	expect_exit(child, "lock file cut while open", 0);
+	assert_int_equal(open_at(&cache, dir.path), 0);
+	assert_int_equal(cache_reader_open(&reader, cache, &err), 0);
+	assert_int_equal(read_all(reader, &readable), FINE);
+	assert_int_equal(readable, RECORDS);
+	cache_reader_close(reader);
+	cache_close(cache);
+	scratch_close(&dir);
+}
+
 /* What the writer left behind when it ended: the next opening looks, and says what it finds. */
 static void test_check_file(void **state)
 {
@@ -315,6 +350,7 @@ int main(void)
 #ifndef __SANITIZE_THREAD__ /* which stands between a fault and its handler */
 		cmocka_unit_test(test_flipped_bits),
 		cmocka_unit_test(test_cut_while_open),
+		cmocka_unit_test(test_lock_file_cut_while_open),
 #endif
 	};
 
