@@ -36,6 +36,8 @@ python3-pytest:runs the parity and integration tests
 python3-numpy:reads tensors in tests
 python3-scipy:the oracle for statistics
 python3-pil:Pillow, the oracle for pixels
+procps:pgrep, by which tests find processes that were left behind
+unzip:unpacks COCO as README.md has it
 clang:fuzz targets
 '
 # Ubuntu has one of the first two or neither; what holds us against them is skipped there, and says so.
