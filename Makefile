@@ -164,7 +164,7 @@ check-asan: ## unit tests and a real daemon under AddressSanitizer and UBSan
 check-asan-all: ## every test of `make test` under AddressSanitizer and UBSan; takes hours
 	@rm -f build/results/asan.jsonl
 	@$(SUBMAKE) -s MODE=asan all openblas unit-programs build/asan/demo/make_demo_data build/asan/tools/train_vocab
-	@$(MAKE) --no-print-directory MODE=asan RESULTS=build/results/asan.jsonl test-unit test-python
+	@PYTEST_LIMIT_S=$${PYTEST_LIMIT_S:-21600} $(MAKE) --no-print-directory MODE=asan RESULTS=build/results/asan.jsonl test-unit test-python
 	@$(PYTHON) tests/support/run_tests.py --results build/results/asan.jsonl total
 
 check-tsan: ## the same for daemon and client library under ThreadSanitizer
