@@ -125,10 +125,11 @@ def run_pytest(results, paths):
     paths = [path for path in paths if os.path.exists(path)]
     if not paths:
         return
-    with tempfile.TemporaryDirectory() as folder:
+    # The tests' folders go with it: pytest by itself keeps those of three runs, gigabytes each.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         report = os.path.join(folder, "report.xml")
         command = [sys.executable, "-m", "pytest", "-q", "-rs", "--durations=8", "-p", "no:cacheprovider",
-                   f"--junitxml={report}", *paths]
+                   f"--basetemp={os.path.join(folder, 'tests')}", f"--junitxml={report}", *paths]
         limit_s = int(os.environ.get("PYTEST_LIMIT_S", "3600"))
         environment = dict(os.environ, PYTHONDONTWRITEBYTECODE="1")
         code, _ = tee(command, limit_s, environment)
