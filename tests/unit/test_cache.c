@@ -24,6 +24,7 @@
 #include "preprocessd/store/internal.h"
 #include "shared/base/mem.h"
 #include "shared/base/rng.h"
+#include "tests/support/flush.h"
 #include "tests/support/scratch.h"
 
 enum { PICTURE_BYTES = 150528, FIRST_MAP_BYTES = 256 << 10 };
@@ -76,24 +77,6 @@ static struct cache_reader *open_reader(struct cache *cache)
 	if (cache_reader_open(&reader, cache, &err) != 0)
 		fail_msg("%s", err.message);
 	return reader;
-}
-
-static struct err failure; /* of a put; the writer thread's until a flush */
-
-static void note_failure(void *context, int code, const struct err *err)
-{
-	(void)context;
-	if (code != 0)
-		failure = *err;
-}
-
-/* The code of a put that failed since the last one, or 0. */
-static int try_flush(struct cache *cache)
-{
-	cache_flush(cache);
-	int code = failure.code;
-	failure.code = 0;
-	return code;
 }
 
 static void put(struct cache *cache, enum cache_kind kind, uint64_t number, size_t size)

@@ -25,6 +25,7 @@
 #include "shared/base/log.h"
 #include "shared/base/mem.h"
 #include "shared/base/rng.h"
+#include "tests/support/flush.h"
 #include "tests/support/scratch.h"
 
 enum { RECORDS = 400, LARGE_BYTES = 20000, TRIAL_SECONDS = 60, PAGE = 4096 };
@@ -43,24 +44,6 @@ static void make(struct cache_key *key, uint8_t *bytes, uint64_t number)
 	cache_key_hashes(key, number % 5 == 0 ? CACHE_PICTURE : CACHE_TOKENS, &hash, NULL);
 	for (size_t i = 0; i < size_of(number); i++)
 		bytes[i] = (uint8_t)(number * 31 + i * 7 + (i >> 8));
-}
-
-static struct err failure; /* of a put; the writer thread's until a flush */
-
-static void note_failure(void *context, int code, const struct err *err)
-{
-	(void)context;
-	if (code != 0)
-		failure = *err;
-}
-
-/* The code of a put that failed since the last one, or 0. */
-static int try_flush(struct cache *cache)
-{
-	cache_flush(cache);
-	int code = failure.code;
-	failure.code = 0;
-	return code;
 }
 
 static int put(struct cache *cache, uint64_t number)
