@@ -23,7 +23,7 @@
 #define TARGET __attribute__((target("avx2,fma")))
 #define TARGET_INLINE TARGET __attribute__((always_inline)) static inline
 
-enum { GROUP = 32, LANE = 16 };
+enum { GROUP = 32 };
 
 bool normalize_have_avx2(void)
 {
@@ -35,25 +35,14 @@ struct spread {
 	__m256i from[3][3]; /* [channel][register] */
 };
 
-static void spread_init(uint8_t bytes[3][3][LANE])
+TARGET_INLINE void spread_load(const struct normalize_table *table, struct spread *spread)
 {
-	memset(bytes, 0x80, 9 * LANE); /* a shuffle's zero */
-	for (int pixel = 0; pixel < LANE; pixel++)
-		for (int c = 0; c < 3; c++) {
-			int at = 3 * pixel + c;
-
-			bytes[c][at / LANE][pixel] = (uint8_t)(at % LANE);
-		}
-}
-
-TARGET_INLINE void spread_load(struct spread *spread)
-{
-	uint8_t bytes[3][3][LANE];
-
-	spread_init(bytes);
 	for (int c = 0; c < 3; c++)
-		for (int r = 0; r < 3; r++)
-			spread->from[c][r] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)bytes[c][r]));
+		for (int r = 0; r < 3; r++) {
+			const void *bytes = table->spread[c][r];
+
+			spread->from[c][r] = _mm256_broadcastsi128_si256(_mm_loadu_si128(bytes));
+		}
 }
 
 TARGET_INLINE __m256i load_halves(const uint8_t *low, const uint8_t *high)
@@ -88,14 +77,15 @@ TARGET_INLINE void store_bytes(uint8_t *out, __m256i bytes, bool stream)
 }
 
 /* Two groups at a time: a whole cache line of each plane. stream is a constant where this is called.
- * Returns how many pixels are done. */
-TARGET_INLINE size_t groups_u8(const uint8_t *pixels, size_t n, bool stream, uint8_t *out)
+ * Returns up to which pixel it is done. */
+TARGET_INLINE size_t groups_u8(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n,
+			       bool stream, uint8_t *out)
 {
 	struct spread spread;
-	size_t at = 0;
+	size_t at = from;
 
-	spread_load(&spread);
-	for (; n - at >= 2 * GROUP; at += 2 * GROUP) {
+	spread_load(table, &spread);
+	for (; to - at >= 2 * GROUP; at += 2 * GROUP) {
 		__m256i first[3], second[3];
 
 		split_channels(&spread, pixels + 3 * at, first);
@@ -108,15 +98,16 @@ TARGET_INLINE size_t groups_u8(const uint8_t *pixels, size_t n, bool stream, uin
 	return at;
 }
 
-TARGET void normalize_u8_chw_avx2(const uint8_t *pixels, size_t n, uint8_t *out)
+TARGET void normalize_u8_chw_avx2(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n,
+				  uint8_t *out)
 {
-	const bool stream = normalize_may_stream(out, n);
-	size_t at = stream ? groups_u8(pixels, n, true, out) : groups_u8(pixels, n, false, out);
+	const bool stream = normalize_may_stream(out, from, n);
+	size_t at = stream ? groups_u8(table, pixels, from, to, n, true, out) : groups_u8(table, pixels, from, to, n, false, out);
 
-	for (; at < n; at++)
+	for (; at < to; at++)
 		for (size_t c = 0; c < 3; c++)
 			out[c * n + at] = pixels[3 * at + c];
-	if (stream)
+	if (stream && to == n)
 		_mm_sfence();
 }
 
@@ -163,17 +154,18 @@ TARGET_INLINE void store_channel(const struct constants *k, __m256i bytes, bool 
 	store_floats(out + 24, normalized(k, _mm_srli_si128(high, 8)), stream);
 }
 
-/* stream is a constant where this is called. Returns how many pixels are done. */
-TARGET_INLINE size_t groups_f32(const struct normalize_table *table, const uint8_t *pixels, size_t n, bool stream, float *out)
+/* stream is a constant where this is called. Returns up to which pixel it is done. */
+TARGET_INLINE size_t groups_f32(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n,
+				bool stream, float *out)
 {
 	struct constants k[3];
 	struct spread spread;
-	size_t at = 0;
+	size_t at = from;
 
-	spread_load(&spread);
+	spread_load(table, &spread);
 	for (int c = 0; c < 3; c++)
 		k[c] = (struct constants){ _mm256_set1_ps(table->mean[c]), _mm256_set1_ps(table->std[c]), _mm256_set1_ps(1.0f / table->std[c]) };
-	for (; n - at >= GROUP; at += GROUP) {
+	for (; to - at >= GROUP; at += GROUP) {
 		__m256i channel[3];
 
 		split_channels(&spread, pixels + 3 * at, channel);
@@ -183,15 +175,16 @@ TARGET_INLINE size_t groups_f32(const struct normalize_table *table, const uint8
 	return at;
 }
 
-TARGET void normalize_f32_chw_avx2(const struct normalize_table *table, const uint8_t *pixels, size_t n, float *out)
+TARGET void normalize_f32_chw_avx2(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n,
+				   float *out)
 {
-	const bool stream = normalize_may_stream(out, n * sizeof(float));
-	size_t at = stream ? groups_f32(table, pixels, n, true, out) : groups_f32(table, pixels, n, false, out);
+	const bool stream = normalize_may_stream(out, from * sizeof(float), n * sizeof(float));
+	size_t at = stream ? groups_f32(table, pixels, from, to, n, true, out) : groups_f32(table, pixels, from, to, n, false, out);
 
-	for (; at < n; at++)
+	for (; at < to; at++)
 		for (size_t c = 0; c < 3; c++)
 			out[c * n + at] = table->value[c][pixels[3 * at + c]];
-	if (stream)
+	if (stream && to == n)
 		_mm_sfence(); /* before anyone is told that the floats are there */
 }
 
@@ -227,15 +220,17 @@ bool normalize_computes_avx2(const struct normalize_table *table)
 	return false;
 }
 
-void normalize_f32_chw_avx2(const struct normalize_table *table, const uint8_t *pixels, size_t n, float *out)
+void normalize_f32_chw_avx2(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n,
+			    float *out)
 {
-	(void)table, (void)pixels, (void)n, (void)out;
+	(void)table, (void)pixels, (void)from, (void)to, (void)n, (void)out;
 	CHECK(!"not on this processor");
 }
 
-void normalize_u8_chw_avx2(const uint8_t *pixels, size_t n, uint8_t *out)
+void normalize_u8_chw_avx2(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n,
+			   uint8_t *out)
 {
-	(void)pixels, (void)n, (void)out;
+	(void)table, (void)pixels, (void)from, (void)to, (void)n, (void)out;
 	CHECK(!"not on this processor");
 }
 

@@ -17,39 +17,7 @@ bool normalize_have_avx512(void)
 	return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vbmi");
 }
 
-/* Where byte `position` of a channel's register comes from among the 192
- * interleaved bytes of 64 pixels. In order: pixel = position. For floats the
- * order is such that unpacking four byte planes leaves 16 pixels in a row in
- * each of four registers: position 16*lane + 4*k + i holds pixel 16*k + 4*lane + i. */
-static uint8_t source_of(int position, int channel, bool for_floats)
-{
-	int lane = position / 16, k = position / 4 % 4, i = position % 4;
-	int pixel = for_floats ? 16 * k + 4 * lane + i : position;
-
-	return (uint8_t)(3 * pixel + channel);
-}
-
-/* Index registers that pick one channel out of three registers. */
-struct pick {
-	_Alignas(64) uint8_t low[GROUP];  /* into the first two registers */
-	_Alignas(64) uint8_t high[GROUP]; /* into the third, where that is set in `third` */
-	uint64_t third;
-};
-
-static void pick_init(struct pick *pick, int channel, bool for_floats)
-{
-	pick->third = 0;
-	for (int i = 0; i < GROUP; i++) {
-		uint8_t source = source_of(i, channel, for_floats);
-
-		pick->low[i] = source & 127;
-		pick->high[i] = source & 63;
-		if (source >= 128)
-			pick->third |= (uint64_t)1 << i;
-	}
-}
-
-AVX512_INLINE __m512i pick_channel(const struct pick *pick, const uint8_t *pixels)
+AVX512_INLINE __m512i pick_channel(const struct normalize_pick *pick, const uint8_t *pixels)
 {
 	__m512i a = _mm512_loadu_si512(pixels), b = _mm512_loadu_si512(pixels + 64), c = _mm512_loadu_si512(pixels + 128);
 	__m512i low = _mm512_permutex2var_epi8(a, _mm512_load_si512(pick->low), b);
@@ -75,9 +43,10 @@ AVX512_INLINE void store(void *out, __m512i bytes, bool stream)
 }
 
 /* stream is a constant where this is called. */
-AVX512_INLINE void channel_f32(const struct normalize_table *table, int channel, const struct pick *pick,
-			       const uint8_t *pixels, size_t groups, bool stream, float *out)
+AVX512_INLINE void channel_f32(const struct normalize_table *table, int channel, const uint8_t *pixels, size_t groups, bool stream,
+			       float *out)
 {
+	const struct normalize_pick *pick = &table->pick_f32[channel];
 	__m512i planes[4][4];
 
 	for (int b = 0; b < 4; b++) {
@@ -99,61 +68,57 @@ AVX512_INLINE void channel_f32(const struct normalize_table *table, int channel,
 	}
 }
 
-static void tail_f32(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t n, float *out)
+static void tail_f32(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n, float *out)
 {
-	for (size_t i = from; i < n; i++) {
+	for (size_t i = from; i < to; i++) {
 		for (size_t c = 0; c < 3; c++)
 			out[c * n + i] = table->value[c][pixels[3 * i + c]];
 	}
 }
 
-AVX512 static void block_f32(const struct normalize_table *table, const struct pick pick[3], const uint8_t *pixels,
-			     size_t groups, size_t n, bool stream, float *out)
+AVX512 static void block_f32(const struct normalize_table *table, const uint8_t *pixels, size_t groups, size_t n, bool stream,
+			     float *out)
 {
 	for (int c = 0; c < 3; c++) {
 		if (stream)
-			channel_f32(table, c, &pick[c], pixels, groups, true, out + (size_t)c * n);
+			channel_f32(table, c, pixels, groups, true, out + (size_t)c * n);
 		else
-			channel_f32(table, c, &pick[c], pixels, groups, false, out + (size_t)c * n);
+			channel_f32(table, c, pixels, groups, false, out + (size_t)c * n);
 	}
 }
 
-void normalize_f32_chw_avx512(const struct normalize_table *table, const uint8_t *pixels, size_t n, float *out)
+void normalize_f32_chw_avx512(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n,
+			      float *out)
 {
-	const bool stream = normalize_may_stream(out, n * sizeof(float));
-	struct pick pick[3];
-	size_t at = 0;
+	const bool stream = normalize_may_stream(out, from * sizeof(float), n * sizeof(float));
+	size_t at = from;
 
-	for (int c = 0; c < 3; c++)
-		pick_init(&pick[c], c, true);
-	while (n - at >= GROUP) {
-		size_t groups = (n - at < BLOCK ? n - at : BLOCK) / GROUP;
+	while (to - at >= GROUP) {
+		size_t groups = (to - at < BLOCK ? to - at : BLOCK) / GROUP;
 
-		block_f32(table, pick, pixels + 3 * at, groups, n, stream, out + at);
+		block_f32(table, pixels + 3 * at, groups, n, stream, out + at);
 		at += groups * GROUP;
 	}
-	tail_f32(table, pixels, at, n, out);
-	if (stream)
+	tail_f32(table, pixels, at, to, n, out);
+	if (stream && to == n)
 		_mm_sfence(); /* before anyone is told that the floats are there */
 }
 
-AVX512 void normalize_u8_chw_avx512(const uint8_t *pixels, size_t n, uint8_t *out)
+AVX512 void normalize_u8_chw_avx512(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n,
+				    uint8_t *out)
 {
-	const bool stream = normalize_may_stream(out, n);
-	struct pick pick[3];
-	size_t at = 0;
+	const bool stream = normalize_may_stream(out, from, n);
+	size_t at = from;
 
-	for (int c = 0; c < 3; c++)
-		pick_init(&pick[c], c, false);
-	for (; n - at >= GROUP; at += GROUP) {
+	for (; to - at >= GROUP; at += GROUP) {
 		for (int c = 0; c < 3; c++)
-			store(out + (size_t)c * n + at, pick_channel(&pick[c], pixels + 3 * at), stream);
+			store(out + (size_t)c * n + at, pick_channel(&table->pick[c], pixels + 3 * at), stream);
 	}
-	for (; at < n; at++) {
+	for (; at < to; at++) {
 		for (size_t c = 0; c < 3; c++)
 			out[c * n + at] = pixels[3 * at + c];
 	}
-	if (stream)
+	if (stream && to == n)
 		_mm_sfence();
 }
 
@@ -166,15 +131,17 @@ bool normalize_have_avx512(void)
 	return false;
 }
 
-void normalize_f32_chw_avx512(const struct normalize_table *table, const uint8_t *pixels, size_t n, float *out)
+void normalize_f32_chw_avx512(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n,
+			      float *out)
 {
-	(void)table, (void)pixels, (void)n, (void)out;
+	(void)table, (void)pixels, (void)from, (void)to, (void)n, (void)out;
 	CHECK(!"not on this processor");
 }
 
-void normalize_u8_chw_avx512(const uint8_t *pixels, size_t n, uint8_t *out)
+void normalize_u8_chw_avx512(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n,
+			     uint8_t *out)
 {
-	(void)pixels, (void)n, (void)out;
+	(void)table, (void)pixels, (void)from, (void)to, (void)n, (void)out;
 	CHECK(!"not on this processor");
 }
 

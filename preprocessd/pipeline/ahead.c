@@ -30,7 +30,7 @@ static void prepare_ahead(struct worker *worker, struct feed *feed, uint64_t at)
 	feed_sample_at(feed, &order, range.first + i, &sample);
 	/* A failure is told to the client when it asks for the batch. */
 	(void)!prepare_picture(worker, &feed->settings, &manifest->picture_hash[sample.picture],
-			       manifest->source_text + manifest->source_at[sample.picture], &feed->rights, NULL, NULL, &how, &err);
+			       manifest->source_text + manifest->source_at[sample.picture], &feed->rights, NULL, NULL, NULL, &how, &err);
 }
 
 static void run_ahead(struct worker *worker, struct pool_job *job)

@@ -224,34 +224,32 @@ static int back_memory(struct feed *feed, uint64_t at, uint64_t bytes, struct er
 struct picture_place {
 	const struct feed *feed;
 	char *out;
-	uint64_t checksum;
 };
 
-static int place_picture(void *context, const void *payload, size_t size, uint64_t checksum, struct err *err)
+/* As parts come; a part that begins in the middle of a pixel would be lost. */
+static void place_picture(void *context, const uint8_t *payload, size_t from, size_t to)
 {
-	struct picture_place *place = context;
+	static_assert(CACHE_PART_BYTES % 3 == 0, "whole pixels");
+	const struct picture_place *place = context;
 	const struct feed *feed = place->feed;
-	size_t n = size / 3;
+	const size_t n = feed->settings.bytes / 3;
 
-	(void)err;
-	place->checksum = checksum;
 	switch (feed->pixels) {
 	case FEED_F32_NCHW:
-		normalize_f32_chw(&feed->table, payload, n, (float *)(void *)place->out);
+		normalize_f32_chw(&feed->table, payload, from / 3, to / 3, n, (float *)(void *)place->out);
 		break;
 	case FEED_F32_NHWC:
-		normalize_f32_hwc(&feed->table, payload, n, (float *)(void *)place->out);
+		normalize_f32_hwc(&feed->table, payload, from / 3, to / 3, (float *)(void *)place->out);
 		break;
 	case FEED_U8_NCHW:
-		normalize_u8_chw(payload, n, (uint8_t *)place->out);
+		normalize_u8_chw(&feed->table, payload, from / 3, to / 3, n, (uint8_t *)place->out);
 		break;
 	case FEED_U8_NHWC:
-		memcpy(place->out, payload, size);
+		memcpy(place->out + from, payload + from, to - from);
 		break;
 	case FEED_NO_PIXELS:
 		break;
 	}
-	return 0;
 }
 
 static void run_picture(struct worker *worker, struct feed_batch *batch, uint32_t image)
@@ -278,13 +276,12 @@ static void run_picture(struct worker *worker, struct feed_batch *batch, uint32_
 		return;
 	}
 	if (prepare_picture(worker, &feed->settings, &manifest->picture_hash[picture],
-			    path, &feed->rights, place_picture, &place, &how, &err) != 0) {
+			    path, &feed->rights, place_picture, &place, &batch->image_checksum[image], &how, &err) != 0) {
 		batch_fail(batch, &err);
 		return;
 	}
 	if (how != PREPARED_HIT)
 		atomic_fetch_add_explicit(&batch->misses, 1, memory_order_relaxed);
-	batch->image_checksum[image] = place.checksum;
 }
 
 /* --- the end ------------------------------------------------------------------------ */

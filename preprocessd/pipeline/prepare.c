@@ -28,8 +28,10 @@ struct request {
 	struct worker *worker;
 	struct cache_key key;
 	size_t bytes; /* of the payload; 0: any multiple of 4 */
-	cache_visit use;
+	cache_visit use;        /* one of the two, or none: it is enough that the record is there */
+	cache_visit_part parts;
 	void *context;
+	uint64_t *checksum; /* goes with parts */
 	bool damaged; /* its record was, at the last look */
 	struct err damage;
 	enum prepared how;
@@ -41,7 +43,19 @@ static int use_checked(void *context, const void *payload, size_t size, uint64_t
 
 	if (request->bytes > 0 ? size != request->bytes : size == 0 || size % 4 != 0)
 		return err_set(err, ERR_CORRUPT, "a record of %zu bytes instead of %zu", size, request->bytes);
-	return request->use != NULL ? request->use(request->context, payload, size, checksum, err) : 0;
+	return request->use(request->context, payload, size, checksum, err);
+}
+
+/* A payload that is in memory, by whoever made it. */
+static int use_made(struct request *request, const void *payload, size_t size, uint64_t checksum, struct err *err)
+{
+	if (request->use != NULL)
+		return request->use(request->context, payload, size, checksum, err);
+	if (request->parts != NULL) {
+		*request->checksum = checksum;
+		request->parts(request->context, payload, 0, size);
+	}
+	return 0;
 }
 
 /* ERR_NOTFOUND: has to be made. */
@@ -49,11 +63,15 @@ static int look_up(struct request *request, struct err *err)
 {
 	struct cache_reader *reader = request->worker->reader;
 	struct err reason;
+	int code;
 
 	request->damaged = false;
-	if (request->use == NULL)
+	if (request->parts != NULL)
+		code = cache_read_parts(reader, &request->key, request->bytes, request->parts, request->context, request->checksum, &reason);
+	else if (request->use != NULL)
+		code = cache_read(reader, &request->key, true, use_checked, request, &reason);
+	else
 		return cache_has(reader, &request->key) ? 0 : ERR_NOTFOUND;
-	int code = cache_read(reader, &request->key, true, use_checked, request, &reason);
 	if (code == ERR_CORRUPT) {
 		request->damaged = true;
 		request->damage = reason;
@@ -106,10 +124,8 @@ static int land(struct request *request, struct flight *flight, void *payload, s
 {
 	struct pipeline *pipeline = request->worker->pipeline;
 	uint64_t checksum = hash_checksum(payload, size);
-	int code = 0;
+	int code = use_made(request, payload, size, checksum, err);
 
-	if (request->use != NULL)
-		code = request->use(request->context, payload, size, checksum, err);
 	flight->pipeline = pipeline;
 	flights_land(pipeline->flights, flight, payload, size, checksum);
 	struct err put_err;
@@ -154,7 +170,7 @@ static int follow(struct request *request, struct flight *flight, struct err *er
 	counter_add(&request->worker->pipeline->counters.joins, 1);
 	if (flight->state == FLIGHT_FAILED)
 		return flight_error(flight, err);
-	return request->use == NULL ? 0 : request->use(request->context, flight->payload, flight->size, flight->checksum, err);
+	return use_made(request, flight->payload, flight->size, flight->checksum, err);
 }
 
 static int get_or_make(struct request *request, make_record make, void *context, struct err *err)
@@ -289,26 +305,26 @@ static int make_picture(struct request *request, void *context, void **payload, 
 	return decode_picture(request->worker, make, payload, err);
 }
 
-static int get_picture(struct worker *worker, struct picture_make *make, cache_visit use, void *context,
-		       enum prepared *how, struct err *err)
+static int get_picture(struct request *request, struct picture_make *make, enum prepared *how, struct err *err)
 {
-	struct counters *counters = &worker->pipeline->counters;
-	struct request request = { .worker = worker, .bytes = make->settings->bytes, .use = use, .context = context };
+	struct counters *counters = &request->worker->pipeline->counters;
 
-	cache_key_hashes(&request.key, CACHE_PICTURE, make->content, &make->settings->fingerprint);
-	int code = get_or_make(&request, make_picture, make, err);
-	*how = request.how;
-	counter_add(request.how == PREPARED_HIT ? &counters->hits : &counters->misses, 1);
+	request->bytes = make->settings->bytes;
+	cache_key_hashes(&request->key, CACHE_PICTURE, make->content, &make->settings->fingerprint);
+	int code = get_or_make(request, make_picture, make, err);
+	*how = request->how;
+	counter_add(request->how == PREPARED_HIT ? &counters->hits : &counters->misses, 1);
 	return code;
 }
 
 int prepare_picture(struct worker *worker, const struct picture_settings *settings, const struct hash *content,
-		    const char *path, const struct rights *rights, cache_visit use, void *context, enum prepared *how,
-		    struct err *err)
+		    const char *path, const struct rights *rights, cache_visit_part use, void *context, uint64_t *checksum,
+		    enum prepared *how, struct err *err)
 {
 	struct picture_make make = { .settings = settings, .content = content, .path = path, .rights = rights };
+	struct request request = { .worker = worker, .parts = use, .context = context, .checksum = checksum };
 
-	return get_picture(worker, &make, use, context, how, err);
+	return get_picture(&request, &make, how, err);
 }
 
 static int note_checksum(void *context, const void *payload, size_t size, uint64_t checksum, struct err *err)
@@ -325,6 +341,7 @@ static int note_checksum(void *context, const void *payload, size_t size, uint64
 int prepare_picture_checksum(struct worker *worker, const struct picture_settings *settings, const struct hash *content,
 			     const char *path, const struct rights *rights, uint64_t *out, struct err *err)
 {
+	struct picture_make make = { .settings = settings, .content = content, .path = path, .rights = rights };
 	struct request request = { .worker = worker, .bytes = settings->bytes, .use = note_checksum, .context = out };
 	enum prepared how;
 
@@ -333,15 +350,16 @@ int prepare_picture_checksum(struct worker *worker, const struct picture_setting
 		counter_add(&worker->pipeline->counters.hits, 1);
 		return 0;
 	}
-	return prepare_picture(worker, settings, content, path, rights, note_checksum, out, &how, err);
+	return get_picture(&request, &make, &how, err);
 }
 
 int prepare_file(struct worker *worker, const struct picture_settings *settings, const char *path,
 		 const struct hash *content, enum prepared *how, struct err *err)
 {
 	struct picture_make make = { .settings = settings, .content = content, .path = path, .read = true };
+	struct request request = { .worker = worker };
 
-	return get_picture(worker, &make, NULL, NULL, how, err);
+	return get_picture(&request, &make, how, err);
 }
 
 struct others {

@@ -5,7 +5,7 @@
  * prepared is remembered in the cache, and it is not tried again under the same key.
  *
  * Threads:   on a worker, where nothing else is said.
- * Ownership: use() sees the record's payload only while it runs (cache_visit in cache.h).
+ * Ownership: use() sees the record's payload only while it runs (cache_visit, cache_visit_part in cache.h).
  */
 #ifndef PREPROCESSD_PIPELINE_PREPARE_H
 #define PREPROCESSD_PIPELINE_PREPARE_H
@@ -27,11 +27,13 @@ MUST_USE int picture_settings_init(struct picture_settings *out, uint32_t size, 
 enum prepared { PREPARED_HIT, PREPARED_JOINED, PREPARED_MADE };
 
 /* The picture of this content, which path held when the data set was added.
- * rights: of who named path (rights.h); NULL: the daemon's. use may be NULL: then it is enough that the record is or will be there.
+ * rights: of who named path (rights.h); NULL: the daemon's. use() sees the pixels part by part (cache.h), and may see them twice: a
+ * record whose damage shows at its end is made again. checksum: of the record. use may be NULL: then it is enough that the record
+ * is or will be there, and checksum may be too.
  * ERR_NOTFOUND, ERR_MISMATCH: the source is gone or has changed. */
 MUST_USE int prepare_picture(struct worker *worker, const struct picture_settings *settings, const struct hash *content,
-			     const char *path, const struct rights *rights, cache_visit use, void *context, enum prepared *how,
-			     struct err *err);
+			     const char *path, const struct rights *rights, cache_visit_part use, void *context,
+			     uint64_t *checksum, enum prepared *how, struct err *err);
 /* The checksum of its record alone, which says what the pixels are without reading them. The
  * pixels are not verified; a record that is missing is made. */
 MUST_USE int prepare_picture_checksum(struct worker *worker, const struct picture_settings *settings, const struct hash *content,

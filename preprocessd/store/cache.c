@@ -8,6 +8,7 @@
 #include "preprocessd/store/guard.h"
 #include "preprocessd/store/internal.h"
 #include "shared/base/fs.h"
+#include "shared/base/hash.h"
 #include "shared/base/mem.h"
 
 enum {
@@ -283,6 +284,43 @@ int cache_read(struct cache_reader *reader, const struct cache_key *key, bool ve
 	guard_leave();
 	read_end(reader);
 	return code;
+}
+
+struct parts {
+	const struct cache_key *key;
+	size_t bytes;
+	cache_visit_part visit;
+	void *context;
+	const uint8_t *payload;
+	uint64_t *checksum;
+};
+
+static void visit_part(void *context, size_t from, size_t to)
+{
+	const struct parts *parts = context;
+
+	parts->visit(parts->context, parts->payload, from, to);
+}
+
+static int visit_parts(void *context, const void *payload, size_t size, uint64_t checksum, struct err *err)
+{
+	struct parts *parts = context;
+
+	if (size != parts->bytes)
+		return err_set(err, ERR_CORRUPT, "a record of %zu bytes instead of %zu", size, parts->bytes);
+	parts->payload = payload;
+	*parts->checksum = checksum;
+	if (hash_checksum_parts(payload, size, CACHE_PART_BYTES, visit_part, parts) != checksum)
+		return record_checksum_differs(parts->key, err);
+	return 0;
+}
+
+int cache_read_parts(struct cache_reader *reader, const struct cache_key *key, size_t bytes, cache_visit_part visit, void *context,
+		     uint64_t *checksum, struct err *err)
+{
+	struct parts parts = { .key = key, .bytes = bytes, .visit = visit, .context = context, .checksum = checksum };
+
+	return cache_read(reader, key, false, visit_parts, &parts, err);
 }
 
 static int visit_copy(void *context, const void *payload, size_t size, uint64_t checksum, struct err *err)

@@ -83,6 +83,14 @@ typedef int (*cache_visit)(void *context, const void *payload, size_t size, uint
  * checksum or layout is wrong; visit was not called. verify=false skips only the checksum. */
 MUST_USE int cache_read(struct cache_reader *reader, const struct cache_key *key, bool verify, cache_visit visit,
 			void *context, struct err *err);
+/* For a large record that is turned into something else: visit is called for one part of the payload after the other, [from, to)
+ * of it, right after the checksum has read that part and while it lies in the processor's first cache. from is a multiple of
+ * CACHE_PART_BYTES. checksum: the payload's, set first. Whether it is right is known at the end only: after ERR_CORRUPT, what visit made
+ * is to be thrown away. ERR_CORRUPT without a visit: the payload has not `bytes` bytes. */
+enum { CACHE_PART_BYTES = 1536 };
+typedef void (*cache_visit_part)(void *context, const uint8_t *payload, size_t from, size_t to);
+MUST_USE int cache_read_parts(struct cache_reader *reader, const struct cache_key *key, size_t bytes, cache_visit_part visit,
+			      void *context, uint64_t *checksum, struct err *err);
 MUST_USE int cache_read_copy(struct cache_reader *reader, const struct cache_key *key, struct buf *out, struct err *err);
 bool cache_has(struct cache_reader *reader, const struct cache_key *key);
 

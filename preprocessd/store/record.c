@@ -105,6 +105,11 @@ static int damaged(const struct cache_key *key, const char *how, struct err *err
 	return err_set(err, ERR_CORRUPT, "the cache's record %s is damaged: %s", name, how);
 }
 
+int record_checksum_differs(const struct cache_key *key, struct err *err)
+{
+	return damaged(key, "its checksum differs", err);
+}
+
 int record_open(const struct cache_key *key, const void *record, size_t bytes, bool verify, struct record_header *header,
 		const uint8_t **payload, struct err *err)
 {
@@ -123,6 +128,6 @@ int record_open(const struct cache_key *key, const void *record, size_t bytes, b
 		return damaged(key, "its length differs from what its header says", err);
 	*payload = (const uint8_t *)record + sizeof(*header);
 	if (verify && header->payload_checksum != hash_checksum(*payload, bytes - sizeof(*header)))
-		return damaged(key, "its checksum differs", err);
+		return record_checksum_differs(key, err);
 	return 0;
 }

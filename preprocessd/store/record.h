@@ -59,5 +59,7 @@ void record_seal(void *out, const struct cache_key *key, const void *payload, si
  * any case, the payload's checksum if verify is set. ERR_CORRUPT says what differs. */
 MUST_USE int record_open(const struct cache_key *key, const void *record, size_t bytes, bool verify,
 			 struct record_header *header, const uint8_t **payload, struct err *err);
+/* For who computed the checksum of a payload opened without verify, and found another: ERR_CORRUPT, and the message. */
+int record_checksum_differs(const struct cache_key *key, struct err *err);
 
 #endif

@@ -5,6 +5,8 @@
 /* The EVP interface allocates for each hash; a daemon short of memory must still be able to tell what it has from what it has not. */
 #define OPENSSL_SUPPRESS_DEPRECATED
 #include <openssl/sha.h>
+/* For the size of a state, so that one can lie on the stack. */
+#define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
 
 #include "shared/base/mem.h"
@@ -70,6 +72,30 @@ extern XXH64_hash_t XXH3_64bits_dispatch(const void *data, size_t size) __attrib
 uint64_t hash_checksum(const void *data, size_t size)
 {
 	return XXH3_64bits_dispatch != NULL ? XXH3_64bits_dispatch(data, size) : XXH3_64bits(data, size);
+}
+
+extern XXH_errorcode XXH3_64bits_update_dispatch(XXH3_state_t *state, const void *data, size_t size) __attribute__((weak));
+
+uint64_t hash_checksum_parts(const void *data, size_t size, size_t part_bytes, hash_seen seen, void *context)
+{
+	/* The library at run time may be newer than its header here, and its state larger. */
+	union {
+		XXH3_state_t state;
+		uint8_t room[2 * sizeof(XXH3_state_t)];
+	} own;
+
+	CHECK(part_bytes > 0);
+	CHECK(XXH3_64bits_reset(&own.state) == XXH_OK);
+	for (size_t from = 0; from < size;) {
+		size_t bytes = size - from < part_bytes ? size - from : part_bytes;
+		const void *part = (const uint8_t *)data + from;
+		XXH_errorcode code = XXH3_64bits_update_dispatch != NULL ? XXH3_64bits_update_dispatch(&own.state, part, bytes) :
+									   XXH3_64bits_update(&own.state, part, bytes);
+		CHECK(code == XXH_OK);
+		seen(context, from, from + bytes);
+		from += bytes;
+	}
+	return XXH3_64bits_digest(&own.state);
 }
 
 bool hash_equal(const struct hash *a, const struct hash *b)

@@ -35,6 +35,10 @@ void hash_stream_final(struct hash_stream *stream, struct hash *out); /* frees s
 void hash_stream_close(struct hash_stream *stream);                  /* frees without a result; NULL is fine */
 
 uint64_t hash_checksum(const void *data, size_t size); /* XXH3-64, seed 0 */
+/* The same, and seen() is called for one part after the other, from 0 to size, right after the checksum has read it: whoever
+ * wants the bytes too finds them in the processor's first cache, and memory is read once. */
+typedef void (*hash_seen)(void *context, size_t from, size_t to);
+uint64_t hash_checksum_parts(const void *data, size_t size, size_t part_bytes, hash_seen seen, void *context);
 
 bool hash_equal(const struct hash *a, const struct hash *b);
 void hash_to_hex(const struct hash *hash, char out[HASH_HEX_BYTES]);

@@ -694,6 +694,71 @@ static void count_damaged(void *context, const struct cache_key *key, const stru
 	++*(int *)context;
 }
 
+/* What cache_read_parts() showed, part by part: in order, without gaps. */
+struct in_parts {
+	size_t end;
+	uint8_t bytes[PICTURE_BYTES];
+};
+
+static void note_part(void *context, const uint8_t *payload, size_t from, size_t to)
+{
+	struct in_parts *seen = context;
+
+	assert_int_equal(from, seen->end);
+	assert_int_equal(from % CACHE_PART_BYTES, 0);
+	assert_true(to > from && to <= PICTURE_BYTES);
+	memcpy(seen->bytes + from, payload + from, to - from);
+	seen->end = to;
+}
+
+static void test_read_parts(void **state)
+{
+	static const size_t sizes[] = { 1, 240, CACHE_PART_BYTES - 1, CACHE_PART_BYTES, CACHE_PART_BYTES + 1, 10000, PICTURE_BYTES };
+	static struct in_parts seen;
+	uint8_t bytes[PICTURE_BYTES];
+	struct cache_key key;
+	struct scratch dir;
+	struct err err;
+	uint64_t checksum;
+
+	(void)state;
+	scratch_open(&dir);
+	struct cache *cache = open_cache(dir.path, 0);
+	struct cache_reader *reader = open_reader(cache);
+	key_of(&key, CACHE_PICTURE, 0);
+	assert_int_equal(cache_read_parts(reader, &key, 1, note_part, &seen, &checksum, &err), ERR_NOTFOUND);
+	for (size_t i = 0; i < ARRAY_LEN(sizes); i++)
+		put(cache, CACHE_PICTURE, i, sizes[i]);
+	flush(cache);
+	for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+		seen.end = 0;
+		key_of(&key, CACHE_PICTURE, i);
+		assert_int_equal(cache_read_parts(reader, &key, sizes[i], note_part, &seen, &checksum, &err), 0);
+		fill(bytes, sizes[i], i);
+		assert_int_equal(seen.end, sizes[i]);
+		assert_memory_equal(seen.bytes, bytes, sizes[i]);
+		assert_true(checksum == hash_checksum(bytes, sizes[i]));
+		/* of another size: not shown at all */
+		seen.end = 0;
+		assert_int_equal(cache_read_parts(reader, &key, sizes[i] + 1, note_part, &seen, &checksum, &err), ERR_CORRUPT);
+		assert_int_equal(seen.end, 0);
+	}
+	cache_reader_close(reader);
+	cache_close(cache);
+	/* A byte near the end: everything was shown by then, and is said to be wrong. */
+	fill(bytes, PICTURE_BYTES, ARRAY_LEN(sizes) - 1);
+	flip_in_file(&dir, bytes + PICTURE_BYTES - 64, 64, 60);
+	cache = open_cache(dir.path, 0);
+	reader = open_reader(cache);
+	seen.end = 0;
+	assert_int_equal(cache_read_parts(reader, &key, PICTURE_BYTES, note_part, &seen, &checksum, &err), ERR_CORRUPT);
+	assert_non_null(strstr(err.message, "its checksum differs"));
+	assert_int_equal(seen.end, PICTURE_BYTES);
+	cache_reader_close(reader);
+	cache_close(cache);
+	scratch_close(&dir);
+}
+
 static void test_flipped_byte(void **state)
 {
 	uint8_t bytes[PICTURE_BYTES];
@@ -1122,6 +1187,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_full_spares_small_neighbours),
 		cmocka_unit_test(test_file_size_limit),
 		cmocka_unit_test_setup_teardown(test_full_disk, small_disk_setup, small_disk_teardown),
+		cmocka_unit_test(test_read_parts),
 		cmocka_unit_test(test_flipped_byte),
 		cmocka_unit_test(test_every_header_byte_is_guarded),
 		cmocka_unit_test(test_truncated_file),

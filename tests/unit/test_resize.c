@@ -286,11 +286,11 @@ static void test_normalize(void **state)
 	for (size_t n = 0; n <= N_MAX; n += n < 200 ? 1 : 61) {
 		memset(got, GUARD_BYTE, sizeof(got));
 		memset(u8_got, GUARD_BYTE, sizeof(u8_got));
-		normalize_f32_chw_portable(&table, pixels, n, want);
-		normalize_f32_chw(&table, pixels, n, got);
-		normalize_f32_hwc(&table, pixels, n, interleaved);
-		normalize_u8_chw_portable(pixels, n, u8_want);
-		normalize_u8_chw(pixels, n, u8_got);
+		normalize_f32_chw_portable(&table, pixels, 0, n, n, want);
+		normalize_f32_chw(&table, pixels, 0, n, n, got);
+		normalize_f32_hwc(&table, pixels, 0, n, interleaved);
+		normalize_u8_chw_portable(pixels, 0, n, n, u8_want);
+		normalize_u8_chw(&table, pixels, 0, n, n, u8_got);
 		assert_memory_equal(got, want, 3 * n * sizeof(float));
 		assert_memory_equal(u8_got, u8_want, 3 * n);
 		assert_int_equal(((uint8_t *)got)[3 * n * sizeof(float)], GUARD_BYTE);
@@ -317,16 +317,54 @@ static void test_normalize_whole_picture(void **state)
 	for (size_t i = 0; i < sizeof(pixels); i++)
 		pixels[i] = (uint8_t)(i * 2654435761u >> 13);
 	normalize_table_init(&table, NORMALIZE_IMAGENET_MEAN, NORMALIZE_IMAGENET_STD);
-	normalize_f32_chw_portable(&table, pixels, N, want);
-	normalize_u8_chw_portable(pixels, N, u8_want);
+	normalize_f32_chw_portable(&table, pixels, 0, N, N, want);
+	normalize_u8_chw_portable(pixels, 0, N, N, u8_want);
 	for (size_t offset = 0; offset < 2; offset++) {
-		normalize_f32_chw(&table, pixels, N, got + offset);
+		normalize_f32_chw(&table, pixels, 0, N, N, got + offset);
 		assert_memory_equal(got + offset, want, sizeof(want));
-		normalize_u8_chw(pixels, N - offset, u8_got);
+		normalize_u8_chw(&table, pixels, 0, N - offset, N - offset, u8_got);
 		assert_memory_equal(u8_got, u8_want, N - 3);
 	}
-	normalize_u8_chw(pixels, N, u8_got);
+	normalize_u8_chw(&table, pixels, 0, N, N, u8_got);
 	assert_memory_equal(u8_got, u8_want, sizeof(u8_want));
+}
+
+/* Part by part, of lengths that vectors fit into and others: each writes its own and nothing else. */
+static void test_normalize_parts(void **state)
+{
+	enum { N = 224 * 224 };
+	static const size_t parts[] = { 512, 64, 1000, 77, 48 };
+	_Alignas(64) static uint8_t pixels[3 * N], u8_want[3 * N], u8_got[3 * N];
+	_Alignas(64) static float want[3 * N], got[3 * N], interleaved[3 * N], interleaved_want[3 * N];
+	struct normalize_table table;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(pixels); i++)
+		pixels[i] = (uint8_t)(i * 2654435761u >> 11);
+	normalize_table_init(&table, NORMALIZE_IMAGENET_MEAN, NORMALIZE_IMAGENET_STD);
+	normalize_f32_chw_portable(&table, pixels, 0, N, N, want);
+	normalize_u8_chw_portable(pixels, 0, N, N, u8_want);
+	normalize_f32_hwc(&table, pixels, 0, N, interleaved_want);
+	for (size_t k = 0; k < ARRAY_LEN(parts); k++) {
+		memset(got, GUARD_BYTE, sizeof(got));
+		memset(u8_got, GUARD_BYTE, sizeof(u8_got));
+		memset(interleaved, GUARD_BYTE, sizeof(interleaved));
+		for (size_t from = 0, to; from < N; from = to) {
+			to = N - from < parts[k] ? N : from + parts[k];
+			normalize_f32_chw(&table, pixels, from, to, N, got);
+			normalize_u8_chw(&table, pixels, from, to, N, u8_got);
+			normalize_f32_hwc(&table, pixels, from, to, interleaved);
+			for (size_t c = 0; c < 3 && to < N; c++) { /* the neighbour behind is as it was */
+				const uint8_t *behind = (const uint8_t *)&got[c * N + to];
+
+				assert_int_equal(behind[0], GUARD_BYTE);
+				assert_int_equal(u8_got[c * N + to], GUARD_BYTE);
+			}
+		}
+		assert_memory_equal(got, want, sizeof(want));
+		assert_memory_equal(u8_got, u8_want, sizeof(u8_want));
+		assert_memory_equal(interleaved, interleaved_want, sizeof(interleaved));
+	}
 }
 
 /* The version for AVX2 by name: where there is AVX-512 nothing else comes to it. */
@@ -350,10 +388,10 @@ static void test_normalize_avx2(void **state)
 		for (size_t n = 0; n <= N_MAX; n += n < 200 ? 1 : 61) {
 			memset(u8_got, GUARD_BYTE, sizeof(u8_got));
 			got[3 * n] = 77.0f;
-			normalize_f32_chw_portable(&table, pixels, n, want);
-			normalize_f32_chw_avx2(&table, pixels, n, got);
-			normalize_u8_chw_portable(pixels, n, u8_want);
-			normalize_u8_chw_avx2(pixels, n, u8_got);
+			normalize_f32_chw_portable(&table, pixels, 0, n, n, want);
+			normalize_f32_chw_avx2(&table, pixels, 0, n, n, got);
+			normalize_u8_chw_portable(pixels, 0, n, n, u8_want);
+			normalize_u8_chw_avx2(&table, pixels, 0, n, n, u8_got);
 			assert_memory_equal(got, want, 3 * n * sizeof(float));
 			assert_memory_equal(u8_got, u8_want, 3 * n);
 			assert_true(got[3 * n] == 77.0f);
@@ -363,8 +401,8 @@ static void test_normalize_avx2(void **state)
 	/* A divisor whose reciprocal is no number: the table alone knows. */
 	normalize_table_init(&table, mean[0], (float[3]){ 1e-40f, 1, 1 });
 	assert_false(table.computes);
-	normalize_f32_chw_portable(&table, pixels, N_MAX, want);
-	normalize_f32_chw(&table, pixels, N_MAX, got);
+	normalize_f32_chw_portable(&table, pixels, 0, N_MAX, N_MAX, want);
+	normalize_f32_chw(&table, pixels, 0, N_MAX, N_MAX, got);
 	assert_memory_equal(got, want, sizeof(want));
 }
 
@@ -376,6 +414,7 @@ int main(void)
 		cmocka_unit_test(test_horizontal_reductions), cmocka_unit_test(test_plans_are_kept_apart),
 		cmocka_unit_test(test_normalize),
 		cmocka_unit_test(test_normalize_whole_picture),
+		cmocka_unit_test(test_normalize_parts),
 		cmocka_unit_test(test_normalize_avx2),
 	};
 

@@ -92,7 +92,7 @@ static int write_tensor(const struct options *options, const uint8_t *pixels, st
 		if ((floats = mem_aligned(3 * count * sizeof(*floats))) == NULL)
 			return err_nomem(err, 3 * count * sizeof(*floats));
 		normalize_table_init(&table, NORMALIZE_IMAGENET_MEAN, NORMALIZE_IMAGENET_STD);
-		normalize_f32_chw(&table, pixels, count, floats);
+		normalize_f32_chw(&table, pixels, 0, count, count, floats);
 		view = (struct tensor_view){
 			.name = "image", .dtype = TENSOR_F32, .rank = 3, .shape = { 3, side, side }, .data = floats,
 			.bytes = 3 * count * sizeof(*floats),
