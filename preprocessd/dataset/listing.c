@@ -50,6 +50,11 @@ uint32_t listing_picture_count(const struct listing *listing)
 	return listing->picture_count;
 }
 
+uint32_t listing_caption_count(const struct listing *listing)
+{
+	return listing->caption_count;
+}
+
 void listing_drop_captions(struct listing *listing)
 {
 	mem_free(listing->captions);

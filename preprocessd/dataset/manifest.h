@@ -109,6 +109,7 @@ struct reader_options {
 MUST_USE int listing_read(struct listing *listing, const struct reader_options *options, struct err *err);
 
 uint32_t listing_picture_count(const struct listing *listing);
+uint32_t listing_caption_count(const struct listing *listing);
 const char *listing_picture_path(const struct listing *listing, uint32_t picture);
 /* After opening picture i: its hash, or the reason why it fails (then it is left out
  * of the manifest, with its captions). Exactly one of the two per picture; any thread,

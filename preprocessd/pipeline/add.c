@@ -182,10 +182,9 @@ static void forget_before(struct add *add)
 	add->unchanged = false;
 }
 
-static int check_name(struct add *add, struct err *err)
+/* Into add->before: the data set that has the name, NULL if none has. */
+static int read_before(struct add *add, struct err *err)
 {
-	char was[HASH_HEX_BYTES], is[HASH_HEX_BYTES];
-	struct hash version;
 	struct cache_key key;
 	struct buf bytes = BUF_INIT;
 	int code = cache_key_name(&key, CACHE_DATASET, add->request->name, err);
@@ -194,28 +193,49 @@ static int check_name(struct add *add, struct err *err)
 	if (code == 0)
 		code = cache_read_copy(add->reader, &key, &bytes, err);
 	/* A record that is damaged or of another layout gives way to the new one. */
-	if (code == ERR_NOTFOUND || code == ERR_CORRUPT) {
+	if (code == ERR_NOTFOUND || code == ERR_CORRUPT)
 		code = check_room(add, CACHE_DATASET, add->request->name, err);
-		goto out;
-	}
-	if (code != 0 || records_dataset_decode(&add->before, add->request->name, bytes.data, bytes.size, NULL) != 0)
-		goto out;
-	if (!add->rights.all && add->before->added_by != added_by(add)) {
+	else if (code == 0 && records_dataset_decode(&add->before, add->request->name, bytes.data, bytes.size, NULL) == 0 &&
+		 !add->rights.all && add->before->added_by != added_by(add))
 		code = err_set(err, ERR_EXISTS, "there is a data set %s already, of another user; choose another name", add->request->name);
-		goto out;
-	}
-	memcpy(version.bytes, add->before->version.data, HASH_BYTES);
-	add->unchanged = hash_equal(&version, &add->manifest->version);
-	if (!add->unchanged && !add->request->replace) {
-		hash_to_hex(&version, was);
-		hash_to_hex(&add->manifest->version, is);
-		code = err_set(err, ERR_EXISTS, "there is a data set %s already, with other data (version %.12s with %llu pictures, this is "
-			       "%.12s with %u); choose another name, or add --replace", add->request->name, was,
-			       (unsigned long long)add->before->pictures, is, add->manifest->picture_count);
-	}
-out:
 	buf_free(&bytes);
 	return code;
+}
+
+static int check_name(struct add *add, struct err *err)
+{
+	char was[HASH_HEX_BYTES], is[HASH_HEX_BYTES];
+	struct hash version;
+	int code = read_before(add, err);
+
+	if (code != 0 || add->before == NULL)
+		return code;
+	memcpy(version.bytes, add->before->version.data, HASH_BYTES);
+	add->unchanged = hash_equal(&version, &add->manifest->version);
+	if (add->unchanged || add->request->replace)
+		return 0;
+	hash_to_hex(&version, was);
+	hash_to_hex(&add->manifest->version, is);
+	return err_set(err, ERR_EXISTS, "there is a data set %s already, with other data (version %.12s with %llu pictures, this is "
+		       "%.12s with %u); choose another name, or add --replace", add->request->name, was,
+		       (unsigned long long)add->before->pictures, is, add->manifest->picture_count);
+}
+
+/* Before the pictures, which may take hours: their hashes make the version, but where numbers show that it will be another one,
+ * nobody has to wait for that. Pictures can only become fewer (equal ones are one), captions with --on-bad skip alone. */
+static int check_name_early(struct add *add, struct err *err)
+{
+	uint32_t pictures = listing_picture_count(add->listing), captions = listing_caption_count(add->listing);
+	int code = read_before(add, err);
+
+	if (code != 0 || add->before == NULL || add->request->replace)
+		return code;
+	if (add->before->pictures <= pictures &&
+	    (add->request->skip_bad ? add->before->captions <= captions : add->before->captions == captions))
+		return 0;
+	return err_set(err, ERR_EXISTS, "there is a data set %s already, with other data (%llu pictures with %llu captions; these files name "
+		       "%u with %u); choose another name, or add --replace", add->request->name, (unsigned long long)add->before->pictures,
+		       (unsigned long long)add->before->captions, pictures, captions);
 }
 
 static int make_manifest(struct add *add, struct err *err)
@@ -378,7 +398,7 @@ static int run_add(struct add *add, struct err *err)
 	    (code = check_room(add, CACHE_DATASET, add->request->name, err)) != 0)
 		return code;
 	int (*const steps[])(struct add *, struct err *) = {
-		read_vocab, read_listing, prepare_pictures, make_manifest, prepare_captions, commit_all,
+		read_vocab, read_listing, check_name_early, prepare_pictures, make_manifest, prepare_captions, commit_all,
 	};
 	for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
 		code = steps[i](add, err);

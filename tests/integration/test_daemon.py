@@ -591,6 +591,13 @@ def test_names_and_versions(small, daemon, tmp_path):
     result = daemon.prepctl("add", *other.arguments())
     assert result.returncode == 1 and "--replace" in result.stderr
     assert daemon.prepctl_ok("show", "small").stdout.startswith("small: 57 pictures")
+    # The numbers show it: not one of its pictures was opened for that. As many captions of others take a look at all of them.
+    before = daemon.status()["decoded"]
+    assert "57 pictures with 57 captions; these files name 14 with 14" in result.stderr and before == 57
+    same = SmallData(tmp_path / "same", train=48, val=9, first=100)
+    result = daemon.prepctl("add", *same.arguments())
+    assert result.returncode == 1 and "--replace" in result.stderr and "version" in result.stderr
+    assert daemon.status()["decoded"] > before
     daemon.prepctl_ok("add", *other.arguments(), "--replace")
     assert daemon.prepctl_ok("show", "small").stdout.startswith("small: 14 pictures")
     daemon.prepctl_ok("rm", "small")
