@@ -213,7 +213,11 @@ TARGET_INLINE struct sums sums_start(void)
  * use in a loop; this way it stays in its register. */
 TARGET_INLINE void dot(__m512i *sum, __m512i samples, __m512i weights)
 {
+#ifdef EMULATED_AVX512 /* tests/emulated */
+	*sum = _mm512_dpbusd_epi32(*sum, samples, weights);
+#else
 	__asm__("vpdpbusd %2, %1, %0" : "+v"(*sum) : "v"(samples), "v"(weights));
+#endif
 }
 
 TARGET_INLINE void sums_add(struct sums *sums, __m512i samples, __m512i a, __m512i b, __m512i c)
