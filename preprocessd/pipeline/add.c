@@ -335,8 +335,8 @@ static int fill_commit(struct add *add, struct commit *commit, struct err *err)
 	}
 	if (add->vocab_bytes.size > 0) {
 		cache_key_hashes(&next_change(commit, add->vocab_bytes.data, add->vocab_bytes.size)->key, CACHE_VOCAB,
-				 &add->vocab->content, NULL);
-		code = cache_key_name(&next_change(commit, add->vocab->content.bytes, HASH_BYTES)->key, CACHE_VOCAB_NAME,
+				 &add->vocab->item.key, NULL);
+		code = cache_key_name(&next_change(commit, add->vocab->item.key.bytes, HASH_BYTES)->key, CACHE_VOCAB_NAME,
 				      add->vocab_name, err);
 	}
 	if (code == 0)

@@ -8,12 +8,20 @@
 
 enum { NAMES_SHOWN_MAX = 20 };
 
+/* Items of one kind. */
+struct shelf {
+	struct catalog_item *first;
+	void (*free_item)(struct catalog_item *item);
+};
+
 struct catalog {
 	pthread_mutex_t lock;
-	struct dataset_ref *datasets;
-	struct vocab_ref *vocabs;
+	struct shelf datasets, vocabs;
 	uint64_t uses;
 };
+
+static void free_dataset(struct catalog_item *item);
+static void free_vocab(struct catalog_item *item);
 
 int catalog_open(struct catalog **out, struct err *err)
 {
@@ -23,8 +31,82 @@ int catalog_open(struct catalog **out, struct err *err)
 	if (catalog == NULL)
 		return err_nomem(err, sizeof(*catalog));
 	pthread_mutex_init(&catalog->lock, NULL);
+	catalog->datasets.free_item = free_dataset;
+	catalog->vocabs.free_item = free_vocab;
 	*out = catalog;
 	return 0;
+}
+
+/* --- what is in memory; the catalog's lock is held, but for shelf_unref() and shelf_find_locked() ------- */
+
+static struct catalog_item *shelf_find(struct catalog *catalog, struct shelf *shelf, const struct hash *key)
+{
+	for (struct catalog_item *item = shelf->first; item != NULL; item = item->next)
+		if (hash_equal(&item->key, key)) {
+			item->refs++;
+			item->used = ++catalog->uses;
+			return item;
+		}
+	return NULL;
+}
+
+static struct catalog_item *shelf_find_locked(struct catalog *catalog, struct shelf *shelf, const struct hash *key)
+{
+	pthread_mutex_lock(&catalog->lock);
+	struct catalog_item *item = shelf_find(catalog, shelf, key);
+	pthread_mutex_unlock(&catalog->lock);
+	return item;
+}
+
+static void shelf_add(struct catalog *catalog, struct shelf *shelf, struct catalog_item *item, const struct hash *key)
+{
+	item->key = *key;
+	item->refs = 1;
+	item->used = ++catalog->uses;
+	item->next = shelf->first;
+	shelf->first = item;
+}
+
+/* Frees what nobody uses, but for the CATALOG_IDLE_MAX used last. */
+static void shelf_trim(struct shelf *shelf)
+{
+	for (;;) {
+		struct catalog_item **oldest = NULL;
+		int idle = 0;
+
+		for (struct catalog_item **at = &shelf->first; *at != NULL; at = &(*at)->next) {
+			if ((*at)->refs > 0)
+				continue;
+			idle++;
+			if (oldest == NULL || (*at)->used < (*oldest)->used)
+				oldest = at;
+		}
+		if (idle <= CATALOG_IDLE_MAX)
+			return;
+		struct catalog_item *gone = *oldest;
+		*oldest = gone->next;
+		shelf->free_item(gone);
+	}
+}
+
+static void shelf_unref(struct catalog *catalog, struct shelf *shelf, struct catalog_item *item)
+{
+	pthread_mutex_lock(&catalog->lock);
+	CHECK(item->refs > 0);
+	item->refs--;
+	shelf_trim(shelf);
+	pthread_mutex_unlock(&catalog->lock);
+}
+
+static void shelf_close(struct shelf *shelf)
+{
+	while (shelf->first != NULL) {
+		struct catalog_item *next = shelf->first->next;
+
+		CHECK(shelf->first->refs == 0);
+		shelf->free_item(shelf->first);
+		shelf->first = next;
+	}
 }
 
 /* --- names ---------------------------------------------------------------------- */
@@ -101,8 +183,16 @@ static void free_part(struct part_ref *part)
 	mem_free(part);
 }
 
-static void free_dataset(struct dataset_ref *dataset)
+static struct dataset_ref *dataset_of(struct catalog_item *item)
 {
+	static_assert(offsetof(struct dataset_ref, item) == 0, "a data set begins with its item");
+	return (struct dataset_ref *)(void *)item;
+}
+
+static void free_dataset(struct catalog_item *item)
+{
+	struct dataset_ref *dataset = dataset_of(item);
+
 	while (dataset->parts != NULL) {
 		struct part_ref *next = dataset->parts->next;
 
@@ -111,40 +201,6 @@ static void free_dataset(struct dataset_ref *dataset)
 	}
 	manifest_free(dataset->manifest);
 	mem_free(dataset);
-}
-
-/* lock is held: frees what nobody uses, but for the CATALOG_IDLE_MAX used last */
-static void trim_datasets(struct catalog *catalog)
-{
-	for (;;) {
-		struct dataset_ref **oldest = NULL;
-		int idle = 0;
-
-		for (struct dataset_ref **at = &catalog->datasets; *at != NULL; at = &(*at)->next) {
-			if ((*at)->refs > 0)
-				continue;
-			idle++;
-			if (oldest == NULL || (*at)->used < (*oldest)->used)
-				oldest = at;
-		}
-		if (idle <= CATALOG_IDLE_MAX)
-			return;
-		struct dataset_ref *gone = *oldest;
-		*oldest = gone->next;
-		free_dataset(gone);
-	}
-}
-
-/* lock is held */
-static struct dataset_ref *find_dataset(struct catalog *catalog, const struct hash *key)
-{
-	for (struct dataset_ref *d = catalog->datasets; d != NULL; d = d->next)
-		if (hash_equal(&d->key, key)) {
-			d->refs++;
-			d->used = ++catalog->uses;
-			return d;
-		}
-	return NULL;
 }
 
 static int decode_manifest(void *context, const void *payload, size_t size, uint64_t checksum, struct err *err)
@@ -180,9 +236,7 @@ int catalog_dataset(struct catalog *catalog, struct cache_reader *reader, const 
 	struct hash key;
 
 	records_dataset_manifest(record, &key);
-	pthread_mutex_lock(&catalog->lock);
-	*out = find_dataset(catalog, &key);
-	pthread_mutex_unlock(&catalog->lock);
+	*out = dataset_of(shelf_find_locked(catalog, &catalog->datasets, &key));
 	if (*out != NULL)
 		return 0;
 	/* Two may load the same one at the same moment; the second then finds the first's. */
@@ -195,32 +249,22 @@ int catalog_dataset(struct catalog *catalog, struct cache_reader *reader, const 
 		return err_nomem(err, sizeof(*dataset));
 	}
 	dataset->manifest = manifest;
-	dataset->key = key;
 	pthread_mutex_lock(&catalog->lock);
-	*out = find_dataset(catalog, &key);
+	*out = dataset_of(shelf_find(catalog, &catalog->datasets, &key));
 	if (*out == NULL) {
-		dataset->refs = 1;
-		dataset->used = ++catalog->uses;
-		dataset->next = catalog->datasets;
-		catalog->datasets = dataset;
+		shelf_add(catalog, &catalog->datasets, &dataset->item, &key);
 		*out = dataset;
-		dataset = NULL;
 	}
 	pthread_mutex_unlock(&catalog->lock);
-	if (dataset != NULL)
-		free_dataset(dataset);
+	if (*out != dataset)
+		free_dataset(&dataset->item);
 	return 0;
 }
 
 void catalog_dataset_unref(struct catalog *catalog, struct dataset_ref *dataset)
 {
-	if (dataset == NULL)
-		return;
-	pthread_mutex_lock(&catalog->lock);
-	CHECK(dataset->refs > 0);
-	dataset->refs--;
-	trim_datasets(catalog);
-	pthread_mutex_unlock(&catalog->lock);
+	if (dataset != NULL)
+		shelf_unref(catalog, &catalog->datasets, &dataset->item);
 }
 
 static int open_part(struct dataset_ref *dataset, const char *split, struct part_ref **out, struct err *err)
@@ -325,44 +369,18 @@ void catalog_part_unref(struct catalog *catalog, const struct part_ref *part)
 
 /* --- vocabularies ------------------------------------------------------------------- */
 
-static void free_vocab(struct vocab_ref *vocab)
+static struct vocab_ref *vocab_of(struct catalog_item *item)
 {
+	static_assert(offsetof(struct vocab_ref, item) == 0, "a vocabulary begins with its item");
+	return (struct vocab_ref *)(void *)item;
+}
+
+static void free_vocab(struct catalog_item *item)
+{
+	struct vocab_ref *vocab = vocab_of(item);
+
 	vocab_free(vocab->vocab);
 	mem_free(vocab);
-}
-
-/* lock is held */
-static void trim_vocabs(struct catalog *catalog)
-{
-	for (;;) {
-		struct vocab_ref **oldest = NULL;
-		int idle = 0;
-
-		for (struct vocab_ref **at = &catalog->vocabs; *at != NULL; at = &(*at)->next) {
-			if ((*at)->refs > 0)
-				continue;
-			idle++;
-			if (oldest == NULL || (*at)->used < (*oldest)->used)
-				oldest = at;
-		}
-		if (idle <= CATALOG_IDLE_MAX)
-			return;
-		struct vocab_ref *gone = *oldest;
-		*oldest = gone->next;
-		free_vocab(gone);
-	}
-}
-
-/* lock is held */
-static struct vocab_ref *find_vocab(struct catalog *catalog, const struct hash *content)
-{
-	for (struct vocab_ref *v = catalog->vocabs; v != NULL; v = v->next)
-		if (hash_equal(&v->content, content)) {
-			v->refs++;
-			v->used = ++catalog->uses;
-			return v;
-		}
-	return NULL;
 }
 
 int catalog_vocab_parse(struct catalog *catalog, const char *name, const void *bytes, size_t size, struct vocab_ref **out,
@@ -373,7 +391,7 @@ int catalog_vocab_parse(struct catalog *catalog, const char *name, const void *b
 
 	hash_bytes(&content, bytes, size);
 	pthread_mutex_lock(&catalog->lock);
-	*out = find_vocab(catalog, &content);
+	*out = vocab_of(shelf_find(catalog, &catalog->vocabs, &content));
 	if (*out != NULL)
 		goto out;
 	struct vocab_ref *vocab = mem_zalloc(sizeof(*vocab));
@@ -386,12 +404,8 @@ int catalog_vocab_parse(struct catalog *catalog, const char *name, const void *b
 		mem_free(vocab);
 		goto out;
 	}
-	vocab->content = content;
 	vocab_fingerprint(vocab->vocab, &vocab->fingerprint);
-	vocab->refs = 1;
-	vocab->used = ++catalog->uses;
-	vocab->next = catalog->vocabs;
-	catalog->vocabs = vocab;
+	shelf_add(catalog, &catalog->vocabs, &vocab->item, &content);
 	*out = vocab;
 out:
 	pthread_mutex_unlock(&catalog->lock);
@@ -441,9 +455,7 @@ int catalog_vocab(struct catalog *catalog, struct cache_reader *reader, const ch
 	int code = find_vocab_name(reader, name, &content, err);
 	if (code != 0)
 		return code;
-	pthread_mutex_lock(&catalog->lock);
-	*out = find_vocab(catalog, &content);
-	pthread_mutex_unlock(&catalog->lock);
+	*out = vocab_of(shelf_find_locked(catalog, &catalog->vocabs, &content));
 	if (*out != NULL)
 		return 0;
 	cache_key_hashes(&key, CACHE_VOCAB, &content, NULL);
@@ -460,39 +472,22 @@ int catalog_vocab(struct catalog *catalog, struct cache_reader *reader, const ch
 void catalog_vocab_ref(struct catalog *catalog, struct vocab_ref *vocab)
 {
 	pthread_mutex_lock(&catalog->lock);
-	vocab->refs++;
+	vocab->item.refs++;
 	pthread_mutex_unlock(&catalog->lock);
 }
 
 void catalog_vocab_unref(struct catalog *catalog, struct vocab_ref *vocab)
 {
-	if (vocab == NULL)
-		return;
-	pthread_mutex_lock(&catalog->lock);
-	CHECK(vocab->refs > 0);
-	vocab->refs--;
-	trim_vocabs(catalog);
-	pthread_mutex_unlock(&catalog->lock);
+	if (vocab != NULL)
+		shelf_unref(catalog, &catalog->vocabs, &vocab->item);
 }
 
 void catalog_close(struct catalog *catalog)
 {
 	if (catalog == NULL)
 		return;
-	while (catalog->datasets != NULL) {
-		struct dataset_ref *next = catalog->datasets->next;
-
-		CHECK(catalog->datasets->refs == 0);
-		free_dataset(catalog->datasets);
-		catalog->datasets = next;
-	}
-	while (catalog->vocabs != NULL) {
-		struct vocab_ref *next = catalog->vocabs->next;
-
-		CHECK(catalog->vocabs->refs == 0);
-		free_vocab(catalog->vocabs);
-		catalog->vocabs = next;
-	}
+	shelf_close(&catalog->datasets);
+	shelf_close(&catalog->vocabs);
 	pthread_mutex_destroy(&catalog->lock);
 	mem_free(catalog);
 }

@@ -17,13 +17,18 @@
 /* Folds: there are as many names of splits as clients can think of. */
 enum { CATALOG_IDLE_MAX = 4, CATALOG_IDLE_PARTS_MAX = 32 };
 
-struct vocab_ref {
-	struct vocab *vocab;
-	struct hash content;     /* SHA-256 of the file */
-	struct hash fingerprint;
-	int refs;                /* the rest is catalog.c's */
+/* What data sets and vocabularies in memory begin with. All but key is catalog.c's. */
+struct catalog_item {
+	struct hash key;
+	int refs;
 	uint64_t used;
-	struct vocab_ref *next;
+	struct catalog_item *next;
+};
+
+struct vocab_ref {
+	struct catalog_item item; /* key: SHA-256 of the file */
+	struct vocab *vocab;
+	struct hash fingerprint;
 };
 
 /* One split of a data set, with what evaluation needs. */
@@ -36,12 +41,9 @@ struct part_ref {
 };
 
 struct dataset_ref {
+	struct catalog_item item; /* key: of the manifest's record */
 	struct manifest *manifest;
-	struct hash key;         /* of the manifest's record */
 	struct part_ref *parts;
-	int refs;
-	uint64_t used;
-	struct dataset_ref *next;
 };
 
 struct catalog;

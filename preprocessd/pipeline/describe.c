@@ -131,7 +131,7 @@ int describe_dataset(struct catalog *catalog, struct cache_reader *reader, const
 	if (record->vocab_name[0] != '\0') {
 		if ((code = catalog_vocab(catalog, reader, record->vocab_name, &vocab, err)) != 0)
 			goto out;
-		detail.vocab_hash = bytes_of(vocab->content.bytes, HASH_BYTES);
+		detail.vocab_hash = bytes_of(vocab->item.key.bytes, HASH_BYTES);
 		detail.vocab_size = (uint32_t)vocab_size(vocab->vocab);
 	}
 	code = use(context, &detail, err);
