@@ -266,6 +266,16 @@ def test_one_line_each(tmp_path, daemon):
         assert r"\xHH" in run_ok("prepctl", verb, "--help").stdout
 
 
+def test_show_cuts_a_long_caption(daemon, tmp_path):
+    """A caption may have a megabyte; show says what the data set is. It is not cut in the middle of a character."""
+    write_pictures(tmp_path, 1)
+    picture = next(path for path in tmp_path.iterdir() if path.suffix == ".jpg")
+    for text, shown in (("x" * 401, "x" * 400 + " ... (401 bytes)"), ("y" * 399 + "é", "y" * 399 + " ... (401 bytes)"), ("z" * 400, "z" * 400)):
+        path = write_csv(tmp_path / "c.csv", [(picture.name, text)], header=("image", "caption"))
+        daemon.prepctl_ok("add", "long", "--format", "csv", "--images", tmp_path, "--captions", path, "--size", "32", "--replace")
+        assert f"  first caption    {shown}\n" in daemon.prepctl_ok("show", "long").stdout
+
+
 def test_many_samples(daemon):
     """More ids than a request of the wire takes go in several; there is a limit, and it is told."""
     ids = [i % 7 for i in range(2500)]

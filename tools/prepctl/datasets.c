@@ -5,6 +5,8 @@
 
 #include "tools/prepctl/prepctl.h"
 
+enum { SHOWN_BYTES_MAX = 400 }; /* of the caption that show has as an example */
+
 static int parse_named(const char *verb, const char *description, struct prepctl_common *common, int operands, int argc,
 		       char *const argv[], struct args_result *result, struct err *err)
 {
@@ -78,6 +80,20 @@ static void print_label(size_t number, const ProtobufCBinaryData *name, const ch
 	printf(" (%s)\n", pictures);
 }
 
+/* As much of a caption as shows what it is: it may have a million bytes. */
+static void print_start(const ProtobufCBinaryData *caption)
+{
+	ProtobufCBinaryData start = *caption;
+
+	if (start.len > SHOWN_BYTES_MAX) {
+		for (start.len = SHOWN_BYTES_MAX; start.len > 0 && (start.data[start.len] & 0xC0) == 0x80;)
+			start.len--; /* not in the middle of a character */
+	}
+	prepctl_print_bytes(&start);
+	if (start.len < caption->len)
+		printf(" ... (%zu bytes)", caption->len);
+}
+
 static void print_show(const Wire__DatasetDetail *detail)
 {
 	const Wire__Dataset *d = detail->dataset;
@@ -108,7 +124,7 @@ static void print_show(const Wire__DatasetDetail *detail)
 	printf("  first picture    ");
 	prepctl_print_bytes(&detail->sample_source);
 	printf("\n  first caption    ");
-	prepctl_print_bytes(&detail->sample_caption);
+	print_start(&detail->sample_caption);
 	printf("\n");
 }
 
