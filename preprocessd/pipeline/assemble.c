@@ -440,13 +440,19 @@ static uint32_t runners_for(const struct feed_batch *batch, int workers)
 static void run_plan(struct worker *worker, struct pool_job *job)
 {
 	struct feed_batch *batch = (struct feed_batch *)(void *)((char *)job - offsetof(struct feed_batch, plan));
+	struct feed *feed = batch->feed;
 	struct err err;
 
-	plan_samples(batch);
+	/* What lies in front of the pixels; of these each has its own. */
+	batch->image_count = 0;
+	if (!batch->backed && back_memory(feed, batch->slot * feed->layout.slot_bytes, feed->layout.pixels_at, &err) != 0)
+		batch_fail(batch, &err);
+	else
+		plan_samples(batch);
 	batch->runner_count = runners_for(batch, pool_workers(worker->pool));
 	atomic_store(&batch->left, batch->runner_count + 1);
 	now_planned(worker->pool, batch);
-	if (place_captions(worker, batch, &err) != 0)
+	if (!batch_stopped(batch) && place_captions(worker, batch, &err) != 0)
 		batch_fail(batch, &err);
 	finish_one(batch);
 }

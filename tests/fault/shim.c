@@ -10,8 +10,8 @@
  *     FAULT_MODE   kill: SIGKILL instead of the call; tear: a write puts half of its bytes, then SIGKILL;
  *                  int: SIGINT before the call, which is then made; a number: the call fails with this errno
  *     FAULT_ON     1: every later call fails too, not only this one (a full or read-only disk)
- *     FAULT_CALL   only calls of this name are hit, counted among themselves (renameat2). `read` (read and pread) is
- *                  counted only if it is named here: it changes nothing
+ *     FAULT_CALL   only calls of this name are hit, counted among themselves (renameat2). `read` (read and pread) and
+ *                  `madvise` (that asks for pages) are counted only if they are named here: they change nothing
  *
  * Threads: the counter is atomic. A trainer writes from one thread; of a daemon
  * only the order of calls below its cache folder is the same from run to run.
@@ -25,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -207,6 +208,15 @@ ssize_t pread(int fd, void *data, size_t size, off_t at)
 	if (is_asked_for("read") && fd_path(fd, path))
 		GATE("read", path, NULL);
 	return REAL(pread)(fd, data, size, at);
+}
+
+int madvise(void *at, size_t size, int advice)
+{
+	enum { POPULATE_WRITE = 23 }; /* not in older headers */
+
+	if (advice == POPULATE_WRITE && is_asked_for("madvise"))
+		GATE("madvise", "memory", NULL);
+	return REAL(madvise)(at, size, advice);
 }
 
 int fdatasync(int fd)

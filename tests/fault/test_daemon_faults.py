@@ -19,7 +19,7 @@ from harness import BIN, BUILD, MODE, ROOT, SLOW, Daemon, SmallData, environment
 FULL = os.environ.get("FULL") == "1"
 SHIM = BUILD / "tests" / "fault_shim.so"
 READ = ["--split", "train", "--batch-size", "8", "--steps", "4"]
-ENOSPC, EIO = 28, 5
+ENOSPC, EIO, ENOMEM = 28, 5, 12
 
 pytestmark = pytest.mark.skipif(MODE == "asan", reason="a sanitizer wants to be the first library")
 
@@ -140,6 +140,19 @@ def test_source_that_cannot_be_read(small, expected, tmp_path):
         assert result.returncode == 1 and os.strerror(EIO) in result.stderr and ".jpg" in result.stderr, result.stderr
         small.add(daemon)  # the error came once
         assert daemon.prepctl_ok("digests", "small", *READ, "--size", "64").stdout == expected[64]
+        assert daemon.end() == 0
+
+
+def test_no_memory_for_a_batch(small, expected, tmp_path):
+    """Pages of a batch that the kernel does not give, at its head or at a picture: this batch fails and says why, the next one is right."""
+    for at in (1, 2, 3, 5, 12):
+        daemon = Faulty(folder=tmp_path, cache=tmp_path / f"cache{at}")
+        daemon.start_with(tmp_path / "nothing", call="madvise", at=at, mode=ENOMEM)
+        small.add(daemon)
+        results = [daemon.prepctl("digests", "small", *READ, "--size", "64") for _ in range(8)]
+        failed = [result for result in results if result.returncode != 0]
+        assert len(failed) == 1 and "no memory for a batch" in failed[0].stderr, failed
+        assert all(result.stdout == expected[64] for result in results if result.returncode == 0)
         assert daemon.end() == 0
 
 
