@@ -274,7 +274,7 @@ static void fill_record(struct add *add, Records__DatasetRecord *record)
 	const Wire__AddDataset *request = add->request;
 
 	record->layout = RECORDS_LAYOUT;
-	record->version = (ProtobufCBinaryData){ HASH_BYTES, add->manifest->version.bytes };
+	record->version = wire_bytes(add->manifest->version.bytes, HASH_BYTES);
 	record->added_unix_s = add->unchanged ? add->before->added_unix_s : (int64_t)time(NULL);
 	record->pictures = add->manifest->picture_count;
 	record->captions = add->manifest->caption_count;
@@ -322,14 +322,14 @@ static int fill_commit(struct add *add, struct commit *commit, struct err *err)
 		return code;
 	fill_record(add, &record);
 	hash_bytes(&commit->manifest_at, commit->manifest.data, commit->manifest.size);
-	record.manifest = (ProtobufCBinaryData){ HASH_BYTES, commit->manifest_at.bytes };
+	record.manifest = wire_bytes(commit->manifest_at.bytes, HASH_BYTES);
 	cache_key_hashes(&next_change(commit, commit->manifest.data, commit->manifest.size)->key, CACHE_MANIFEST,
 			 &commit->manifest_at, NULL);
 	if (add->failure_count > 0) {
 		if ((code = records_failures_encode(add->listing, &commit->failures, err)) != 0)
 			return code;
 		hash_bytes(&commit->failures_at, commit->failures.data, commit->failures.size);
-		record.failure_list = (ProtobufCBinaryData){ HASH_BYTES, commit->failures_at.bytes };
+		record.failure_list = wire_bytes(commit->failures_at.bytes, HASH_BYTES);
 		cache_key_hashes(&next_change(commit, commit->failures.data, commit->failures.size)->key, CACHE_FAILURE,
 				 &commit->failures_at, NULL);
 	}
@@ -452,7 +452,7 @@ static int reply_failed(struct add *add, struct err *err)
 		struct listing_failure failure = listing_failure_at(add->listing, i);
 
 		wire__failure__init(&failures[i]);
-		failures[i].source = (ProtobufCBinaryData){ strlen(failure.source), (uint8_t *)(uintptr_t)failure.source };
+		failures[i].source = wire_string(failure.source);
 		failures[i].reason = wire_text(reasons[i], sizeof(reasons[i]), failure.reason, strlen(failure.reason));
 		pointers[i] = &failures[i];
 	}

@@ -8,16 +8,6 @@
 
 enum { REASON_BYTES_MAX = ERR_MESSAGE_BYTES };
 
-static ProtobufCBinaryData bytes_of(const void *bytes, size_t size)
-{
-	return (ProtobufCBinaryData){ size, (uint8_t *)(uintptr_t)bytes };
-}
-
-static ProtobufCBinaryData text_of(const char *text)
-{
-	return bytes_of(text, strlen(text));
-}
-
 static void fill_dataset(Wire__Dataset *out, const char *name, const Records__DatasetRecord *record)
 {
 	wire__dataset__init(out);
@@ -66,7 +56,7 @@ static int fill_counts(Wire__DatasetDetail *detail, const struct manifest *manif
 		arrays->split_pointers[s] = &arrays->splits[s];
 	}
 	for (size_t l = 0; l < labels; l++)
-		arrays->labels[l] = text_of(manifest->label_name[l]);
+		arrays->labels[l] = wire_string(manifest->label_name[l]);
 	for (uint32_t p = 0; p < manifest->picture_count; p++) {
 		Wire__Split *split = &arrays->splits[manifest->picture_split[p]];
 
@@ -103,8 +93,8 @@ static void fill_origin(Wire__DatasetDetail *detail, Wire__Transform *transform,
 	if (manifest->picture_count > 0 && manifest->captions_of_at[1] > 0) {
 		const uint64_t *at = manifest->caption_at + manifest->captions_of[0];
 
-		detail->sample_source = text_of(manifest->source_text + manifest->source_at[0]);
-		detail->sample_caption = bytes_of(manifest->caption_text + at[0], at[1] - at[0]);
+		detail->sample_source = wire_string(manifest->source_text + manifest->source_at[0]);
+		detail->sample_caption = wire_bytes(manifest->caption_text + at[0], at[1] - at[0]);
 	}
 }
 
@@ -131,7 +121,7 @@ int describe_dataset(struct catalog *catalog, struct cache_reader *reader, const
 	if (record->vocab_name[0] != '\0') {
 		if ((code = catalog_vocab(catalog, reader, record->vocab_name, &vocab, err)) != 0)
 			goto out;
-		detail.vocab_hash = bytes_of(vocab->item.key.bytes, HASH_BYTES);
+		detail.vocab_hash = wire_bytes(vocab->item.key.bytes, HASH_BYTES);
 		detail.vocab_size = (uint32_t)vocab_size(vocab->vocab);
 	}
 	code = use(context, &detail, err);
@@ -244,9 +234,9 @@ static int fill_sample(Wire__Sample *out, const struct manifest *m, uint64_t id,
 
 	wire__sample__init(out);
 	out->id = id;
-	out->caption = bytes_of(text, shown_bytes(text, m->caption_at[id + 1] - m->caption_at[id]));
-	out->source = text_of(m->source_text + m->source_at[picture]);
-	out->content = bytes_of(m->picture_hash[picture].bytes, HASH_BYTES);
+	out->caption = wire_bytes(text, shown_bytes(text, m->caption_at[id + 1] - m->caption_at[id]));
+	out->source = wire_string(m->source_text + m->source_at[picture]);
+	out->content = wire_bytes(m->picture_hash[picture].bytes, HASH_BYTES);
 	out->label = m->picture_label[picture];
 	out->split = (char *)(uintptr_t)m->split_name[m->picture_split[picture]];
 	out->picture = picture;
@@ -283,7 +273,7 @@ int describe_samples(struct catalog *catalog, struct cache_reader *reader, const
 		goto out;
 	transform.size = record->image_size;
 	transform.exif_apply = record->exif_apply;
-	list.version = bytes_of(dataset->manifest->version.bytes, HASH_BYTES);
+	list.version = wire_bytes(dataset->manifest->version.bytes, HASH_BYTES);
 	list.transform = &transform;
 	list.n_samples = request->n_samples;
 	list.samples = pointers;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "shared/base/mem.h"
+#include "shared/wire/frame.h"
 
 static int pack(const ProtobufCMessage *message, struct buf *out, struct err *err)
 {
@@ -13,11 +14,6 @@ static int pack(const ProtobufCMessage *message, struct buf *out, struct err *er
 		return code;
 	out->size += protobuf_c_message_pack(message, (uint8_t *)out->data + out->size);
 	return 0;
-}
-
-static ProtobufCBinaryData bytes_of(const char *text)
-{
-	return (ProtobufCBinaryData){ strlen(text), (uint8_t *)(uintptr_t)text };
 }
 
 int records_dataset_encode(const Records__DatasetRecord *record, struct buf *out, struct err *err)
@@ -53,7 +49,7 @@ int records_failure_encode(const struct err *reason, struct buf *out, struct err
 
 	record.layout = RECORDS_LAYOUT;
 	record.code = reason->code;
-	record.reason = bytes_of(reason->message);
+	record.reason = wire_string(reason->message);
 	return pack(&record.base, out, err);
 }
 
@@ -86,8 +82,8 @@ int records_failures_encode(const struct listing *listing, struct buf *out, stru
 		struct listing_failure failure = listing_failure_at(listing, (uint32_t)i);
 
 		records__failure_item__init(&items[i]);
-		items[i].source = bytes_of(failure.source);
-		items[i].reason = bytes_of(failure.reason);
+		items[i].source = wire_string(failure.source);
+		items[i].reason = wire_string(failure.reason);
 		pointers[i] = &items[i];
 	}
 	record.layout = RECORDS_LAYOUT;

@@ -155,12 +155,12 @@ static int work_explain(struct worker *worker, struct control *control, struct e
 	if (code != 0)
 		return code;
 	for (size_t i = 0; i < count; i++)
-		features[i] = (ProtobufCBinaryData){ HASH_BYTES, fingerprints[i].bytes };
+		features[i] = wire_bytes(fingerprints[i].bytes, HASH_BYTES);
 	explained.n_features = count;
 	explained.features = features;
 	char reason[ERR_MESSAGE_BYTES];
-	explained.content = (ProtobufCBinaryData){ HASH_BYTES, found.content.bytes };
-	explained.fingerprint = (ProtobufCBinaryData){ HASH_BYTES, settings.fingerprint.bytes };
+	explained.content = wire_bytes(found.content.bytes, HASH_BYTES);
+	explained.fingerprint = wire_bytes(settings.fingerprint.bytes, HASH_BYTES);
 	explained.settings = found.settings;
 	explained.found = found.found;
 	for (size_t i = 0; i < found.other_count; i++)
@@ -209,7 +209,7 @@ static int work_get_features(struct worker *worker, struct control *control, str
 	body.count = found.count;
 	body.found = found.found;
 	body.bytes = found.bytes;
-	body.fingerprint = (ProtobufCBinaryData){ HASH_BYTES, found.fingerprint.bytes };
+	body.fingerprint = wire_bytes(found.fingerprint.bytes, HASH_BYTES);
 	code = pack_reply(control, WIRE__REPLY__BODY_FEATURES_FOUND, &body, err);
 	if (code == 0)
 		control->fd = found.fd;
@@ -320,11 +320,6 @@ static size_t fill_clients(const struct connection *asking, Wire__ClientStatus *
 	return count;
 }
 
-static ProtobufCBinaryData bytes_of(const char *text)
-{
-	return (ProtobufCBinaryData){ strlen(text), (uint8_t *)(uintptr_t)text };
-}
-
 static void then_status(struct control *control)
 {
 	struct server *server = control->connection->server;
@@ -340,8 +335,8 @@ static void then_status(struct control *control)
 	status.program = (char *)(uintptr_t)SERVER_PROGRAM;
 	status.uptime_s = clock_seconds() - server->start_s;
 	status.workers = (uint32_t)pool_workers(server->pipeline->pool);
-	status.cache_path = bytes_of(server->options->cache);
-	status.socket_path = bytes_of(server->options->socket);
+	status.cache_path = wire_string(server->options->cache);
+	status.socket_path = wire_string(server->options->socket);
 	status.counters = &counters;
 	status.cache_records = stats.records;
 	status.cache_file_bytes = stats.file_bytes;
@@ -395,10 +390,10 @@ static int pack_opened(struct control *control, struct err *err)
 	if (labels == NULL)
 		return err_nomem(err, manifest->label_count * sizeof(*labels));
 	for (uint32_t l = 0; l < manifest->label_count; l++)
-		labels[l] = bytes_of(manifest->label_name[l]);
-	opened.version = (ProtobufCBinaryData){ HASH_BYTES, info.version.bytes };
-	opened.transform = (ProtobufCBinaryData){ HASH_BYTES, info.transform.bytes };
-	opened.vocab = (ProtobufCBinaryData){ HASH_BYTES, info.vocab.bytes };
+		labels[l] = wire_string(manifest->label_name[l]);
+	opened.version = wire_bytes(info.version.bytes, HASH_BYTES);
+	opened.transform = wire_bytes(info.transform.bytes, HASH_BYTES);
+	opened.vocab = wire_bytes(info.vocab.bytes, HASH_BYTES);
 	opened.pictures = info.picture_count;
 	opened.captions = info.caption_count;
 	opened.steps = info.steps;
@@ -451,7 +446,7 @@ static void batch_ready(void *context, const struct feed_result *result)
 		ready.generation = result->generation;
 		ready.epoch = result->epoch;
 		ready.step = result->step;
-		ready.digest = (ProtobufCBinaryData){ HASH_BYTES, (uint8_t *)(uintptr_t)result->digest->bytes };
+		ready.digest = wire_bytes(result->digest->bytes, HASH_BYTES);
 		ready.count = result->count;
 		ready.image_count = result->image_count;
 		ready.token_count = result->token_count;
@@ -532,7 +527,7 @@ static void greet(struct connection *connection, const Wire__Request *request)
 	hello.version = WIRE_VERSION;
 	hello.program = (char *)(uintptr_t)SERVER_PROGRAM;
 	hello.pid = (uint32_t)uv_os_getpid();
-	hello.cache_path = bytes_of(connection->server->options->cache);
+	hello.cache_path = wire_string(connection->server->options->cache);
 	reply.id = request->id;
 	reply.body_case = WIRE__REPLY__BODY_HELLO;
 	reply.hello = &hello;

@@ -33,8 +33,8 @@ static void fill_of(const struct features *f, Wire__Features *of, Wire__Transfor
 	transform->exif_apply = o->exif_apply;
 	of->dataset = (char *)(uintptr_t)o->dataset;
 	of->split = (char *)(uintptr_t)o->split;
-	of->expect_version = (ProtobufCBinaryData){ HASH_BYTES, (uint8_t *)(uintptr_t)o->version.bytes };
-	of->encoder = (ProtobufCBinaryData){ HASH_BYTES, (uint8_t *)(uintptr_t)o->encoder.bytes };
+	of->expect_version = wire_bytes(o->version.bytes, HASH_BYTES);
+	of->encoder = wire_bytes(o->encoder.bytes, HASH_BYTES);
 	of->captions = o->captions;
 	if (!o->captions)
 		of->transform = transform;
@@ -202,7 +202,7 @@ int features_put(struct features *f, const uint32_t *rows, uint32_t count, const
 		put.of = &of;
 		put.n_rows = piece;
 		put.rows = (uint32_t *)(uintptr_t)(rows + at);
-		put.values = (ProtobufCBinaryData){ piece * row_bytes, (uint8_t *)(uintptr_t)(values + at * width) };
+		put.values = wire_bytes(values + at * width, piece * row_bytes);
 		put.flush = flush && at + piece == count;
 		request.verb_case = WIRE__REQUEST__VERB_PUT_FEATURES;
 		request.put_features = &put;

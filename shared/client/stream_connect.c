@@ -167,7 +167,7 @@ int stream_connect(struct stream *stream, struct err *err)
 	open.max_len = o->max_len;
 	open.slots = o->slots;
 	if (stream->opened)
-		open.expect_version = (ProtobufCBinaryData){ HASH_BYTES, stream->info.version.bytes };
+		open.expect_version = wire_bytes(stream->info.version.bytes, HASH_BYTES);
 	request.id = ++stream->generation;
 	request.verb_case = WIRE__REQUEST__VERB_OPEN_STREAM;
 	request.open_stream = &open;

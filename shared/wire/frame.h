@@ -15,6 +15,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <protobuf-c/protobuf-c.h>
 
@@ -77,5 +78,16 @@ MUST_USE int wire_decode(const ProtobufCMessageDescriptor *type, struct arena *a
 
 /* Copies text as valid UTF-8 (what is ill-formed becomes U+FFFD), cut to room bytes with its terminator. Returns out. */
 char *wire_text(char *out, size_t room, const char *text, size_t size);
+
+/* A field of bytes that stay where they are, as long as the message is used: it only reads them. */
+static inline ProtobufCBinaryData wire_bytes(const void *bytes, size_t size)
+{
+	return (ProtobufCBinaryData){ size, (uint8_t *)(uintptr_t)bytes };
+}
+
+static inline ProtobufCBinaryData wire_string(const char *text)
+{
+	return wire_bytes(text, strlen(text));
+}
 
 #endif

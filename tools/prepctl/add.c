@@ -114,7 +114,7 @@ static int absolute(const char *option, const char *folder, const char *text, bo
 		buf_free(&whole);
 		return code;
 	}
-	*out = (ProtobufCBinaryData){ whole.size, (uint8_t *)whole.data };
+	*out = wire_bytes(whole.data, whole.size);
 	return 0;
 }
 

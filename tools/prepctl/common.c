@@ -135,7 +135,9 @@ void prepctl_print_bytes(const ProtobufCBinaryData *text)
 
 void prepctl_print_text(const char *text)
 {
-	prepctl_print_bytes(&(ProtobufCBinaryData){ strlen(text), (uint8_t *)(uintptr_t)text });
+	ProtobufCBinaryData bytes = wire_string(text);
+
+	prepctl_print_bytes(&bytes);
 }
 
 int prepctl_check_path(const char *what, const char *path, struct err *err)

@@ -233,7 +233,7 @@ static int explain(struct prepctl_common *common, const char *path, uint32_t siz
 
 	transform.size = size;
 	transform.exif_apply = exif_apply;
-	explain.path = (ProtobufCBinaryData){ strlen(path), (uint8_t *)(uintptr_t)path };
+	explain.path = wire_string(path);
 	explain.transform = &transform;
 	request.id = 1;
 	request.verb_case = WIRE__REQUEST__VERB_EXPLAIN_PICTURE;
