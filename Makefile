@@ -195,7 +195,8 @@ fuzz-run: $(FUZZERS)
 
 benches: $(BENCHES)
 
-bench: ## measure pipeline and training step beside their peers; writes build/bench.md
+bench: ## measure pipeline and training step beside their peers (about an hour); writes build/bench.md
+	@tools/install-deps.sh --test
 	@$(SUBMAKE) -s MODE=release all openblas benches build/release/demo/make_demo_data build/release/tools/train_vocab
 	@$(PYTHON) tools/bench/run.py --out build/bench.md
 

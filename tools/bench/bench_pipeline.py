@@ -188,9 +188,8 @@ def main():
             with Daemon() as daemon:
                 daemon.prepctl_ok("add", "bench", *arguments, "--vocab", vocab, timeout=600)
                 for dtype in ("f32", "u8"):
-                    runs = [stream_figures(daemon, dtype, "train") for _ in range(3)]
-                    runs.sort(key=lambda run: run["pictures_per_s"])
-                    middle = runs[1]
+                    runs = [stream_figures(daemon, dtype, "train") for _ in range(REPEATS)]
+                    middle = {figure: statistics.median(run[figure] for run in runs) for figure in runs[0]}
                     warm.add(f"{name}, {dtype}, pictures", middle["pictures_per_s"], "pictures/s", "torchvision, one core", peer)
                     warm.add(f"{name}, {dtype}, bytes", middle["bytes_per_s"] / 1e9, "GB/s", "memcpy", middle["memcpy_bytes_per_s"] / 1e9)
                     if dtype == "f32" and with_peer:

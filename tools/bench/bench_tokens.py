@@ -21,14 +21,14 @@ CAPTIONS = SHARED_DATA / "text" / "captions_val2017.json"
 ORACLE = ["node", ROOT / "tests" / "support" / "oracle_encode.cjs", VOCAB]
 
 
-def output(command, path=None):
+def output(command, path=None, stderr=None):
     with open(path or "/dev/null", "rb") as file:
-        return subprocess.run([str(word) for word in command], stdin=file, stdout=subprocess.PIPE, check=True).stdout
+        return subprocess.run([str(word) for word in command], stdin=file, stdout=subprocess.PIPE, stderr=stderr, check=True).stdout
 
 
-def rate(command, path=None):
+def rate(command, path=None, stderr=None):
     """A number of captions a second: alone, or before the words."""
-    said = output(command, path).decode()
+    said = output(command, path, stderr).decode()
     return float((re.search(r"([\d.]+) captions/s", said) or re.search(r"([\d.]+)\s*$", said))[1])
 
 
@@ -47,9 +47,9 @@ def main():
             pairs = []
             for _ in range(REPEATS):
                 try:
-                    peer = rate([*ORACLE, "--time"], lines)
+                    peer = rate([*ORACLE, "--time"], lines, subprocess.DEVNULL)
                 except (OSError, subprocess.CalledProcessError):
-                    note("npm's tokenizers is not installed: no peer")
+                    note("npm's tokenizers is not installed: no peer (tools/install-deps.sh --test)")
                     peer = None
                 pairs.append((rate([BUILD / "bench" / "bench_wordpiece", VOCAB, lines]), peer))
             ours = statistics.median(mine for mine, _ in pairs)
