@@ -87,7 +87,7 @@ void normalize_u8_chw_portable(const uint8_t *pixels, size_t from, size_t to, si
 	}
 }
 
-void normalize_f32_hwc(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, float *out)
+void normalize_f32_hwc_portable(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, float *out)
 {
 	for (size_t i = 3 * from; i < 3 * to; i += 3) {
 		out[i] = table->value[0][pixels[i]];
@@ -104,6 +104,14 @@ void normalize_f32_chw(const struct normalize_table *table, const uint8_t *pixel
 		normalize_f32_chw_avx2(table, pixels, from, to, n, out);
 	else
 		normalize_f32_chw_portable(table, pixels, from, to, n, out);
+}
+
+void normalize_f32_hwc(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n, float *out)
+{
+	if (table->computes)
+		normalize_f32_hwc_avx2(table, pixels, from, to, n, out);
+	else
+		normalize_f32_hwc_portable(table, pixels, from, to, out);
 }
 
 void normalize_u8_chw(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n, uint8_t *out)

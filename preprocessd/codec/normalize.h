@@ -42,13 +42,15 @@ void normalize_table_init(struct normalize_table *out, const float mean[3], cons
  * multiple of 64. */
 void normalize_f32_chw(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n,
 		       float *out); /* (3, n) */
-void normalize_f32_hwc(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, float *out); /* (n, 3) */
+void normalize_f32_hwc(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n,
+		       float *out); /* (n, 3) */
 void normalize_u8_chw(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n,
 		      uint8_t *out); /* (3, n), values unchanged */
 
 /* The plain versions, kept as the oracle of the fast ones. */
 void normalize_f32_chw_portable(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n,
 				float *out);
+void normalize_f32_hwc_portable(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, float *out);
 void normalize_u8_chw_portable(const uint8_t *pixels, size_t from, size_t to, size_t n, uint8_t *out);
 
 #endif

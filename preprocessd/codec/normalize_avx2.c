@@ -188,6 +188,42 @@ TARGET void normalize_f32_chw_avx2(const struct normalize_table *table, const ui
 		_mm_sfence(); /* before anyone is told that the floats are there */
 }
 
+/* Eight bytes at a time, in the order in which they lie: 24 are 8 pixels, and three registers of constants come round again. */
+TARGET void normalize_f32_hwc_avx2(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n,
+				   float *out)
+{
+	enum { LANES = 8, TURN = 3 * LANES };
+	const bool stream = ((uintptr_t)out | from * 3 * sizeof(float)) % 32 == 0 && 3 * n * sizeof(float) >= NORMALIZE_STREAM_BYTES_MIN;
+	struct constants k[3];
+	size_t at = 3 * from;
+
+	for (int r = 0; r < 3; r++) {
+		float mean[LANES], std[LANES], of_std[LANES];
+
+		for (int i = 0; i < LANES; i++) {
+			int c = (LANES * r + i) % 3;
+
+			mean[i] = table->mean[c];
+			std[i] = table->std[c];
+			of_std[i] = 1.0f / table->std[c];
+		}
+		k[r] = (struct constants){ _mm256_loadu_ps(mean), _mm256_loadu_ps(std), _mm256_loadu_ps(of_std) };
+	}
+	for (; 3 * to - at >= TURN; at += TURN)
+		for (size_t r = 0; r < 3; r++) {
+			__m128i bytes = _mm_loadl_epi64((const __m128i *)(const void *)(pixels + at + LANES * r));
+
+			if (stream)
+				store_floats(out + at + LANES * r, normalized(&k[r], bytes), true);
+			else
+				store_floats(out + at + LANES * r, normalized(&k[r], bytes), false);
+		}
+	for (; at < 3 * to; at++)
+		out[at] = table->value[at % 3][pixels[at]];
+	if (stream && to == n)
+		_mm_sfence();
+}
+
 TARGET static float quotient_of(float a, float divisor)
 {
 	return _mm256_cvtss_f32(quotient(_mm256_set1_ps(a), _mm256_set1_ps(divisor), _mm256_set1_ps(1.0f / divisor)));
@@ -221,6 +257,13 @@ bool normalize_computes_avx2(const struct normalize_table *table)
 }
 
 void normalize_f32_chw_avx2(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n,
+			    float *out)
+{
+	(void)table, (void)pixels, (void)from, (void)to, (void)n, (void)out;
+	CHECK(!"not on this processor");
+}
+
+void normalize_f32_hwc_avx2(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n,
 			    float *out)
 {
 	(void)table, (void)pixels, (void)from, (void)to, (void)n, (void)out;

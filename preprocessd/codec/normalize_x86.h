@@ -2,7 +2,7 @@
  * normalize_x86.h - normalize.h's inner loops for processors with AVX-512 VBMI, and for those with AVX2.
  *
  * Call the functions only where normalize_have_avx512() or normalize_have_avx2()
- * is true, normalize_f32_chw_avx2() only with a table whose `computes` is set. Same
+ * is true, normalize_f32_*_avx2() only with a table whose `computes` is set. Same
  * results, bit by bit, as the portable ones.
  */
 #ifndef PREPROCESSD_CODEC_NORMALIZE_X86_H
@@ -19,9 +19,11 @@ void normalize_u8_chw_avx512(const struct normalize_table *table, const uint8_t 
 			     uint8_t *out);
 
 bool normalize_have_avx2(void);
-/* Whether normalize_f32_chw_avx2() gives the table's values. */
+/* Whether normalize_f32_*_avx2() give the table's values. */
 bool normalize_computes_avx2(const struct normalize_table *table);
 void normalize_f32_chw_avx2(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n,
+			    float *out);
+void normalize_f32_hwc_avx2(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n,
 			    float *out);
 void normalize_u8_chw_avx2(const struct normalize_table *table, const uint8_t *pixels, size_t from, size_t to, size_t n,
 			   uint8_t *out);

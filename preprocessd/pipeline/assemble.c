@@ -239,7 +239,7 @@ static void place_picture(void *context, const uint8_t *payload, size_t from, si
 		normalize_f32_chw(&feed->table, payload, from / 3, to / 3, n, (float *)(void *)place->out);
 		break;
 	case FEED_F32_NHWC:
-		normalize_f32_hwc(&feed->table, payload, from / 3, to / 3, (float *)(void *)place->out);
+		normalize_f32_hwc(&feed->table, payload, from / 3, to / 3, n, (float *)(void *)place->out);
 		break;
 	case FEED_U8_NCHW:
 		normalize_u8_chw(&feed->table, payload, from / 3, to / 3, n, (uint8_t *)place->out);

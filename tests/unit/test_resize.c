@@ -288,7 +288,7 @@ static void test_normalize(void **state)
 		memset(u8_got, GUARD_BYTE, sizeof(u8_got));
 		normalize_f32_chw_portable(&table, pixels, 0, n, n, want);
 		normalize_f32_chw(&table, pixels, 0, n, n, got);
-		normalize_f32_hwc(&table, pixels, 0, n, interleaved);
+		normalize_f32_hwc(&table, pixels, 0, n, n, interleaved);
 		normalize_u8_chw_portable(pixels, 0, n, n, u8_want);
 		normalize_u8_chw(&table, pixels, 0, n, n, u8_got);
 		assert_memory_equal(got, want, 3 * n * sizeof(float));
@@ -344,7 +344,7 @@ static void test_normalize_parts(void **state)
 	normalize_table_init(&table, NORMALIZE_IMAGENET_MEAN, NORMALIZE_IMAGENET_STD);
 	normalize_f32_chw_portable(&table, pixels, 0, N, N, want);
 	normalize_u8_chw_portable(pixels, 0, N, N, u8_want);
-	normalize_f32_hwc(&table, pixels, 0, N, interleaved_want);
+	normalize_f32_hwc_portable(&table, pixels, 0, N, interleaved_want);
 	for (size_t k = 0; k < ARRAY_LEN(parts); k++) {
 		memset(got, GUARD_BYTE, sizeof(got));
 		memset(u8_got, GUARD_BYTE, sizeof(u8_got));
@@ -353,11 +353,12 @@ static void test_normalize_parts(void **state)
 			to = N - from < parts[k] ? N : from + parts[k];
 			normalize_f32_chw(&table, pixels, from, to, N, got);
 			normalize_u8_chw(&table, pixels, from, to, N, u8_got);
-			normalize_f32_hwc(&table, pixels, from, to, interleaved);
+			normalize_f32_hwc(&table, pixels, from, to, N, interleaved);
 			for (size_t c = 0; c < 3 && to < N; c++) { /* the neighbour behind is as it was */
-				const uint8_t *behind = (const uint8_t *)&got[c * N + to];
+				const uint8_t *behind = (const uint8_t *)&got[c * N + to], *next = (const uint8_t *)&interleaved[3 * to + c];
 
 				assert_int_equal(behind[0], GUARD_BYTE);
+				assert_int_equal(next[0], GUARD_BYTE);
 				assert_int_equal(u8_got[c * N + to], GUARD_BYTE);
 			}
 		}
@@ -374,7 +375,7 @@ static void test_normalize_avx2(void **state)
 	static const float mean[][3] = { { 0.485f, 0.456f, 0.406f }, { 0, 0, 0 }, { 0.5f, 0.1f, 1.0f }, { -3.7f, 1e-8f, 123.0f } };
 	static const float std[][3] = { { 0.229f, 0.224f, 0.225f }, { 1, 1, 1 }, { -0.5f, 0.3f, 7.0f }, { 1e-3f, 1e20f, 255.0f } };
 	static uint8_t pixels[3 * N_MAX], u8_want[3 * N_MAX], u8_got[3 * N_MAX + GUARD];
-	static float want[3 * N_MAX], got[3 * N_MAX + 1];
+	static float want[3 * N_MAX], got[3 * N_MAX + 1], interleaved[3 * N_MAX], interleaved_want[3 * N_MAX];
 	struct normalize_table table;
 
 	(void)state;
@@ -390,6 +391,9 @@ static void test_normalize_avx2(void **state)
 			got[3 * n] = 77.0f;
 			normalize_f32_chw_portable(&table, pixels, 0, n, n, want);
 			normalize_f32_chw_avx2(&table, pixels, 0, n, n, got);
+			normalize_f32_hwc_portable(&table, pixels, 0, n, interleaved_want);
+			normalize_f32_hwc_avx2(&table, pixels, 0, n, n, interleaved);
+			assert_memory_equal(interleaved, interleaved_want, 3 * n * sizeof(float));
 			normalize_u8_chw_portable(pixels, 0, n, n, u8_want);
 			normalize_u8_chw_avx2(&table, pixels, 0, n, n, u8_got);
 			assert_memory_equal(got, want, 3 * n * sizeof(float));

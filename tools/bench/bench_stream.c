@@ -2,7 +2,7 @@
  * How fast a client gets prepared batches from a running daemon, beside one
  * memcpy of the same bytes in the same run. Started by bench_pipeline.py:
  *
- *     bench_stream --socket PATH --data NAME [--split S] [--batch-size N] [--seconds X] [--dtype f32|u8]
+ *     bench_stream --socket PATH --data NAME [--split S] [--batch-size N] [--seconds X] [--dtype f32|u8] [--layout nchw|nhwc]
  *
  * Prints one JSON object. The consumer touches nothing but the batch's first
  * and last pixel: this measures delivery, not what a client does with it.
@@ -24,7 +24,7 @@
 enum { RANDOM_MAX = 100000, RANDOM_EPOCHS = 1000, RANDOM_STREAM = 77 };
 
 struct bench {
-	const char *socket, *data, *split, *dtype;
+	const char *socket, *data, *split, *dtype, *layout;
 	int64_t batch_size, image_size, random;
 	double seconds;
 };
@@ -181,6 +181,7 @@ static int measure(const struct bench *bench, struct err *err)
 	options.batch_size = (uint32_t)bench->batch_size;
 	options.image_size = (uint32_t)bench->image_size;
 	options.dtype = strcmp(bench->dtype, "u8") == 0 ? PIXEL_U8 : PIXEL_F32;
+	options.layout = strcmp(bench->layout, "nhwc") == 0 ? PIXEL_NHWC : PIXEL_NCHW;
 	double opened = clock_seconds();
 
 	if (bench->random > 0)
@@ -195,12 +196,14 @@ static int measure(const struct bench *bench, struct err *err)
 
 int main(int argc, char *argv[])
 {
-	struct bench bench = { .split = "train", .dtype = "f32", .batch_size = 64, .image_size = 224, .seconds = 3.0 };
+	struct bench bench = { .split = "train", .dtype = "f32", .layout = "nchw", .batch_size = 64, .image_size = 224, .seconds = 3.0 };
 	const struct args_option options[] = {
 		{ .name = "socket", .kind = ARGS_TEXT, .value = &bench.socket, .metavar = "PATH", .help = "The daemon's socket." },
 		{ .name = "data", .kind = ARGS_TEXT, .value = &bench.data, .metavar = "NAME", .help = "Data set." },
 		{ .name = "split", .kind = ARGS_TEXT, .value = &bench.split, .metavar = "S", .help = "Split (default train)." },
 		{ .name = "dtype", .kind = ARGS_TEXT, .value = &bench.dtype, .metavar = "T", .help = "f32 (default) or u8." },
+		{ .name = "layout", .kind = ARGS_TEXT, .value = &bench.layout, .metavar = "L",
+		  .help = "nchw (default), or nhwc, as the trainer reads them." },
 		{ .name = "batch-size", .kind = ARGS_INT, .value = &bench.batch_size, .metavar = "N", .min = 1, .max = 4096,
 		  .help = "Samples a batch (default 64)." },
 		{ .name = "size", .kind = ARGS_INT, .value = &bench.image_size, .metavar = "N", .min = 1, .max = 2048,
