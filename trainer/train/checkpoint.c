@@ -271,12 +271,15 @@ int checkpoint_write(const char *dir, const struct params *params, const struct 
 		goto failed;
 	if ((code = write_both(hidden, params, optimizer, progress, about, err)) != 0)
 		goto failed;
+	/* A failure from here on removes nothing: what now has the hidden name may be the one before, and still the one on disk. The next
+	 * checkpoint, or the next start, tidies up. */
 	if ((code = checkpoint_place(folder, hidden, final, err)) != 0 || (code = point_all(dir, final, progress, err)) != 0)
-		goto failed;
+		goto named;
 	checkpoint_drop_old(folder, progress->step);
 	return 0;
 failed:
 	checkpoint_remove(hidden);
+named:
 	err_prefix(err, "checkpoint of step %" PRIu64, progress->step);
 	return code;
 }
