@@ -21,7 +21,7 @@
 /* Blocks up to the first come from the heap, which gives memory back when so much of it is free. */
 enum { HEAP_BLOCK_BYTES_MAX = 32 << 20, HEAP_KEPT_BYTES = 64 << 20 };
 
-enum { CONFIG_BYTES_MAX = 1 << 16, ARGV_MAX = 256, FILE_OPTIONS_MAX = 32, GROUP_BYTES = 1 << 16, PATH_BYTES = 256, STACK_BYTES_MIN = 1 << 20 };
+enum { CONFIG_BYTES_MAX = 1 << 16, ARGV_MAX = 256, FILE_OPTIONS_MAX = 32, PATH_BYTES = 256, STACK_BYTES_MIN = 1 << 20 };
 
 struct settings {
 	const char *cache, *socket, *config, *log_level, *readers, *adders;
@@ -188,13 +188,14 @@ static int core_count(void)
 /* By name or number. */
 static int find_group(const char *option, const char *name, int64_t *out, struct err *err)
 {
-	struct group entry, *found = NULL;
-	char text[GROUP_BYTES], *end;
+	char *end;
 
 	*out = SERVER_NO_GROUP;
 	if (name == NULL)
 		return 0;
-	if (getgrnam_r(name, &entry, text, sizeof(text), &found) == 0 && found != NULL) {
+	/* There are no other threads yet, and it takes groups of any number of members. */
+	const struct group *found = getgrnam(name);
+	if (found != NULL) {
 		*out = found->gr_gid;
 		return 0;
 	}
