@@ -85,7 +85,7 @@ LIB_trainer := $(B)/libtrainer.a
 PROGRAMS := $(if $(wildcard preprocessd/main.c),$(B)/bin/preprocessd) \
 	$(if $(wildcard tools/prepctl/main.c),$(B)/bin/prepctl) $(if $(wildcard trainer/main.c),$(B)/bin/trainer)
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c)) $(B)/tests/test_differences \
-	$(B)/tests/test_resize_emulated
+	$(B)/tests/test_resize_emulated $(B)/tests/test_tiles_emulated
 # libgomp is not instrumented for races: what uses the trainer's kernels stays out of MODE=tsan.
 UNIT_TESTS_TSAN := $(patsubst tests/unit/%.c,$(B)/tests/%,$(if $(filter tsan,$(MODE)),$(shell grep -L '"trainer/' tests/unit/test_*.c 2>/dev/null)))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/bin/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -297,18 +297,25 @@ $(B)/tests/%: $(B)/obj/tests/unit/%.o $(LIB_test) $(LIB_preprocessd) $(LIB_train
 	$(call say,LINK $@)
 	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_DAEMON) $(LIBS_TRAINER) $(LIBS_SHARED) -lcmocka -o $@
 
-# The daemon's AVX-512 loops in plain C, for processors without it.
-OBJ_emulated := $(patsubst %.c,$(B)/obj/emulated/%.o,preprocessd/codec/resize_avx512.c preprocessd/codec/normalize_x86.c)
+# Loops for AVX-512 in plain C, for processors without it: the daemon's, and the trainer's products.
+emulated = $(patsubst %.c,$(B)/obj/emulated/%.o,$(1))
 
 $(B)/obj/emulated/%.o: %.c tests/emulated/immintrin.h $(STAMP) | $(GEN_H) $(DEPS_OK)
 	@mkdir -p $(@D)
 	$(call say,CC $< (AVX-512 emulated))
-	$(Q)$(CC) -Itests/emulated $(CFLAGS_ALL) -Wno-psabi -MMD -MP -c $< -o $@
+	$(Q)$(CC) -Itests/emulated -DEMULATED_AVX512=1 $(CFLAGS_ALL) -Wno-psabi -MMD -MP -c $< -o $@
 
-$(B)/tests/test_resize_emulated: $(B)/obj/tests/unit/test_resize.o $(OBJ_emulated) $(LIB_test) $(LIB_preprocessd) $(LIB_shared)
+$(B)/tests/test_resize_emulated: $(B)/obj/tests/unit/test_resize.o $(call emulated,preprocessd/codec/resize_avx512.c \
+	preprocessd/codec/normalize_x86.c) $(LIB_test) $(LIB_preprocessd) $(LIB_shared)
 	@mkdir -p $(@D)
 	$(call say,LINK $@)
 	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_DAEMON) $(LIBS_SHARED) -lcmocka -o $@
+
+$(B)/tests/test_tiles_emulated: $(B)/obj/tests/unit/test_tiles.o $(call emulated,trainer/kernels/gemm_avx512.c \
+	trainer/kernels/winograd_avx512.c) $(LIB_trainer) $(LIB_shared)
+	@mkdir -p $(@D)
+	$(call say,LINK $@)
+	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_TRAINER) $(LIBS_SHARED) -lcmocka -o $@
 
 # The model and the reference kernels once more, computing in double.
 SRC_double := tests/double/test_differences.c $(filter-out %_bf16_ref.c,$(wildcard trainer/nn/*.c trainer/model/*.c trainer/kernels/ref/*.c)) \

@@ -1,9 +1,9 @@
 /*
- * immintrin.h - the AVX-512 instructions that the daemon's loops use, in plain C.
+ * immintrin.h - the AVX-512 instructions that the daemon's loops and the trainer's products use, in plain C.
  *
- * Found before the compiler's own header, it lets resize_avx512.c and normalize_x86.c
+ * Found before the compiler's own header, it lets resize_avx512.c, normalize_x86.c and gemm_avx512.c
  * run in tests on processors that have no AVX-512, where nothing else would: an error in
- * them would change pixels on other machines only. What each does is taken from Intel's
+ * them would change pixels and sums on other machines only. Files compiled so see EMULATED_AVX512. What each does is taken from Intel's
  * "Intrinsics Guide"; where there is AVX-512, the same tests run on the instructions.
  *
  * Vectors are bytes; elements are taken out by memcpy, little-endian as the processor's.
@@ -11,10 +11,10 @@
 #ifndef TESTS_EMULATED_IMMINTRIN_H
 #define TESTS_EMULATED_IMMINTRIN_H
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
-#define EMULATED_AVX512 1
 /* Every question about the processor is answered with yes, and attributes that would let the compiler use what it has not are empty. */
 #define __builtin_cpu_supports(name) 1
 #define target(names)
@@ -28,6 +28,9 @@ typedef struct {
 typedef struct {
 	_Alignas(16) uint8_t u8[16];
 } __m128i;
+typedef struct {
+	_Alignas(64) float f[16];
+} __m512;
 typedef uint64_t __mmask64;
 
 #define EMULATED static inline __attribute__((unused))
@@ -375,6 +378,50 @@ EMULATED __mmask64 _mm512_movepi8_mask(__m512i v)
 	EACH(i, 64)
 		mask |= (__mmask64)(v.u8[i] >> 7) << i;
 	return mask;
+}
+
+/* --- floats ------------------------------------------------------------------------- */
+
+EMULATED __m512 _mm512_set1_ps(float value)
+{
+	__m512 out;
+
+	EACH(i, 16)
+		out.f[i] = value;
+	return out;
+}
+
+EMULATED __m512 _mm512_setzero_ps(void)
+{
+	return _mm512_set1_ps(0);
+}
+
+EMULATED __m512 _mm512_loadu_ps(const void *from)
+{
+	__m512 out;
+
+	memcpy(&out, from, sizeof(out));
+	return out;
+}
+
+EMULATED void _mm512_storeu_ps(void *to, __m512 v)
+{
+	memcpy(to, &v, sizeof(v));
+}
+
+EMULATED __m512 _mm512_add_ps(__m512 a, __m512 b)
+{
+	EACH(i, 16)
+		a.f[i] += b.f[i];
+	return a;
+}
+
+/* a b + c, rounded once */
+EMULATED __m512 _mm512_fmadd_ps(__m512 a, __m512 b, __m512 c)
+{
+	EACH(i, 16)
+		c.f[i] = fmaf(a.f[i], b.f[i], c.f[i]);
+	return c;
 }
 
 #endif

@@ -45,30 +45,31 @@ static size_t share_of(size_t all, size_t shares)
 	return (all + shares - 1) / shares;
 }
 
-static const struct gemm_tiles *tiles(void)
+static const struct gemm_tiles *chosen_tiles;
+
+const struct gemm_tiles *gemm_tiles(void)
 {
-	return gemm_tiles_avx2();
+	if (chosen_tiles == NULL)
+		chosen_tiles = gemm_tiles_avx512();
+	if (chosen_tiles == NULL)
+		chosen_tiles = gemm_tiles_avx2();
+	return chosen_tiles;
 }
 
-static bool choose(void)
+void gemm_use_tiles(const struct gemm_tiles *tiles)
 {
-#if defined(__x86_64__)
-	const char *wish = getenv("TRAINER_KERNELS");
-
-	if (wish != NULL && strcmp(wish, "libraries") == 0)
-		return false;
-	return tiles() != NULL && !__builtin_cpu_supports("avx512f");
-#else
-	return false;
-#endif
+	chosen_tiles = tiles;
 }
 
 bool gemm_is_chosen(void)
 {
 	static int chosen = -1;
 
-	if (chosen < 0)
-		chosen = choose();
+	if (chosen < 0) {
+		const char *wish = getenv("TRAINER_KERNELS");
+
+		chosen = gemm_tiles() != NULL && !(wish != NULL && strcmp(wish, "libraries") == 0);
+	}
 	return chosen;
 }
 
@@ -156,7 +157,7 @@ static void pack_a_columns(const struct gemm *g, size_t m_first, size_t m_last, 
 
 	while (whole > 0 && m_first + (whole - 1) * ROWS + 8 > g->m) /* narrow() reads eight */
 		whole--;
-	tiles()->narrow(from, g->lda, depth, whole, apart, block);
+	gemm_tiles()->narrow(from, g->lda, depth, whole, apart, block);
 	for (size_t t = whole; t < tiles_all; t++)
 		for (size_t i = 0; i < depth; i++)
 			for (size_t r = 0; r < ROWS; r++)
@@ -233,7 +234,7 @@ static void spread_window(const struct gemm_windows *w, const float *pictures, s
 static void turn_panel(const float *from, size_t ld, size_t width, size_t depth, float *panel)
 {
 	if (width == GEMM_PANEL) {
-		tiles()->turn(from, ld, depth, panel);
+		gemm_tiles()->turn(from, ld, depth, panel);
 		return;
 	}
 	for (size_t k = 0; k < depth; k++)
@@ -287,21 +288,24 @@ static void place_rows(const struct gemm *g, size_t m_first, size_t m_last, floa
 	}
 }
 
-typedef void tile_function(const float *a, const float *b, size_t depth, float *const *rows, size_t column, bool add);
+typedef void block_function(const struct gemm_block *block, const float *a, const float *b, float *const *rows, size_t column);
 
-/* A tile at the edge of c, by way of one that has all rows and columns. */
-static void edge_tile(tile_function *tile, const float *a, const float *b, size_t depth, float *const *rows, size_t height,
-		      size_t column, size_t width, bool add)
+/* A block at the edge of c, by way of one that has all rows and columns. */
+static void edge_block(block_function *function, const struct gemm_block *block, const float *a, const float *b, float *const *rows,
+		       size_t height, size_t column, size_t width)
 {
-	_Alignas(64) float whole[ROWS * GEMM_PANEL];
-	float *whole_rows[ROWS];
+	enum { TALL = GEMM_BLOCK_TALL * ROWS, WIDE = GEMM_BLOCK_WIDE * GEMM_PANEL };
+	_Alignas(64) float whole[TALL * WIDE];
+	float *whole_rows[TALL];
+	struct gemm_block alone = *block;
 
-	for (size_t r = 0; r < ROWS; r++)
-		whole_rows[r] = whole + r * GEMM_PANEL;
-	tile(a, b, depth, whole_rows, 0, false);
+	alone.add = false;
+	for (size_t r = 0; r < TALL; r++)
+		whole_rows[r] = whole + r * WIDE;
+	function(&alone, a, b, whole_rows, 0);
 	for (size_t r = 0; r < height; r++)
 		for (size_t n = 0; n < width; n++)
-			rows[r][column + n] = add ? rows[r][column + n] + whole_rows[r][n] : whole_rows[r][n];
+			rows[r][column + n] = block->add ? rows[r][column + n] + whole_rows[r][n] : whole_rows[r][n];
 }
 
 /*
@@ -355,26 +359,35 @@ static void ask_for(struct wanted *w, size_t a_lines, size_t b_lines)
 static void multiply_blocks(const struct gemm *g, const float *a, const float *panels, size_t apart, size_t depth, float *const *rows,
 			    size_t height, size_t n, size_t width, bool add, struct wanted *wanted)
 {
-	size_t tiles_all = share_of(height, ROWS) * share_of(width, GEMM_PANEL);
-	size_t a_lines = share_of(wanted->a_lines, tiles_all), b_lines = share_of(wanted->b_lines, tiles_all);
+	const struct gemm_tiles *tiles = gemm_tiles();
+	size_t tall_most = tiles->tall * ROWS, wide_most = tiles->wide * GEMM_PANEL;
+	size_t down = share_of(height, tall_most), blocks = down * share_of(width, wide_most);
+	size_t a_lines = share_of(wanted->a_lines, blocks), b_lines = share_of(wanted->b_lines, blocks);
 
 	bool columns = g->a_form == GEMM_COLUMNS;
-	tile_function *tile = columns ? tiles()->by_columns : tiles()->by_rows;
+	block_function *function = columns ? tiles->by_columns : tiles->by_rows;
 	size_t tile_floats = columns ? columns_apart(depth) : (size_t)ROWS * GEMM_ROW_FLOATS;
-	size_t ahead = share_of(depth, share_of(height, ROWS)); /* lines of the next panel to ask for with each tile */
+	struct gemm_block block = { .a_apart = tile_floats, .b_apart = apart, .depth = depth, .add = add };
 
-	for (size_t j = 0; j < width; j += GEMM_PANEL, panels += apart) {
-		const float *from = a, *next = panels + apart;
+	for (size_t j = 0, wide; j < width; j += wide, panels += block.wide * apart) {
+		const float *from = a, *next;
 
-		for (size_t i = 0; i < height; i += ROWS, from += tile_floats) {
+		wide = min_of(width - j, wide_most);
+		block.wide = share_of(wide, GEMM_PANEL);
+		next = panels + block.wide * apart;
+		size_t ahead = share_of(depth, down); /* lines of each of the next panels to ask for with each block */
+
+		for (size_t i = 0, tall; i < height; i += tall, from += block.tall * tile_floats) {
+			tall = min_of(height - i, tall_most);
+			block.tall = share_of(tall, ROWS);
 			for (size_t line = 0; line < ahead; line++, next += GEMM_PANEL)
-				__builtin_prefetch(next, 0, 2);
+				for (size_t panel = 0; panel < block.wide; panel++)
+					__builtin_prefetch(next + panel * apart, 0, 2);
 			ask_for(wanted, a_lines, b_lines);
-			if (height - i >= ROWS && width - j >= GEMM_PANEL)
-				tile(from, panels, depth, rows + i, n + j, add);
+			if (tall == block.tall * ROWS && wide == block.wide * GEMM_PANEL)
+				function(&block, from, panels, rows + i, n + j);
 			else
-				edge_tile(tile, from, panels, depth, rows + i, min_of(height - i, ROWS), n + j,
-					  min_of(width - j, GEMM_PANEL), add);
+				edge_block(function, &block, from, panels, rows + i, tall, n + j, wide);
 		}
 	}
 }
@@ -383,10 +396,13 @@ static void multiply_piece(const struct gemm *g, const struct piece *p)
 {
 	int thread = omp_get_thread_num();
 	size_t terms = p->k_last - p->k_first, step = share_of(terms, share_of(terms, GEMM_K_BLOCK));
-	size_t rows_all = p->m_last - p->m_first, m_step = round_up(share_of(rows_all, share_of(rows_all, M_BLOCK)), ROWS);
+	size_t rows_all = p->m_last - p->m_first, m_step;
 	bool packed = g->b_form == GEMM_PANELS;
 	float *a = a_blocks[thread], *rows[M_BLOCK];
 
+	if (rows_all == 0)
+		return;
+	m_step = round_up(share_of(rows_all, share_of(rows_all, M_BLOCK)), gemm_tiles()->tall * ROWS);
 	for (size_t n = p->n_first, width; n < p->n_last; n += width) {
 		width = min_of(p->n_last - n, N_BLOCK);
 		for (size_t k = p->k_first; k < p->k_last; k += step) {
@@ -407,25 +423,38 @@ static void multiply_piece(const struct gemm *g, const struct piece *p)
 	}
 }
 
+/* Into how many pieces c is cut, along which side. */
+struct cut {
+	size_t m_pieces, n_pieces;
+};
+
+/* A few for each thread, unless they would be short; as many for one thread as for another. */
+static size_t pieces_of(size_t all, size_t shortest, size_t longest, size_t threads)
+{
+	size_t pieces = min_of(threads * STRIPS_PER_THREAD, share_of(all, shortest)), least = share_of(all, longest);
+
+	if (pieces < least)
+		pieces = least;
+	return pieces > threads ? round_up(pieces, threads) : pieces;
+}
+
 /* Panels are there already: any strip of rows is as good as another. Otherwise each strip packs the other operand anew, so that
  * there should be few; they go along the longer side. */
-static void cut(const struct gemm *g, size_t threads, size_t *m_strip, size_t *n_strip)
+static struct cut cut_of(const struct gemm *g, size_t threads)
 {
-	*m_strip = g->m;
-	*n_strip = g->n;
-	if (threads == 1 && g->b_form != GEMM_PANELS)
-		return;
-	if (g->b_form == GEMM_PANELS) {
-		size_t strip = round_up(share_of(g->m, threads * STRIPS_PER_THREAD), ROWS);
+	if (g->b_form == GEMM_PANELS)
+		return (struct cut){ pieces_of(g->m, M_STRIP_MIN, M_STRIP_MAX, threads), 1 };
+	if (threads == 1)
+		return (struct cut){ 1, 1 };
+	if (g->m >= g->n)
+		return (struct cut){ pieces_of(g->m, M_STRIP_MIN, g->m, threads), 1 };
+	return (struct cut){ 1, pieces_of(g->n, N_STRIP_MIN, g->n, threads) };
+}
 
-		*m_strip = strip < M_STRIP_MIN ? M_STRIP_MIN : min_of(strip, M_STRIP_MAX);
-	} else if (g->m >= g->n) {
-		*m_strip = round_up(share_of(g->m, threads * STRIPS_PER_THREAD), ROWS);
-		*m_strip = *m_strip < M_STRIP_MIN ? M_STRIP_MIN : *m_strip;
-	} else {
-		*n_strip = round_up(share_of(g->n, threads * STRIPS_PER_THREAD), GEMM_PANEL);
-		*n_strip = *n_strip < N_STRIP_MIN ? N_STRIP_MIN : *n_strip;
-	}
+/* Where piece i begins: pieces are whole blocks, and none has more than one block more than another. */
+static size_t piece_first(size_t all, size_t block, size_t pieces, size_t i)
+{
+	return min_of(share_of(all, block) * i / pieces * block, all);
 }
 
 static int team_of(const struct gemm *g, int threads)
@@ -450,9 +479,9 @@ static void clear(const struct gemm *g)
 void gemm_run(const struct gemm *g, int threads)
 {
 	int team = team_of(g, threads);
-	size_t m_strip, n_strip;
+	struct cut cut;
 
-	CHECK(tiles() != NULL);
+	CHECK(gemm_tiles() != NULL);
 	if (g->m == 0 || g->n == 0)
 		return;
 	if (g->k == 0) {
@@ -460,14 +489,16 @@ void gemm_run(const struct gemm *g, int threads)
 			clear(g);
 		return;
 	}
-	cut(g, (size_t)team, &m_strip, &n_strip);
-	ptrdiff_t downward = (ptrdiff_t)share_of(g->m, m_strip), pieces = downward * (ptrdiff_t)share_of(g->n, n_strip);
+	cut = cut_of(g, (size_t)team);
+	size_t pieces = cut.m_pieces * cut.n_pieces, tall = gemm_tiles()->tall * ROWS, wide = gemm_tiles()->wide * GEMM_PANEL;
 
 #pragma omp parallel for schedule(dynamic, 1) num_threads(team) if (pieces > 1)
-	for (ptrdiff_t i = 0; i < pieces; i++) {
-		size_t m = (size_t)(i % downward) * m_strip, n = (size_t)(i / downward) * n_strip;
+	for (size_t i = 0; i < pieces; i++) {
+		size_t m = i % cut.m_pieces, n = i / cut.m_pieces;
 
-		multiply_piece(g, &(struct piece){ m, min_of(m + m_strip, g->m), n, min_of(n + n_strip, g->n), 0, g->k });
+		multiply_piece(g, &(struct piece){ piece_first(g->m, tall, cut.m_pieces, m), piece_first(g->m, tall, cut.m_pieces, m + 1),
+						   piece_first(g->n, wide, cut.n_pieces, n), piece_first(g->n, wide, cut.n_pieces, n + 1),
+						   0, g->k });
 	}
 }
 
@@ -480,7 +511,7 @@ int gemm_parts(size_t m, size_t n, size_t k)
 
 void gemm_run_parts(const struct gemm *g, int parts, float *results, int threads)
 {
-	CHECK(tiles() != NULL && parts >= 1 && parts <= GEMM_PARTS_MAX && g->pixels == NULL);
+	CHECK(gemm_tiles() != NULL && parts >= 1 && parts <= GEMM_PARTS_MAX && g->pixels == NULL);
 	if (parts == 1) {
 		struct gemm whole = *g;
 

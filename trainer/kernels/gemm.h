@@ -2,20 +2,20 @@
  * gemm.h - matrix products of our own: c (m, n) = or += a (m, k) b (k, n), with
  * operands taken from where they lie.
  *
- * For processors with AVX2 and without AVX-512, where they come closer to the
+ * For processors with AVX2 or AVX-512, where they come closer to the
  * multiply-add peak at this model's shapes than the libraries do (tools/bench/bench_gemm.c
  * measures both). Elsewhere gemm_is_chosen() says no, and OpenBLAS and oneDNN do the work.
  *
  * The structure is that of Goto and van de Geijn (Anatomy of High-Performance
  * Matrix Multiplication, 2008) and BLIS: blocks of both operands are copied into
- * the order in which a tile of 6 x 16 results, kept in registers, reads them. Copying
+ * the order in which a tile of 6 x 16 results (with AVX-512 a block of 12 x 32), kept in registers, reads them. Copying
  * is where an operand's form is dealt with, so a transposed matrix costs no pass of its
  * own, and a convolution's windows are copied straight out of the pictures: im2col
  * never exists in memory.
  *
  * Exactness: each element of c is sum over blocks of at most GEMM_K_BLOCK terms, each a chain of
  * fused multiply-adds in the order of k, and the blocks' sums are added in order. That depends on
- * k alone: not on m, n, the element's place, or the number of threads.
+ * k alone: not on m, n, the element's place, the number of threads, or which of the two instruction sets there is.
  *
  * Threads:   one caller; the OpenMP team works inside. Whoever is free takes the next piece.
  * Ownership: all operands are borrowed. Blocks live in static memory, touched when first used.

@@ -45,14 +45,14 @@ INLINE void tile(const float *a, size_t row_step, size_t k_step, const float *b,
 	}
 }
 
-static void by_rows(const float *a, const float *b, size_t depth, float *const *rows, size_t column, bool add)
+static void by_rows(const struct gemm_block *block, const float *a, const float *b, float *const *rows, size_t column)
 {
-	tile(a, GEMM_ROW_FLOATS, 1, b, depth, rows, column, add);
+	tile(a, GEMM_ROW_FLOATS, 1, b, block->depth, rows, column, block->add);
 }
 
-static void by_columns(const float *a, const float *b, size_t depth, float *const *rows, size_t column, bool add)
+static void by_columns(const struct gemm_block *block, const float *a, const float *b, float *const *rows, size_t column)
 {
-	tile(a, 1, ROWS, b, depth, rows, column, add);
+	tile(a, 1, ROWS, b, block->depth, rows, column, block->add);
 }
 
 /* Eight rows of eight, turned. */
@@ -104,7 +104,7 @@ static void narrow(const float *from, size_t ld, size_t depth, size_t count, siz
 
 const struct gemm_tiles *gemm_tiles_avx2(void)
 {
-	static const struct gemm_tiles tiles = { by_rows, by_columns, turn, narrow };
+	static const struct gemm_tiles tiles = { "avx2", 1, 1, by_rows, by_columns, turn, narrow };
 
 	__builtin_cpu_init();
 	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &tiles : NULL;

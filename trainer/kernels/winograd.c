@@ -20,14 +20,9 @@ enum {
 	BLOCK_MIN = 8 * ROWS,
 };
 
-static const struct gemm_tiles *tiles(void)
+const struct winograd_steps *winograd_steps(void)
 {
-	return gemm_tiles_avx2();
-}
-
-static const struct winograd_steps *steps(void)
-{
-	return winograd_steps_avx2();
+	return gemm_tiles() != NULL && gemm_tiles() == gemm_tiles_avx512() ? winograd_steps_avx512() : winograd_steps_avx2();
 }
 
 static size_t min_of(size_t a, size_t b)
@@ -47,7 +42,7 @@ static size_t round_up(size_t a, size_t step)
 
 bool winograd_can(const struct conv_shape *s)
 {
-	return steps() != NULL && s->kernel == 3 && s->stride == 1 && s->pad == 1 && s->in_channels % GEMM_PANEL == 0 &&
+	return winograd_steps() != NULL && s->kernel == 3 && s->stride == 1 && s->pad == 1 && s->in_channels % GEMM_PANEL == 0 &&
 	       s->out_channels % GEMM_PANEL == 0;
 }
 
@@ -135,9 +130,9 @@ static void pack_panel(const float *weights, int in, float *to, size_t apart)
 	_Alignas(64) float turned[INPUTS_AT_ONCE * TAPS * GEMM_PANEL];
 
 	for (int i = 0; i < in; i += INPUTS_AT_ONCE) {
-		tiles()->turn(weights + (size_t)i * TAPS, (size_t)in * TAPS, INPUTS_AT_ONCE * TAPS, turned);
+		gemm_tiles()->turn(weights + (size_t)i * TAPS, (size_t)in * TAPS, INPUTS_AT_ONCE * TAPS, turned);
 		for (size_t j = 0; j < INPUTS_AT_ONCE; j++, to += GEMM_PANEL)
-			steps()->weights(turned + j * TAPS * GEMM_PANEL, GEMM_PANEL, to, apart);
+			winograd_steps()->weights(turned + j * TAPS * GEMM_PANEL, GEMM_PANEL, to, apart);
 	}
 }
 
@@ -148,8 +143,8 @@ static void pack_panel_turned(const float *weights, int in, int out, float *to, 
 	_Alignas(64) float turned[TAPS * GEMM_PANEL];
 
 	for (int i = 0; i < in; i++, to += GEMM_PANEL) {
-		tiles()->turn(weights + (size_t)i * (size_t)out * TAPS, TAPS, TAPS, turned);
-		steps()->weights(turned + (TAPS - 1) * GEMM_PANEL, -GEMM_PANEL, to, apart);
+		gemm_tiles()->turn(weights + (size_t)i * (size_t)out * TAPS, TAPS, TAPS, turned);
+		winograd_steps()->weights(turned + (TAPS - 1) * GEMM_PANEL, -GEMM_PANEL, to, apart);
 	}
 }
 
@@ -210,11 +205,11 @@ void winograd_input(const struct winograd_pictures *x, struct winograd_patch at,
 	size_t channels = (size_t)x->channels;
 
 	if (is_inside(x, at)) {
-		steps()->input(winograd_pixel(x, at, at.y - 1, at.x - 1) + c, (size_t)x->width * channels, channels, count, to);
+		winograd_steps()->input(winograd_pixel(x, at, at.y - 1, at.x - 1) + c, (size_t)x->width * channels, channels, count, to);
 		return;
 	}
 	winograd_copy(x, at, 1, SIDE, c, count, count, copied);
-	steps()->input(copied, SIDE * count, count, count, to);
+	winograd_steps()->input(copied, SIDE * count, count, count, to);
 }
 
 /* Patch number t of the block. */
@@ -244,28 +239,32 @@ static void output_patch(const struct winograd *w, struct winograd_patch at, siz
 
 		to[i] = y < w->height && x < w->width ? winograd_pixel(&results, at, y, x) + n : nowhere;
 	}
-	steps()->output(sums, GROUP, width, to, w->add);
+	winograd_steps()->output(sums, GROUP, width, to, w->add);
 }
 
 /* The 16 products of one group of results; rows: a patch's sums, position after position. */
 static void multiply_group(const struct winograd *w, const struct layout *l, float *patches, size_t count, size_t n, size_t width,
 			   float *const *rows)
 {
-	size_t in = (size_t)w->in, apart = gemm_panel_floats(in), ahead = share_of(l->depth, share_of(count, ROWS));
+	const struct gemm_tiles *tiles = gemm_tiles();
+	size_t in = (size_t)w->in, apart = gemm_panel_floats(in), ahead = share_of(l->depth, share_of(count, tiles->tall * ROWS));
 	const float *panels = w->packed + n / GEMM_PANEL * POSITIONS * apart;
 
 	for (size_t p = 0; p < POSITIONS; p++, panels += width / GEMM_PANEL * apart)
 		for (size_t part = 0; part < l->parts; part++) {
 			const float *a = place_of(l, patches, p, part), *b = panels + part * l->depth * GEMM_PANEL;
-			size_t depth = min_of(l->depth, in - part * l->depth);
+			struct gemm_block block = { .b_apart = apart, .depth = min_of(l->depth, in - part * l->depth), .add = part > 0 };
 
-			for (size_t j = 0; j < width; j += GEMM_PANEL, b += apart) {
-				const float *next = b + apart; /* asked for line by line, while this one is at work */
+			for (size_t j = 0; j < width; j += block.wide * GEMM_PANEL, b += block.wide * apart) {
+				block.wide = min_of((width - j) / GEMM_PANEL, tiles->wide);
+				const float *next = b + block.wide * apart; /* asked for line by line, while these are at work */
 
-				for (size_t i = 0; i < count; i += ROWS) {
+				for (size_t i = 0; i < count; i += block.tall * ROWS) {
+					block.tall = min_of(share_of(count - i, ROWS), tiles->tall);
 					for (size_t line = 0; line < ahead; line++, next += GEMM_PANEL)
-						__builtin_prefetch(next, 0, 2);
-					tiles()->by_rows(a + i * GEMM_ROW_FLOATS, b, depth, rows + i, p * GROUP + j, part > 0);
+						for (size_t panel = 0; panel < block.wide; panel++)
+							__builtin_prefetch(next + panel * apart, 0, 2);
+					tiles->by_rows(&block, a + i * GEMM_ROW_FLOATS, b, rows + i, p * GROUP + j);
 				}
 			}
 		}
@@ -320,7 +319,7 @@ void winograd_run(const struct winograd *w)
 	int team = team_of(w);
 	size_t patches = patches_of(w), block = block_of(patches, (size_t)team);
 
-	CHECK(steps() != NULL && w->in % GEMM_PANEL == 0 && w->out % GEMM_PANEL == 0);
+	CHECK(winograd_steps() != NULL && w->in % GEMM_PANEL == 0 && w->out % GEMM_PANEL == 0);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(team) if (patches > block)
 	for (size_t first = 0; first < patches; first += block)
 		run_block(w, first, min_of(block, patches - first));

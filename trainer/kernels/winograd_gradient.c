@@ -16,9 +16,10 @@ enum {
 	STRIP = 20,                    /* tiles that stay in the second-level cache while panels pass */
 	AT_ONCE = 16,                  /* patches that one thread transforms */
 	TAPS = 9,
-	LANES = 8,
+	LANES_MAX = 16,
+	WIDE = 8,                      /* GEMM_TILE_ROWS and two more */
 	RESULT_TILES = 10,             /* of outputs that are transformed together */
-	RESULT_PITCH = RESULT_TILES * ROWS + LANES,
+	RESULT_PITCH = RESULT_TILES * ROWS + WIDE,
 };
 
 static size_t min_of(size_t a, size_t b)
@@ -61,13 +62,12 @@ size_t winograd_gradient_floats(int in, int out)
 /* Some tiles of line t. The last line of a piece of work may not touch the next line, which is somebody else's. */
 static void spread(const struct places *p, const float *from, size_t tile, size_t tiles, size_t t, bool last)
 {
-	enum { WIDE = LANES };
 	_Alignas(64) float aside[POSITIONS * RESULT_TILES * WIDE];
 	float *to[POSITIONS];
 
 	for (size_t i = 0; i < POSITIONS; i++)
 		to[i] = last ? aside + i * RESULT_TILES * WIDE : p->results + (i * p->tiles + tile) * TILE + t * ROWS;
-	winograd_steps_avx2()->spread(from, RESULT_PITCH, tiles, to, last ? (size_t)WIDE : (size_t)TILE);
+	winograd_steps()->spread(from, RESULT_PITCH, tiles, to, last ? (size_t)WIDE : (size_t)TILE);
 	for (size_t i = 0; last && i < POSITIONS; i++)
 		for (size_t j = 0; j < tiles; j++)
 			memcpy(p->results + (i * p->tiles + tile + j) * TILE + t * ROWS, to[i] + j * WIDE, ROWS * sizeof(**to));
@@ -106,16 +106,21 @@ static void patch_of(const struct winograd_gradient *w, const struct places *p, 
 static void multiply(const struct places *p, size_t position, size_t tile, size_t tiles, size_t depth,
 		     bool add)
 {
+	const struct gemm_tiles *best = gemm_tiles();
+	struct gemm_block block = { .a_apart = TILE, .b_apart = PANEL, .depth = depth, .add = add };
 	const float *panel = p->patches + position * p->panels * PANEL;
 	float *sums = p->sums + position * p->position, *rows[STRIP * ROWS];
 
 	for (size_t r = 0; r < tiles * ROWS; r++)
 		rows[r] = sums + (tile * ROWS + r) * p->line;
-	for (size_t j = 0; j < p->panels; j++, panel += PANEL) {
+	for (size_t j = 0; j < p->panels; j += block.wide, panel += block.wide * PANEL) {
 		const float *a = p->results + (position * p->tiles + tile) * TILE;
 
-		for (size_t i = 0; i < tiles; i++, a += TILE)
-			gemm_tiles_avx2()->by_columns(a, panel, depth, rows + i * ROWS, j * GEMM_PANEL, add);
+		block.wide = min_of(p->panels - j, best->wide);
+		for (size_t i = 0; i < tiles; i += block.tall, a += block.tall * TILE) {
+			block.tall = min_of(tiles - i, best->tall);
+			best->by_columns(&block, a, panel, rows + i * ROWS, j * GEMM_PANEL);
+		}
 	}
 }
 
@@ -124,13 +129,15 @@ static void gather(const struct winograd_gradient *w, const struct places *p, si
 {
 	float *grad = w->grad + o * (size_t)w->in * TAPS;
 
-	for (size_t i = 0; i < (size_t)w->in; i += LANES, grad += LANES * TAPS) {
-		_Alignas(64) float taps[TAPS * LANES];
+	size_t lanes = winograd_steps()->lanes;
 
-		winograd_steps_avx2()->gather(p->sums + o * p->line + i, p->position, taps);
-		for (size_t c = 0; c < LANES; c++)
+	for (size_t i = 0; i < (size_t)w->in; i += lanes, grad += lanes * TAPS) {
+		_Alignas(64) float taps[TAPS * LANES_MAX];
+
+		winograd_steps()->gather(p->sums + o * p->line + i, p->position, taps);
+		for (size_t c = 0; c < lanes; c++)
 			for (size_t t = 0; t < TAPS; t++)
-				grad[c * TAPS + t] += taps[t * LANES + c];
+				grad[c * TAPS + t] += taps[t * lanes + c];
 	}
 }
 
@@ -150,7 +157,7 @@ void winograd_gradient_run(const struct winograd_gradient *w)
 	size_t patches = winograd_patches(w->pictures, w->height, w->width), strips = share_of(p.tiles, STRIP), strip = share_of(p.tiles, strips);
 	int team = w->threads < 1 ? 1 : w->threads;
 
-	CHECK(winograd_steps_avx2() != NULL && w->in % GEMM_PANEL == 0 && w->out % GEMM_PANEL == 0);
+	CHECK(winograd_steps() != NULL && w->in % GEMM_PANEL == 0 && w->out % GEMM_PANEL == 0);
 	strips = share_of(p.tiles, strip);
 	team = (double)patches * POSITIONS * w->in * w->out < WINOGRAD_TEAM_MIN ? 1 : team;
 #pragma omp parallel num_threads(team)

@@ -1,7 +1,7 @@
 /*
  * winograd_parts.h - inside winograd.c and winograd_gradient.c: patches of pictures, and the transforms for the processor.
  *
- * Private to kernels/. Positions 0 .. 15 of a transformed patch are line by line. Channels are multiples of 8.
+ * Private to kernels/. Positions 0 .. 15 of a transformed patch are line by line. Channels are multiples of GEMM_PANEL.
  */
 #ifndef TRAINER_KERNELS_WINOGRAD_PARTS_H
 #define TRAINER_KERNELS_WINOGRAD_PARTS_H
@@ -20,6 +20,7 @@ enum {
 };
 
 struct winograd_steps {
+	size_t lanes; /* channels that gather() takes; divides GEMM_PANEL */
 	/* A patch, pixel (y, x) at from + y * line + x * pixel; position p of it goes to to[p] */
 	void (*input)(const float *from, size_t line, size_t pixel, size_t channels, float *const *to);
 	/* Position p at from + p * apart; the four results, line by line, go or are added to to[...] */
@@ -29,7 +30,7 @@ struct winograd_steps {
 	/* The transpose of output: results, line by line, `apart`; position p of channels GEMM_TILE_ROWS * i ... goes to
 	 * to[p] + i * tile; reads and writes 2 floats beyond each tile */
 	void (*spread)(const float *from, size_t apart, size_t tiles, float *const *to, size_t tile);
-	/* The transpose of weights: position p of 8 channels at from + p * apart; tap t at to + 8 * t */
+	/* The transpose of weights: position p of `lanes` channels at from + p * apart; tap t at to + lanes * t */
 	void (*gather)(const float *from, size_t apart, float *to);
 };
 
@@ -64,5 +65,9 @@ void winograd_input(const struct winograd_pictures *x, struct winograd_patch at,
 
 /* NULL: not for this processor. */
 const struct winograd_steps *winograd_steps_avx2(void);
+const struct winograd_steps *winograd_steps_avx512(void);
+
+/* Those that go with gemm_tiles(). */
+const struct winograd_steps *winograd_steps(void);
 
 #endif
