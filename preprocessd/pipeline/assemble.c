@@ -264,7 +264,7 @@ static void run_picture(struct worker *worker, struct feed_batch *batch, uint32_
 	enum prepared how;
 	struct err err;
 
-	if (!batch->backed && feed->pixels != FEED_NO_PIXELS &&
+	if (image >= batch->backed_images && feed->pixels != FEED_NO_PIXELS &&
 	    back_memory(batch->feed, (uint64_t)(place.out - feed->pool), feed->layout.image_bytes, &err) != 0) {
 		batch_fail(batch, &err);
 		return;
@@ -445,7 +445,7 @@ static void run_plan(struct worker *worker, struct pool_job *job)
 
 	/* What lies in front of the pixels; of these each has its own. */
 	batch->image_count = 0;
-	if (!batch->backed && back_memory(feed, batch->slot * feed->layout.slot_bytes, feed->layout.pixels_at, &err) != 0)
+	if (batch->backed_images == 0 && back_memory(feed, batch->slot * feed->layout.slot_bytes, feed->layout.pixels_at, &err) != 0)
 		batch_fail(batch, &err);
 	else
 		plan_samples(batch);

@@ -125,7 +125,7 @@ static int place_row(void *context, const void *payload, size_t size, uint64_t c
 
 	(void)checksum;
 	if (size != place->bytes)
-		return err_set(err, ERR_CORRUPT, "a record of %zu bytes instead of %zu", size, place->bytes);
+		return cache_size_differs(size, place->bytes, err);
 	if (place->out != NULL)
 		memcpy(place->out, payload, size);
 	return 0;

@@ -329,7 +329,8 @@ static void batch_done(struct completion *completion)
 	int code = atomic_load(&batch->code);
 
 	batch->state = BATCH_IDLE;
-	batch->backed = true;
+	if (code == 0 && batch->image_count > batch->backed_images)
+		batch->backed_images = batch->image_count;
 	feed->active--;
 	if (++feed->done == feed->info.slots)
 		reserve_refill(feed->pipeline->reserve);

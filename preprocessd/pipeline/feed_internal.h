@@ -14,7 +14,7 @@ struct feed_batch {
 	struct feed *feed;
 	enum batch_state state; /* loop thread */
 	uint32_t slot;
-	bool backed;            /* the slot's memory was written before: the kernel has found its pages */
+	uint32_t backed_images; /* pictures whose part of the slot was written before: the kernel has found its pages; 0: not even the head's */
 	uint64_t request_id, epoch, step, generation;
 	struct completion completion;
 	struct pool_job plan;

@@ -42,7 +42,7 @@ static int use_checked(void *context, const void *payload, size_t size, uint64_t
 	struct request *request = context;
 
 	if (request->bytes > 0 ? size != request->bytes : size == 0 || size % 4 != 0)
-		return err_set(err, ERR_CORRUPT, "a record of %zu bytes instead of %zu", size, request->bytes);
+		return cache_size_differs(size, request->bytes, err);
 	return request->use(request->context, payload, size, checksum, err);
 }
 

@@ -302,12 +302,17 @@ static void visit_part(void *context, size_t from, size_t to)
 	parts->visit(parts->context, parts->payload, from, to);
 }
 
+int cache_size_differs(size_t size, size_t wanted, struct err *err)
+{
+	return err_set(err, ERR_CORRUPT, "a record of %zu bytes instead of %zu", size, wanted);
+}
+
 static int visit_parts(void *context, const void *payload, size_t size, uint64_t checksum, struct err *err)
 {
 	struct parts *parts = context;
 
 	if (size != parts->bytes)
-		return err_set(err, ERR_CORRUPT, "a record of %zu bytes instead of %zu", size, parts->bytes);
+		return cache_size_differs(size, parts->bytes, err);
 	parts->payload = payload;
 	*parts->checksum = checksum;
 	if (hash_checksum_parts(payload, size, CACHE_PART_BYTES, visit_part, parts) != checksum)

@@ -83,6 +83,9 @@ typedef int (*cache_visit)(void *context, const void *payload, size_t size, uint
  * checksum or layout is wrong; visit was not called. verify=false skips only the checksum. */
 MUST_USE int cache_read(struct cache_reader *reader, const struct cache_key *key, bool verify, cache_visit visit,
 			void *context, struct err *err);
+/* For a visit that finds a payload of another size: ERR_CORRUPT. */
+MUST_USE int cache_size_differs(size_t size, size_t wanted, struct err *err);
+
 /* For a large record that is turned into something else: visit is called for one part of the payload after the other, [from, to)
  * of it, right after the checksum has read that part and while it lies in the processor's first cache. from is a multiple of
  * CACHE_PART_BYTES. checksum: the payload's, set first. Whether it is right is known at the end only: after ERR_CORRUPT, what visit made

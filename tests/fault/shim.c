@@ -11,7 +11,7 @@
  *                  int: SIGINT before the call, which is then made; a number: the call fails with this errno
  *     FAULT_ON     1: every later call fails too, not only this one (a full or read-only disk)
  *     FAULT_CALL   only calls of this name are hit, counted among themselves (renameat2). `read` (read and pread) and
- *                  `madvise` (that asks for pages) are counted only if they are named here: they change nothing
+ *                  `madvise` (that asks for pages; the log has how many bytes) are counted only if they are named here: they change nothing
  *
  * Threads: the counter is atomic. A trainer writes from one thread; of a daemon
  * only the order of calls below its cache folder is the same from run to run.
@@ -214,8 +214,12 @@ int madvise(void *at, size_t size, int advice)
 {
 	enum { POPULATE_WRITE = 23 }; /* not in older headers */
 
-	if (advice == POPULATE_WRITE && is_asked_for("madvise"))
-		GATE("madvise", "memory", NULL);
+	if (advice == POPULATE_WRITE && is_asked_for("madvise")) {
+		char bytes[24];
+
+		snprintf(bytes, sizeof(bytes), "%zu", size);
+		GATE("madvise", bytes, NULL);
+	}
 	return REAL(madvise)(at, size, advice);
 }
 

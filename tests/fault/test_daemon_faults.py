@@ -145,11 +145,22 @@ def test_source_that_cannot_be_read(small, expected, tmp_path):
 
 def test_no_memory_for_a_batch(small, expected, tmp_path):
     """Pages of a batch that the kernel does not give, at its head or at a picture: this batch fails and says why, the next one is right."""
-    for at in (1, 2, 3, 5, 12):
+    daemon = Faulty(folder=tmp_path, cache=tmp_path / "cache")
+    daemon.start_with(tmp_path / "nothing", call="madvise", log=tmp_path / "calls")
+    small.add(daemon)
+    read = "digests", "small", *READ, "--size", "64"
+    assert all(daemon.prepctl_ok(*read).stdout == expected[64] for _ in range(8)) and daemon.end() == 0  # some have memory that is ready
+    sizes = [int(line.split()[2]) for line in (tmp_path / "calls").read_text().splitlines()]
+    picture = 64 * 64 * 3 * 4
+    assert max(sizes) < 2 * picture, "a picture's pages, and what lies in front of all pictures, are asked for one after the other"
+    heads = [number for number, size in enumerate(sizes, start=1) if size < picture]
+    pictures = [number for number, size in enumerate(sizes, start=1) if size >= picture]
+    assert heads and pictures, sizes
+    for at in (*heads[:2], pictures[0], pictures[3], pictures[10]):
         daemon = Faulty(folder=tmp_path, cache=tmp_path / f"cache{at}")
         daemon.start_with(tmp_path / "nothing", call="madvise", at=at, mode=ENOMEM)
         small.add(daemon)
-        results = [daemon.prepctl("digests", "small", *READ, "--size", "64") for _ in range(8)]
+        results = [daemon.prepctl(*read) for _ in range(8)]
         failed = [result for result in results if result.returncode != 0]
         assert len(failed) == 1 and "no memory for a batch" in failed[0].stderr, failed
         assert all(result.stdout == expected[64] for result in results if result.returncode == 0)

@@ -17,7 +17,8 @@
  * product (tests/unit/test_winograd.c prints both). PyTorch's convolutions with oneDNN have 2.0e-7, 4.1e-7, 7.9e-7 and 5.0e-7 on such
  * numbers. Larger tiles, as F(4x4, 3x3), would save more and lose digits; they are not here. Each of the 16 sums is a chain of
  * fused multiply-adds in blocks of at most GEMM_K_BLOCK channels, added in order. It depends on `in` alone: not on the
- * picture's place, its company, the number of threads, or which instructions of gemm_tile.h there are. Infinity or NaN in a pixel reaches all results of its patches, up to one more
+ * picture's place, its company, the number of threads, or which instructions of gemm_tile.h there are.
+ * Infinity or NaN in a pixel reaches all results of its patches, up to one more
  * pixel away than by the direct product.
  *
  * Threads:   one caller; the OpenMP team works inside, whoever is free takes the next block.
