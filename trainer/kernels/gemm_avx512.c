@@ -84,8 +84,10 @@ const struct gemm_tiles *gemm_tiles_avx512(void)
 	__builtin_cpu_init();
 	if (moves == NULL || !__builtin_cpu_supports("avx512f"))
 		return NULL;
-	tiles.turn = moves->turn;
-	tiles.narrow = moves->narrow;
+	if (tiles.turn == NULL) { /* once: threads that work together ask, too */
+		tiles.narrow = moves->narrow;
+		tiles.turn = moves->turn;
+	}
 	return &tiles;
 }
 
