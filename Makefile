@@ -312,7 +312,7 @@ $(B)/tests/test_resize_emulated: $(B)/obj/tests/unit/test_resize.o $(call emulat
 	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_DAEMON) $(LIBS_SHARED) -lcmocka -o $@
 
 $(B)/tests/test_tiles_emulated: $(B)/obj/tests/unit/test_tiles.o $(call emulated,trainer/kernels/gemm_avx512.c \
-	trainer/kernels/winograd_avx512.c) $(LIB_trainer) $(LIB_shared)
+	trainer/kernels/winograd_avx512.c) $(LIB_test) $(LIB_trainer) $(LIB_shared)
 	@mkdir -p $(@D)
 	$(call say,LINK $@)
 	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_TRAINER) $(LIBS_SHARED) -lcmocka -o $@

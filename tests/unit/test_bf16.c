@@ -14,7 +14,7 @@
 #include <cmocka.h>
 
 #include "shared/base/mem.h"
-#include "shared/base/rng.h"
+#include "tests/support/floats.h"
 #include "trainer/kernels/bf16.h"
 #include "trainer/kernels/image_rows.h"
 #include "trainer/kernels/kernels.h"
@@ -27,17 +27,6 @@ static void *memory(size_t bytes)
 
 	assert_non_null(p);
 	memset(p, 0, bytes + 64);
-	return p;
-}
-
-/* Uniform in [-1, 1), different for every name. */
-static float *noise(size_t n, uint32_t name)
-{
-	float *p = memory(n * sizeof(*p));
-	struct rng_key key = rng_key(name, RNG_NOISE);
-
-	for (size_t i = 0; i < n; i++)
-		p[i] = 2 * rng_unit(rng_philox(key, (uint32_t)i, 0, 0, 0).v[0]) - 1;
 	return p;
 }
 

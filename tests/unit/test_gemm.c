@@ -10,24 +10,13 @@
 #include <cmocka.h>
 
 #include "shared/base/mem.h"
-#include "shared/base/rng.h"
+#include "tests/support/floats.h"
 #include "trainer/kernels/gemm.h"
 #include "trainer/kernels/kernels.h"
 
 enum { GUARD = 24 }; /* elements around a result that nobody may touch */
 
 static const float UNTOUCHED = 1e30f;
-
-static float *noise(size_t n, uint32_t name)
-{
-	float *p = mem_array(n + 1, sizeof(*p));
-	struct rng_key key = rng_key(name, RNG_NOISE);
-
-	assert_non_null(p);
-	for (size_t i = 0; i < n; i++)
-		p[i] = 2 * rng_unit(rng_philox(key, (uint32_t)i, 0, 0, 0).v[0]) - 1;
-	return p;
-}
 
 static float at(enum gemm_form form, const float *data, size_t ld, size_t i, size_t j)
 {

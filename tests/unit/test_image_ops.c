@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 #include "shared/base/mem.h"
-#include "shared/base/rng.h"
+#include "tests/support/floats.h"
 #include "trainer/kernels/image_ops.h"
 #include "trainer/kernels/image_rows.h"
 #include "trainer/kernels/process.h"
@@ -24,17 +24,6 @@ static float *floats(size_t n)
 
 	assert_non_null(p);
 	memset(p, 0, n * sizeof(float));
-	return p;
-}
-
-/* Uniform in [-1, 1), different for every name. */
-static float *noise(size_t n, uint32_t name)
-{
-	float *p = floats(n);
-	struct rng_key key = rng_key(name, RNG_NOISE);
-
-	for (size_t i = 0; i < n; i++)
-		p[i] = 2 * rng_unit(rng_philox(key, (uint32_t)i, 0, 0, 0).v[0]) - 1;
 	return p;
 }
 

@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 #include "shared/base/mem.h"
-#include "shared/base/rng.h"
+#include "tests/support/floats.h"
 #include "trainer/kernels/gemm_tile.h"
 #include "trainer/kernels/kernels.h"
 #include "trainer/kernels/winograd.h"
@@ -32,27 +32,6 @@ static bool not_here(void)
 		return false;
 	print_message("SKIP: this processor has no AVX-512\n");
 	return true;
-}
-
-static float *noise(size_t n, uint32_t name)
-{
-	float *p = mem_aligned((n + 1) * sizeof(*p));
-	struct rng_key key = rng_key(name, RNG_NOISE);
-
-	assert_non_null(p);
-	for (size_t i = 0; i < n; i++)
-		p[i] = 2 * rng_unit(rng_philox(key, (uint32_t)i, 0, 0, 0).v[0]) - 1;
-	return p;
-}
-
-static float *filled(size_t n, float value)
-{
-	float *p = mem_aligned(n * sizeof(*p));
-
-	assert_non_null(p);
-	for (size_t i = 0; i < n; i++)
-		p[i] = value;
-	return p;
 }
 
 /* A block by the wide table, the same tile by tile by the other one. */

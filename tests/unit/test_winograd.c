@@ -10,34 +10,13 @@
 #include <cmocka.h>
 
 #include "shared/base/mem.h"
-#include "shared/base/rng.h"
+#include "tests/support/floats.h"
 #include "trainer/kernels/gemm.h"
 #include "trainer/kernels/image_ops.h"
 #include "trainer/kernels/kernels.h"
 #include "trainer/kernels/winograd.h"
 
 enum { GUARD = 32, THREADS_MAX = 3 };
-
-static float *noise(size_t n, uint32_t name)
-{
-	float *p = mem_aligned(n * sizeof(*p));
-	struct rng_key key = rng_key(name, RNG_NOISE);
-
-	assert_non_null(p);
-	for (size_t i = 0; i < n; i++)
-		p[i] = 2 * rng_unit(rng_philox(key, (uint32_t)i, 0, 0, 0).v[0]) - 1;
-	return p;
-}
-
-static float *filled(size_t n, float value)
-{
-	float *p = mem_aligned(n * sizeof(*p));
-
-	assert_non_null(p);
-	for (size_t i = 0; i < n; i++)
-		p[i] = value;
-	return p;
-}
 
 static bool not_here(void)
 {

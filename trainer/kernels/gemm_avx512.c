@@ -78,7 +78,7 @@ static void by_columns(const struct gemm_block *block, const float *a, const flo
 
 const struct gemm_tiles *gemm_tiles_avx512(void)
 {
-	static struct gemm_tiles tiles = { .name = "avx512", .tall = TALL, .wide = WIDE, .by_rows = by_rows, .by_columns = by_columns };
+	static struct gemm_tiles tiles = { .tall = TALL, .wide = WIDE, .by_rows = by_rows, .by_columns = by_columns };
 	const struct gemm_tiles *moves = gemm_tiles_avx2();
 
 	__builtin_cpu_init();

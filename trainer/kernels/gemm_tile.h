@@ -28,7 +28,6 @@ struct gemm_block {
 };
 
 struct gemm_tiles {
-	const char *name;
 	size_t tall, wide; /* of the largest block */
 	/* rows[r][column ...] = or += a b, where a is packed as rows, GEMM_ROW_FLOATS apart ... */
 	void (*by_rows)(const struct gemm_block *block, const float *a, const float *b, float *const *rows, size_t column);

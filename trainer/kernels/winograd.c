@@ -70,7 +70,7 @@ bool winograd_is_chosen(const struct conv_shape *s)
 }
 
 /*
- * How transformed patches lie: rows of GEMM_ROW_FLOATS, as a tile reads them. A row holds as many positions
+ * How transformed patches lie, and what transforms them: rows of GEMM_ROW_FLOATS, as a tile reads them. A row holds as many positions
  * as fit where there are few channels, or one of several parts of a position where there are many.
  */
 struct layout {
@@ -78,11 +78,12 @@ struct layout {
 	size_t parts;         /* of a position */
 	size_t in_row;        /* positions of a row; 1 if there are parts */
 	size_t rows;          /* of a patch */
+	const struct winograd_steps *steps;
 };
 
 static struct layout layout_of(int in)
 {
-	struct layout l;
+	struct layout l = { .steps = winograd_steps() };
 
 	l.parts = share_of((size_t)in, GEMM_K_BLOCK);
 	l.depth = round_up(share_of((size_t)in, l.parts), GEMM_PANEL);
@@ -199,17 +200,18 @@ static bool is_inside(const struct winograd_pictures *x, struct winograd_patch a
 	return at.y > 0 && at.x > 0 && at.y + SIDE - 1 <= x->height && at.x + SIDE - 1 <= x->width;
 }
 
-void winograd_input(const struct winograd_pictures *x, struct winograd_patch at, size_t c, size_t count, float *const *to)
+void winograd_input(const struct winograd_steps *steps, const struct winograd_pictures *x, struct winograd_patch at, size_t c, size_t count,
+		    float *const *to)
 {
 	_Alignas(64) float copied[SIDE * SIDE * WINOGRAD_CHANNELS_AT_ONCE];
 	size_t channels = (size_t)x->channels;
 
 	if (is_inside(x, at)) {
-		winograd_steps()->input(winograd_pixel(x, at, at.y - 1, at.x - 1) + c, (size_t)x->width * channels, channels, count, to);
+		steps->input(winograd_pixel(x, at, at.y - 1, at.x - 1) + c, (size_t)x->width * channels, channels, count, to);
 		return;
 	}
 	winograd_copy(x, at, 1, SIDE, c, count, count, copied);
-	winograd_steps()->input(copied, SIDE * count, count, count, to);
+	steps->input(copied, SIDE * count, count, count, to);
 }
 
 /* Patch number t of the block. */
@@ -224,11 +226,11 @@ static void input_patch(const struct winograd *w, const struct layout *l, struct
 			count = min_of(depth - c, WINOGRAD_CHANNELS_AT_ONCE);
 			for (size_t p = 0; p < POSITIONS; p++)
 				to[p] = place_of(l, patches, p, part) + t * GEMM_ROW_FLOATS + c;
-			winograd_input(&x, at, part * l->depth + c, count, to);
+			winograd_input(l->steps, &x, at, part * l->depth + c, count, to);
 		}
 }
 
-static void output_patch(const struct winograd *w, struct winograd_patch at, size_t n, size_t width, const float *sums)
+static void output_patch(const struct winograd *w, const struct winograd_steps *steps, struct winograd_patch at, size_t n, size_t width, const float *sums)
 {
 	_Alignas(64) float nowhere[GROUP] = { 0 };
 	float *to[4];
@@ -239,7 +241,7 @@ static void output_patch(const struct winograd *w, struct winograd_patch at, siz
 
 		to[i] = y < w->height && x < w->width ? winograd_pixel(&results, at, y, x) + n : nowhere;
 	}
-	winograd_steps()->output(sums, GROUP, width, to, w->add);
+	steps->output(sums, GROUP, width, to, w->add);
 }
 
 /* The 16 products of one group of results; rows: a patch's sums, position after position. */
@@ -293,7 +295,7 @@ static void run_block(const struct winograd *w, size_t first, size_t count)
 		width = min_of((size_t)w->out - n, GROUP);
 		multiply_group(w, &l, patches, count, n, width, rows);
 		for (size_t t = 0; t < count; t++)
-			output_patch(w, winograd_patch_at(w->height, w->width, first + t), n, width, rows[t]);
+			output_patch(w, l.steps, winograd_patch_at(w->height, w->width, first + t), n, width, rows[t]);
 	}
 }
 

@@ -32,10 +32,11 @@ static size_t share_of(size_t all, size_t shares)
 	return (all + shares - 1) / shares;
 }
 
-/* Where the parts of the work memory begin, and how large they are. */
+/* Where the parts of the work memory begin, how large they are, and what fills them. */
 struct places {
 	size_t tiles, panels;   /* of a position */
 	size_t line, position;  /* of the sums: floats from one output to the next, from one position to the next */
+	const struct winograd_steps *steps;
 	float *results, *patches, *sums; /* sums have lines for the outputs that only fill the last tile, too */
 };
 
@@ -44,6 +45,7 @@ static struct places places_of(int in, int out, float *work)
 	struct places p = { .tiles = share_of((size_t)out, ROWS), .panels = (size_t)in / GEMM_PANEL, .line = (size_t)in + GEMM_PANEL };
 
 	p.position = p.line * p.tiles * ROWS;
+	p.steps = winograd_steps();
 	if (work != NULL) {
 		p.results = work;
 		p.patches = p.results + POSITIONS * p.tiles * TILE;
@@ -67,7 +69,7 @@ static void spread(const struct places *p, const float *from, size_t tile, size_
 
 	for (size_t i = 0; i < POSITIONS; i++)
 		to[i] = last ? aside + i * RESULT_TILES * WIDE : p->results + (i * p->tiles + tile) * TILE + t * ROWS;
-	winograd_steps()->spread(from, RESULT_PITCH, tiles, to, last ? (size_t)WIDE : (size_t)TILE);
+	p->steps->spread(from, RESULT_PITCH, tiles, to, last ? (size_t)WIDE : (size_t)TILE);
 	for (size_t i = 0; last && i < POSITIONS; i++)
 		for (size_t j = 0; j < tiles; j++)
 			memcpy(p->results + (i * p->tiles + tile + j) * TILE + t * ROWS, to[i] + j * WIDE, ROWS * sizeof(**to));
@@ -98,13 +100,12 @@ static void patch_of(const struct winograd_gradient *w, const struct places *p, 
 
 		for (size_t i = 0; i < POSITIONS; i++)
 			to[i] = p->patches + (i * p->panels + panel) * PANEL + t * GEMM_PANEL;
-		winograd_input(&x, at, panel * GEMM_PANEL, GEMM_PANEL, to);
+		winograd_input(p->steps, &x, at, panel * GEMM_PANEL, GEMM_PANEL, to);
 	}
 }
 
 /* Sums of one position, outputs of some tiles, += a block of patches. */
-static void multiply(const struct places *p, size_t position, size_t tile, size_t tiles, size_t depth,
-		     bool add)
+static void multiply(const struct places *p, size_t position, size_t tile, size_t tiles, size_t depth, bool add)
 {
 	const struct gemm_tiles *best = gemm_tiles();
 	struct gemm_block block = { .a_apart = TILE, .b_apart = PANEL, .depth = depth, .add = add };
@@ -128,13 +129,12 @@ static void multiply(const struct places *p, size_t position, size_t tile, size_
 static void gather(const struct winograd_gradient *w, const struct places *p, size_t o)
 {
 	float *grad = w->grad + o * (size_t)w->in * TAPS;
-
-	size_t lanes = winograd_steps()->lanes;
+	size_t lanes = p->steps->lanes;
 
 	for (size_t i = 0; i < (size_t)w->in; i += lanes, grad += lanes * TAPS) {
 		_Alignas(64) float taps[TAPS * LANES_MAX];
 
-		winograd_steps()->gather(p->sums + o * p->line + i, p->position, taps);
+		p->steps->gather(p->sums + o * p->line + i, p->position, taps);
 		for (size_t c = 0; c < lanes; c++)
 			for (size_t t = 0; t < TAPS; t++)
 				grad[c * TAPS + t] += taps[t * lanes + c];
@@ -157,7 +157,7 @@ void winograd_gradient_run(const struct winograd_gradient *w)
 	size_t patches = winograd_patches(w->pictures, w->height, w->width), strips = share_of(p.tiles, STRIP), strip = share_of(p.tiles, strips);
 	int team = w->threads < 1 ? 1 : w->threads;
 
-	CHECK(winograd_steps() != NULL && w->in % GEMM_PANEL == 0 && w->out % GEMM_PANEL == 0);
+	CHECK(p.steps != NULL && w->in % GEMM_PANEL == 0 && w->out % GEMM_PANEL == 0);
 	strips = share_of(p.tiles, strip);
 	team = (double)patches * POSITIONS * w->in * w->out < WINOGRAD_TEAM_MIN ? 1 : team;
 #pragma omp parallel num_threads(team)

@@ -61,7 +61,8 @@ void winograd_copy(const struct winograd_pictures *from, struct winograd_patch a
 		   size_t pitch, float *to);
 
 /* Channels of a patch, transformed; at most WINOGRAD_CHANNELS_AT_ONCE. */
-void winograd_input(const struct winograd_pictures *x, struct winograd_patch at, size_t c, size_t count, float *const *to);
+void winograd_input(const struct winograd_steps *steps, const struct winograd_pictures *x, struct winograd_patch at, size_t c, size_t count,
+		    float *const *to);
 
 /* NULL: not for this processor. */
 const struct winograd_steps *winograd_steps_avx2(void);
