@@ -35,13 +35,17 @@ static bool not_here(void)
 }
 
 /* A block by the wide table, the same tile by tile by the other one. */
-static void check_block(size_t tall, size_t wide, size_t depth, bool columns, bool add)
+static void check_block(size_t tall, size_t wide, size_t depth, bool columns, bool add, bool in_place)
 {
-	size_t a_apart = depth * ROWS + 16, b_apart = (depth + 1) * GEMM_PANEL, line = WIDE + GUARD;
-	float *a = noise(columns ? a_apart * TALL : (size_t)TALL * GEMM_ROW_FLOATS, 1), *b = noise(b_apart * GEMM_BLOCK_WIDE, 2);
+	size_t a_apart = depth * ROWS + 16, b_apart = in_place ? GEMM_PANEL : (depth + 1) * GEMM_PANEL, line = WIDE + GUARD;
+	size_t b_step = in_place ? WIDE + GUARD : GEMM_PANEL, b_floats = in_place ? depth * b_step : b_apart * GEMM_BLOCK_WIDE;
+	float *a = noise(columns ? a_apart * TALL : (size_t)TALL * GEMM_ROW_FLOATS, 1), *b = noise(b_floats, 2);
 	float *c[2] = { filled(TALL * line, UNTOUCHED), filled(TALL * line, UNTOUCHED) }, *rows[2][TALL];
-	struct gemm_block block = { tall, wide, a_apart, b_apart, depth, add }, one = { 1, 1, a_apart, b_apart, depth, add };
+	struct gemm_block block = { .tall = tall, .wide = wide, .a_apart = a_apart, .b_apart = b_apart, .b_step = b_step, .depth = depth,
+				    .add = add, .ask = { { a, 1 }, { b, GEMM_ASK_STEP_MAX } } };
+	struct gemm_block one = block;
 
+	one.tall = one.wide = 1;
 	for (size_t r = 0; r < TALL; r++)
 		for (int which = 0; which < 2; which++) {
 			rows[which][r] = c[which] + r * line;
@@ -78,8 +82,8 @@ static void test_blocks(void **state)
 		skip();
 	for (size_t tall = 1; tall <= tables[1]->tall; tall++)
 		for (size_t wide = 1; wide <= tables[1]->wide; wide++)
-			for (unsigned i = 0; i < 4 * sizeof(depths) / sizeof(*depths); i++)
-				check_block(tall, wide, depths[i / 4], i & 1, i & 2);
+			for (unsigned i = 0; i < 8 * sizeof(depths) / sizeof(*depths); i++)
+				check_block(tall, wide, depths[i / 8], i & 1, i & 2, i & 4);
 }
 
 static void same(const float *a, const float *b, size_t n)

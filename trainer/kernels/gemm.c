@@ -15,6 +15,8 @@ enum {
 	M_STRIP_MAX = 2 * M_BLOCK,
 	N_STRIP_MIN = 4 * GEMM_PANEL,
 	STRIPS_PER_THREAD = 2,
+	IN_PLACE_FLOATS = 768,      /* of a row: where rows are further apart, or two to a page, they meet in few places of the caches */
+	IN_PLACE_ROWS = 4 * M_BLOCK,
 	PART_TERMS_MIN = 3072,      /* of k: a part's result is written and added up once for so many */
 	PART_RESULT_MAX = 160000,   /* elements: results of parts should stay in cache */
 };
@@ -308,88 +310,142 @@ static void edge_block(block_function *function, const struct gemm_block *block,
 			rows[r][column + n] = block->add ? rows[r][column + n] + whole_rows[r][n] : whole_rows[r][n];
 }
 
-/*
- * What will be packed next, asked for while there is something to compute: the packing of operands that come from memory
- * would otherwise wait for it. Lines of the cache.
- */
-struct wanted {
-	const float *a, *b;
-	size_t a_lines, b_lines;
+/* Rows of memory that will be wanted: packed next, or read next from panels. Rows without gaps are one. */
+struct region {
+	const float *from; /* of the row that is asked for now */
+	size_t rows, line, ld;
+	size_t at;         /* floats of this row that have been asked for */
+	size_t most;       /* with one block */
 };
 
-static size_t lines_of(size_t floats)
+static struct region region_of(const float *from, size_t rows, size_t line, size_t ld)
 {
-	return share_of(floats, 16);
-}
+	struct region region = { .from = from, .rows = rows, .line = line, .ld = ld };
 
-/* Rows k .. k + depth of operands that lie row by row of k. A window's new pixels are about those of its middle. */
-static struct wanted rows_wanted(const struct gemm *g, const struct piece *p, size_t n, size_t width, size_t k, size_t depth)
-{
-	struct wanted wanted = { NULL, NULL, 0, 0 };
-
-	if (k >= p->k_last)
-		return wanted;
-	if (g->a_form == GEMM_COLUMNS && (p->m_last - p->m_first) * 2 >= g->lda) {
-		wanted.a = g->a + k * g->lda + p->m_first;
-		wanted.a_lines = lines_of(depth * g->lda);
+	if (line == ld) {
+		region.line *= rows;
+		region.rows = rows > 0;
 	}
-	if (g->b_form == GEMM_ROWS && width * 2 >= g->ldb) {
-		wanted.b = g->b + k * g->ldb + n;
-		wanted.b_lines = lines_of(depth * g->ldb);
-	} else if (g->b_form == GEMM_WINDOWS && n == p->n_first) {
-		const struct gemm_windows *w = &g->windows;
-		struct cursor at = cursor_at(k, w->grid_height, w->grid_width);
-		size_t line = (size_t)w->width * (size_t)w->channels, y = (size_t)(at.y * w->step);
-
-		wanted.b = g->b + (at.picture * (size_t)w->height + y) * line + (size_t)(at.x * w->step * w->channels);
-		wanted.b_lines = lines_of(depth * (size_t)w->channels * (size_t)w->step * (size_t)w->step);
-	}
-	return wanted;
+	return region;
 }
 
-static void ask_for(struct wanted *w, size_t a_lines, size_t b_lines)
+/* From now on so much at a time that `blocks` ask for all of it. */
+static void share_region(struct region *r, size_t blocks, size_t depth)
 {
-	for (size_t i = min_of(a_lines, w->a_lines); i > 0; i--, w->a_lines--, w->a += 16)
-		__builtin_prefetch(w->a, 0, 2);
-	for (size_t i = min_of(b_lines, w->b_lines); i > 0; i--, w->b_lines--, w->b += 16)
-		__builtin_prefetch(w->b, 0, 2);
+	size_t left = r->rows * r->line - r->at;
+
+	r->most = min_of(round_up(share_of(left, blocks), 16), depth * GEMM_ASK_STEP_MAX);
 }
+
+/* What one block asks for; `nothing` is at hand anyway. */
+static struct gemm_ask next_ask(struct region *r, size_t depth, const float *nothing)
+{
+	size_t count = min_of(r->line - r->at, r->most);
+	struct gemm_ask ask = { r->from + r->at, share_of(count, depth) };
+
+	if (r->rows == 0)
+		return (struct gemm_ask){ nothing, 0 };
+	r->at += count;
+	if (r->at == r->line) {
+		r->at = 0;
+		r->from += r->ld;
+		r->rows--;
+	}
+	return ask;
+}
+
+/* What pack_b() will read for columns n .. n + width, rows k .. k + depth of b. A window's new pixels are about those of its middle. */
+static struct region b_region(const struct gemm *g, size_t n, size_t width, size_t k, size_t depth)
+{
+	const struct gemm_windows *w = &g->windows;
+	struct cursor at;
+	size_t line, y;
+
+	if (g->b_form == GEMM_PANELS || depth == 0)
+		return region_of(g->b, 0, 0, 0);
+	if (g->b_form == GEMM_COLUMNS)
+		return region_of(g->b + n * g->ldb + k, width, depth, g->ldb);
+	if (g->b_form == GEMM_ROWS)
+		return region_of(g->b + k * g->ldb + n, depth, width, g->ldb);
+	at = cursor_at(k, w->grid_height, w->grid_width);
+	line = (size_t)w->width * (size_t)w->channels;
+	y = (size_t)(at.y * w->step);
+	return region_of(g->b + (at.picture * (size_t)w->height + y) * line + (size_t)(at.x * w->step * w->channels), n == 0,
+			 depth * (size_t)w->channels * (size_t)w->step * (size_t)w->step, 0);
+}
+
+/* What pack_a() will read of columns of the whole piece, as they lie ... */
+static struct region a_columns_region(const struct gemm *g, const struct piece *p, size_t k, size_t depth)
+{
+	if (g->a_form != GEMM_COLUMNS)
+		depth = 0;
+	return region_of(g->a + k * g->lda + p->m_first, depth, p->m_last - p->m_first, g->lda);
+}
+
+/* ... and of rows from m on. */
+static struct region a_rows_region(const struct gemm *g, size_t m, size_t count, size_t k, size_t depth)
+{
+	return region_of(g->a + m * g->lda + k, depth > 0 ? count : 0, depth, g->lda);
+}
+
+/* Columns of b as blocks read them. */
+struct panels {
+	const float *from;
+	size_t apart, step;
+};
 
 /* c's rows x columns n .. n + width, from packed blocks; the first panel of b holds column n. */
-static void multiply_blocks(const struct gemm *g, const float *a, const float *panels, size_t apart, size_t depth, float *const *rows,
-			    size_t height, size_t n, size_t width, bool add, struct wanted *wanted)
+static void multiply_blocks(const struct gemm *g, const float *a, struct panels b, size_t depth, float *const *rows, size_t height, size_t n,
+			    size_t width, bool add, struct region *next_a, struct region *next_b)
 {
 	const struct gemm_tiles *tiles = gemm_tiles();
 	size_t tall_most = tiles->tall * ROWS, wide_most = tiles->wide * GEMM_PANEL;
 	size_t down = share_of(height, tall_most), blocks = down * share_of(width, wide_most);
-	size_t a_lines = share_of(wanted->a_lines, blocks), b_lines = share_of(wanted->b_lines, blocks);
-
 	bool columns = g->a_form == GEMM_COLUMNS;
 	block_function *function = columns ? tiles->by_columns : tiles->by_rows;
 	size_t tile_floats = columns ? columns_apart(depth) : (size_t)ROWS * GEMM_ROW_FLOATS;
-	struct gemm_block block = { .a_apart = tile_floats, .b_apart = apart, .depth = depth, .add = add };
+	struct gemm_block block = { .a_apart = tile_floats, .b_apart = b.apart, .b_step = b.step, .depth = depth, .add = add };
 
-	for (size_t j = 0, wide; j < width; j += wide, panels += block.wide * apart) {
-		const float *from = a, *next;
+	share_region(next_a, blocks, depth);
+	share_region(next_b, blocks, depth);
+	for (size_t j = 0, wide; j < width; j += wide, b.from += block.wide * b.apart) {
+		const float *from = a;
+		struct region panels;
 
 		wide = min_of(width - j, wide_most);
 		block.wide = share_of(wide, GEMM_PANEL);
-		next = panels + block.wide * apart;
-		size_t ahead = share_of(depth, down); /* lines of each of the next panels to ask for with each block */
-
+		panels = region_of(b.from + block.wide * b.apart, block.wide, depth * GEMM_PANEL, b.apart);
+		share_region(&panels, down, depth);
 		for (size_t i = 0, tall; i < height; i += tall, from += block.tall * tile_floats) {
 			tall = min_of(height - i, tall_most);
 			block.tall = share_of(tall, ROWS);
-			for (size_t line = 0; line < ahead; line++, next += GEMM_PANEL)
-				for (size_t panel = 0; panel < block.wide; panel++)
-					__builtin_prefetch(next + panel * apart, 0, 2);
-			ask_for(wanted, a_lines, b_lines);
+			block.ask[0] = next_ask(g->b_form == GEMM_PANELS ? &panels : next_b, depth, from);
+			block.ask[1] = next_ask(next_a, depth, from);
 			if (tall == block.tall * ROWS && wide == block.wide * GEMM_PANEL)
-				function(&block, from, panels, rows + i, n + j);
+				function(&block, from, b.from, rows + i, n + j);
 			else
-				edge_block(function, &block, from, panels, rows + i, tall, n + j, wide);
+				edge_block(function, &block, from, b.from, rows + i, tall, n + j, wide);
 		}
 	}
+}
+
+/* Rows of b can be read where they lie. Not by many rows of a: packed, a panel stays in the first-level cache for all of them. */
+static bool is_read_in_place(const struct gemm *g, size_t rows, size_t width)
+{
+	return g->b_form == GEMM_ROWS && width % GEMM_PANEL == 0 && g->ldb <= IN_PLACE_FLOATS && rows <= IN_PLACE_ROWS;
+}
+
+/* Columns n .. n + width, rows k .. k + depth of b, which meet `rows` rows of a; packed into memory where they have to be. */
+static struct panels panels_of(const struct gemm *g, size_t rows, size_t n, size_t width, size_t k, size_t depth, float *memory)
+{
+	size_t apart = gemm_panel_floats(g->b_form == GEMM_PANELS ? g->k : depth);
+
+	if (g->b_form == GEMM_PANELS)
+		return (struct panels){ g->b + n / GEMM_PANEL * apart + k * GEMM_PANEL, apart, GEMM_PANEL };
+	if (is_read_in_place(g, rows, width))
+		return (struct panels){ g->b + k * g->ldb + n, GEMM_PANEL, g->ldb };
+	pack_b(g, n, width, k, depth, apart, memory);
+	return (struct panels){ memory, apart, GEMM_PANEL };
 }
 
 static void multiply_piece(const struct gemm *g, const struct piece *p)
@@ -397,7 +453,6 @@ static void multiply_piece(const struct gemm *g, const struct piece *p)
 	int thread = omp_get_thread_num();
 	size_t terms = p->k_last - p->k_first, step = share_of(terms, share_of(terms, GEMM_K_BLOCK));
 	size_t rows_all = p->m_last - p->m_first, m_step;
-	bool packed = g->b_form == GEMM_PANELS;
 	float *a = a_blocks[thread], *rows[M_BLOCK];
 
 	if (rows_all == 0)
@@ -406,18 +461,23 @@ static void multiply_piece(const struct gemm *g, const struct piece *p)
 	for (size_t n = p->n_first, width; n < p->n_last; n += width) {
 		width = min_of(p->n_last - n, N_BLOCK);
 		for (size_t k = p->k_first; k < p->k_last; k += step) {
-			size_t depth = min_of(step, p->k_last - k), apart = gemm_panel_floats(packed ? g->k : depth);
-			const float *panels = packed ? g->b + n / GEMM_PANEL * apart + k * GEMM_PANEL : b_blocks[thread];
+			size_t depth = min_of(step, p->k_last - k), next_depth = min_of(step, p->k_last - k - depth);
+			struct panels b = panels_of(g, rows_all, n, width, k, depth, b_blocks[thread]);
+			struct region next_b = b_region(g, n, width, k + depth, next_depth);
+			struct region next_a = a_columns_region(g, p, k + depth, next_depth);
 
-			struct wanted wanted = rows_wanted(g, p, n, width, k + depth, min_of(step, p->k_last - k - depth));
-
-			if (!packed)
-				pack_b(g, n, width, k, depth, apart, b_blocks[thread]);
 			for (size_t m = p->m_first, height; m < p->m_last; m += height) {
+				bool last;
+
 				height = min_of(p->m_last - m, m_step);
+				last = m + height == p->m_last;
 				pack_a(g, m, m + height, k, depth, a);
 				place_rows(g, m, m + height, rows);
-				multiply_blocks(g, a, panels, apart, depth, rows, height, n, width, g->add || k > p->k_first, &wanted);
+				if (g->a_form == GEMM_ROWS && last)
+					next_a = a_rows_region(g, p->m_first, min_of(rows_all, m_step), k + depth, next_depth);
+				else if (g->a_form == GEMM_ROWS)
+					next_a = a_rows_region(g, m + height, min_of(p->m_last - m - height, m_step), k, depth);
+				multiply_blocks(g, a, b, depth, rows, height, n, width, g->add || k > p->k_first, &next_a, &next_b);
 			}
 		}
 	}

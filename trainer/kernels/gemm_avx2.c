@@ -9,11 +9,27 @@
 
 enum { LANES = 8, ROWS = GEMM_TILE_ROWS };
 
+/* One k: element r of a at a[r * row_step]. */
+INLINE void add_products(const float *a, size_t row_step, const float *b, __m256 *low, __m256 *high)
+{
+	__m256 b_low = _mm256_loadu_ps(b), b_high = _mm256_loadu_ps(b + LANES);
+
+#pragma GCC unroll 6
+	for (int r = 0; r < ROWS; r++) {
+		__m256 element = _mm256_broadcast_ss(a + (size_t)r * row_step);
+
+		low[r] = _mm256_fmadd_ps(element, b_low, low[r]);
+		high[r] = _mm256_fmadd_ps(element, b_high, high[r]);
+	}
+}
+
 /* Element (r, k) of a at a[r * row_step + k * k_step]; both are constants where this is inlined. */
-INLINE void tile(const float *a, size_t row_step, size_t k_step, const float *b, size_t depth, float *const *rows, size_t column,
-		 bool add)
+INLINE void tile(const struct gemm_block *block, const float *a, size_t row_step, size_t k_step, const float *b, float *const *rows,
+		 size_t column)
 {
 	__m256 low[ROWS], high[ROWS];
+	struct gemm_ask first = block->ask[0], second = block->ask[1];
+	size_t b_step = block->b_step, k = block->depth;
 
 #pragma GCC unroll 6
 	for (int r = 0; r < ROWS; r++) {
@@ -21,22 +37,21 @@ INLINE void tile(const float *a, size_t row_step, size_t k_step, const float *b,
 		__builtin_prefetch(rows[r] + column, 1, 3);
 		__builtin_prefetch(rows[r] + column + GEMM_PANEL - 1, 1, 3);
 	}
-	for (size_t k = 0; k < depth; k++, a += k_step, b += GEMM_PANEL) {
-		__m256 b_low = _mm256_loadu_ps(b), b_high = _mm256_loadu_ps(b + LANES);
-
-#pragma GCC unroll 6
-		for (int r = 0; r < ROWS; r++) {
-			__m256 element = _mm256_broadcast_ss(a + (size_t)r * row_step);
-
-			low[r] = _mm256_fmadd_ps(element, b_low, low[r]);
-			high[r] = _mm256_fmadd_ps(element, b_high, high[r]);
-		}
+	for (; k >= 2; k -= 2, a += 2 * k_step, b += 2 * b_step) {
+		__builtin_prefetch(first.from, 0, 2);
+		add_products(a, row_step, b, low, high);
+		__builtin_prefetch(second.from, 0, 2);
+		add_products(a + k_step, row_step, b + b_step, low, high);
+		first.from += 2 * first.step;
+		second.from += 2 * second.step;
 	}
+	if (k > 0)
+		add_products(a, row_step, b, low, high);
 #pragma GCC unroll 6
 	for (int r = 0; r < ROWS; r++) {
 		float *to = rows[r] + column;
 
-		if (add) {
+		if (block->add) {
 			low[r] = _mm256_add_ps(_mm256_loadu_ps(to), low[r]);
 			high[r] = _mm256_add_ps(_mm256_loadu_ps(to + LANES), high[r]);
 		}
@@ -47,12 +62,12 @@ INLINE void tile(const float *a, size_t row_step, size_t k_step, const float *b,
 
 static void by_rows(const struct gemm_block *block, const float *a, const float *b, float *const *rows, size_t column)
 {
-	tile(a, GEMM_ROW_FLOATS, 1, b, block->depth, rows, column, block->add);
+	tile(block, a, GEMM_ROW_FLOATS, 1, b, rows, column);
 }
 
 static void by_columns(const struct gemm_block *block, const float *a, const float *b, float *const *rows, size_t column)
 {
-	tile(a, 1, ROWS, b, block->depth, rows, column, block->add);
+	tile(block, a, 1, ROWS, b, rows, column);
 }
 
 /* Eight rows of eight, turned. */

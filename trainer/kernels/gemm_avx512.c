@@ -17,6 +17,8 @@ INLINE void block_of(const struct gemm_block *block, int tall, int wide, const f
 		     const float *b, float *const *rows, size_t column)
 {
 	__m512 sums[TALL * ROWS][WIDE];
+	struct gemm_ask first = block->ask[0], second = block->ask[1];
+	size_t b_step = block->b_step;
 	const float *b_of[WIDE] = { b, b + (wide - 1) * block->b_apart }, *a_of[TALL] = { a, a + (tall - 1) * tile_step };
 
 #pragma GCC unroll 12
@@ -26,12 +28,14 @@ INLINE void block_of(const struct gemm_block *block, int tall, int wide, const f
 			sums[r][w] = _mm512_setzero_ps();
 			__builtin_prefetch(rows[r] + column + w * LANES, 1, 3);
 		}
-	for (size_t k = 0; k < block->depth; k++) {
+	for (size_t k = 0; k < block->depth; k++, first.from += first.step, second.from += second.step) {
 		__m512 of_b[WIDE];
 
+		__builtin_prefetch(first.from, 0, 2);
+		__builtin_prefetch(second.from, 0, 2);
 #pragma GCC unroll 2
 		for (int w = 0; w < wide; w++)
-			of_b[w] = _mm512_loadu_ps(b_of[w] + k * LANES);
+			of_b[w] = _mm512_loadu_ps(b_of[w] + k * b_step);
 #pragma GCC unroll 12
 		for (int r = 0; r < tall * ROWS; r++) {
 			__m512 element = _mm512_set1_ps(a_of[r / ROWS][(size_t)(r % ROWS) * row_step + k * k_step]);

@@ -16,6 +16,17 @@ enum {
 	GEMM_ROW_FLOATS = GEMM_K_BLOCK + 16, /* from one packed row of a to the next */
 	GEMM_BLOCK_TALL = 2, /* at most */
 	GEMM_BLOCK_WIDE = 2,
+	GEMM_ASKS = 2,
+	GEMM_ASK_STEP_MAX = 8, /* floats: half a line, so that every other k may ask */
+};
+
+/*
+ * Memory that will be wanted soon, asked for while there is something to compute: operands that come from memory would be waited
+ * for otherwise. Floats from .. from + step * depth of a block, a line of the cache at a time; step is at most GEMM_ASK_STEP_MAX.
+ */
+struct gemm_ask {
+	const float *from; /* never NULL; with step 0 nothing is wanted */
+	size_t step;
 };
 
 /* Tiles that are computed together. */
@@ -23,8 +34,10 @@ struct gemm_block {
 	size_t tall, wide; /* at least 1, at most those of struct gemm_tiles */
 	size_t a_apart;    /* by_columns: floats from one tile's columns of a to those of the tile below */
 	size_t b_apart;    /* floats from one panel of b to the next */
+	size_t b_step;     /* and from one row of a panel to the next: GEMM_PANEL where they are packed */
 	size_t depth;
 	bool add;
+	struct gemm_ask ask[GEMM_ASKS];
 };
 
 struct gemm_tiles {

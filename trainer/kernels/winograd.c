@@ -255,17 +255,19 @@ static void multiply_group(const struct winograd *w, const struct layout *l, flo
 	for (size_t p = 0; p < POSITIONS; p++, panels += width / GEMM_PANEL * apart)
 		for (size_t part = 0; part < l->parts; part++) {
 			const float *a = place_of(l, patches, p, part), *b = panels + part * l->depth * GEMM_PANEL;
-			struct gemm_block block = { .b_apart = apart, .depth = min_of(l->depth, in - part * l->depth), .add = part > 0 };
+			struct gemm_block block = { .b_apart = apart, .b_step = GEMM_PANEL, .depth = min_of(l->depth, in - part * l->depth),
+						    .add = part > 0 };
+			size_t ask_step = share_of(ahead * GEMM_PANEL, block.depth);
 
 			for (size_t j = 0; j < width; j += block.wide * GEMM_PANEL, b += block.wide * apart) {
 				block.wide = min_of((width - j) / GEMM_PANEL, tiles->wide);
-				const float *next = b + block.wide * apart; /* asked for line by line, while these are at work */
+				const float *next = b + block.wide * apart; /* asked for while these are at work */
 
 				for (size_t i = 0; i < count; i += block.tall * ROWS) {
 					block.tall = min_of(share_of(count - i, ROWS), tiles->tall);
-					for (size_t line = 0; line < ahead; line++, next += GEMM_PANEL)
-						for (size_t panel = 0; panel < block.wide; panel++)
-							__builtin_prefetch(next + panel * apart, 0, 2);
+					for (int panel = 0; panel < GEMM_ASKS; panel++)
+						block.ask[panel] = (struct gemm_ask){ next + (size_t)panel * apart, ask_step };
+					next += ahead * GEMM_PANEL;
 					tiles->by_rows(&block, a + i * GEMM_ROW_FLOATS, b, rows + i, p * GROUP + j);
 				}
 			}

@@ -108,7 +108,8 @@ static void patch_of(const struct winograd_gradient *w, const struct places *p, 
 static void multiply(const struct places *p, size_t position, size_t tile, size_t tiles, size_t depth, bool add)
 {
 	const struct gemm_tiles *best = gemm_tiles();
-	struct gemm_block block = { .a_apart = TILE, .b_apart = PANEL, .depth = depth, .add = add };
+	struct gemm_block block = { .a_apart = TILE, .b_apart = PANEL, .b_step = GEMM_PANEL, .depth = depth, .add = add };
+	size_t ask_step = share_of(GEMM_PANEL, share_of(tiles, best->tall));
 	const float *panel = p->patches + position * p->panels * PANEL;
 	float *sums = p->sums + position * p->position, *rows[STRIP * ROWS];
 
@@ -118,8 +119,13 @@ static void multiply(const struct places *p, size_t position, size_t tile, size_
 		const float *a = p->results + (position * p->tiles + tile) * TILE;
 
 		block.wide = min_of(p->panels - j, best->wide);
+		const float *next = panel + block.wide * PANEL; /* asked for while these are at work */
+
 		for (size_t i = 0; i < tiles; i += block.tall, a += block.tall * TILE) {
 			block.tall = min_of(tiles - i, best->tall);
+			for (int ask = 0; ask < GEMM_ASKS; ask++)
+				block.ask[ask] = (struct gemm_ask){ next + (size_t)ask * PANEL, ask_step };
+			next += ask_step * depth;
 			best->by_columns(&block, a, panel, rows + i * ROWS, j * GEMM_PANEL);
 		}
 	}
