@@ -15,8 +15,8 @@ sys.path.insert(0, os.path.dirname(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "parity"))
 import tensors  # noqa: E402
-from harness import run, run_ok  # noqa: E402
-from test_train import daemon, data, lines, record, same_outcome, start, train, train_ok, wait_for_lines  # noqa: E402,F401
+from harness import Daemon, run, run_ok, write_csv  # noqa: E402
+from test_train import arguments, daemon, data, lines, record, same_outcome, start, train, train_ok, wait_for_lines  # noqa: E402,F401
 from torch_model import Bert, FusionModel  # noqa: E402
 
 SIZES = dict(layers=3, width=96, heads=3, inner=200, positions=80, types=1)
@@ -126,6 +126,72 @@ def test_init_from_pth(daemon, tmp_path):  # noqa: F811
     one = train_ok(daemon, tmp_path / "one", "--init", first / "last.safetensors", "--steps", "2")
     other = train_ok(daemon, tmp_path / "other", "--init", tmp_path / "first.pth", "--steps", "2")
     assert lines(one, timeless=True) == lines(other, timeless=True)
+
+
+def add_again(daemon, data, name, folder, rename=(), vocab=None):  # noqa: F811
+    """The small data set once more, with a label called otherwise or with another vocabulary."""
+    tables = {}
+    for split, rows in (("train", data.rows[:24]), ("val", data.rows[24:])):
+        renamed = [(picture, caption, dict(rename).get(label, label)) for picture, caption, label in rows]
+        tables[split] = write_csv(folder / f"{name}-{split}.csv", renamed)
+    daemon.prepctl_ok("add", name, "--format", "csv", "--images", data.images, "--captions", f"train={tables['train']}", "--captions",
+                      f"val={tables['val']}", "--columns", "image,caption,label", "--vocab", vocab or data.vocab, "--size", "64")
+
+
+def other_data(words, name):
+    return [name if word == "small" else word for word in words]
+
+
+def test_classes_of_other_names_are_refused(daemon, data, tmp_path):  # noqa: F811
+    """Classes are ranks of names: with one label called otherwise the head's numbers fit and mean something else."""
+    first = train_ok(daemon, tmp_path / "first", "--task", "classify", "--epochs", "1")
+    assert record(first)["model"]["class_names"] == ["blue", "green", "red"]
+    add_again(daemon, data, "renamed", tmp_path, rename=[("blue", "zzz")])
+    said = run("trainer", "eval", first, "--data", "renamed", *daemon.at())
+    assert said.returncode == 1 and "class 0 is 'blue' there and 'green' here" in said.stderr and "same labels" in said.stderr, said.stderr
+    run_ok("trainer", "eval", first, "--data", "small", *daemon.at())
+    start_there = other_data(arguments(daemon, tmp_path / "run", "--task", "classify", "--steps", "1"), "renamed")
+    said = run("trainer", *start_there, "--init", first / "best.safetensors")
+    assert said.returncode == 1 and "--init" in said.stderr and "class 0 is 'blue' there and 'green' here" in said.stderr, said.stderr
+    assert "head.weight" in said.stderr and not (tmp_path / "run").exists()
+    # What the message says to do. The copy says nothing of its origin any more.
+    state = {name: torch.from_numpy(value.copy()) for name, value in tensors.read(first / "best.safetensors").items() if not name.startswith("head.")}
+    torch.save(state, tmp_path / "headless.pth")
+    said = run_ok("trainer", *start_there, "--init", tmp_path / "headless.pth")
+    assert "head.weight" in said.stderr
+    train_ok(daemon, tmp_path / "same", "--task", "classify", "--steps", "1", "--init", first / "best.safetensors")
+
+
+def test_a_head_of_another_task_is_refused(daemon, data, tmp_path):  # noqa: F811
+    """With two labels the head of matching fits by its shape."""
+    match = train_ok(daemon, tmp_path / "match", "--steps", "1")
+    add_again(daemon, data, "two", tmp_path, rename=[("blue", "green")])
+    words = other_data(arguments(daemon, tmp_path / "run", "--task", "classify", "--steps", "1"), "two")
+    said = run("trainer", *words, "--init", match / "last.safetensors")
+    assert said.returncode == 1 and "--task match" in said.stderr and "head.weight" in said.stderr, said.stderr
+    contrast = train_ok(daemon, tmp_path / "contrast", "--task", "contrast", "--steps", "1")
+    for number, (task, init) in enumerate((("classify", contrast), ("match", contrast), ("contrast", match))):
+        train_ok(daemon, tmp_path / str(number), "--task", task, "--steps", "1", "--init", init / "last.safetensors")
+
+
+@pytest.mark.parametrize("option", ["--init", "--text-weights"])
+def test_words_of_another_vocabulary_are_refused(daemon, data, tmp_path, option):  # noqa: F811
+    """As many words in another order: every embedding would be another word's."""
+    first = train_ok(daemon, tmp_path / "first", "--steps", "1")
+    words = data.vocab.read_text().splitlines()
+    (tmp_path / "turned.txt").write_text("\n".join(words[:5] + words[5:][::-1]) + "\n")
+    add_again(daemon, data, "turned", tmp_path, vocab=tmp_path / "turned.txt")
+    there = other_data(arguments(daemon, tmp_path / "run", "--steps", "1", option, first / "last.safetensors"), "turned")
+    said = run("trainer", *there)
+    assert said.returncode == 1 and option in said.stderr and "turned.txt" in said.stderr and f"--vocab {data.vocab.name}" in said.stderr, said.stderr
+    assert not (tmp_path / "run").exists()
+    run_ok("trainer", *there, "--vocab", data.vocab.name)
+    # A file of the same name with other words.
+    (tmp_path / data.vocab.name).write_text((tmp_path / "turned.txt").read_text().replace("stripes", "stripe"))
+    with Daemon() as own:
+        add_again(own, data, "small", tmp_path, vocab=tmp_path / data.vocab.name)
+        said = run("trainer", *arguments(own, tmp_path / "other", "--steps", "1", option, first / "last.safetensors"))
+    assert said.returncode == 1 and "another vocabulary of the name" in said.stderr, said.stderr
 
 
 def damage(source, target, change=None):

@@ -16,7 +16,7 @@
 #include "trainer/io/weights.h"
 #include "trainer/kernels/kernels.h"
 #include "trainer/model/hf_config.h"
-#include "trainer/train/about.h"
+#include "trainer/train/origin.h"
 #include "trainer/train/validate.h"
 
 struct eval_options {
@@ -30,7 +30,8 @@ static const char usage[] = "trainer eval CHECKPOINT|RUN --data NAME [--split SP
 static const char description[] =
 	"Measures a trained model on every picture and caption of a split. For matching, each distinct caption is scored "
 	"with its own picture and with a wrong one; the pairs are fixed by the data set, so results of different models "
-	"can be compared. The folder of a run stands for its best.safetensors.\n"
+	"can be compared. For classification the data set has the labels that the model was trained on. The folder of a run stands for its "
+	"best.safetensors.\n"
 	"\n"
 	"    trainer eval runs/adv --data flowers --split test\n"
 	"    trainer eval runs/adv/last.safetensors --data flowers --split test\n"
@@ -86,44 +87,6 @@ static int parse(struct eval_options *o, int argc, char *const argv[], struct ar
 	if (code == 0 && result->help)
 		args_print_help(&spec);
 	return code;
-}
-
-/* What the file says about itself. */
-struct origin {
-	bool ours;
-	struct run_config config;
-	struct about_model model;
-	struct about_data data;
-};
-
-static int read_own_words(const struct tensorfile *file, struct origin *origin, struct err *err)
-{
-	const char *texts[] = { tensorfile_metadata(file, "config"), tensorfile_metadata(file, "model"),
-				tensorfile_metadata(file, "dataset") };
-	int code = 0;
-
-	for (int i = 0; code == 0 && i < 3; i++) {
-		struct json_reader reader;
-
-		if (texts[i] == NULL)
-			return err_set(err, ERR_MISMATCH, "%s: does not say what model it is; evaluate best.safetensors or last.safetensors of a run",
-				       tensorfile_path(file));
-		json_reader_init(&reader, tensorfile_path(file), texts[i], strlen(texts[i]));
-		code = i == 0 ? run_config_read(&origin->config, &reader, err) :
-		       i == 1 ? about_model_read(&origin->model, &reader, err) :
-				about_data_read(&origin->data, &reader, err);
-		json_reader_free(&reader);
-	}
-	return code;
-}
-
-static int read_origin(const struct statefile *state, struct origin *origin, struct err *err)
-{
-	const struct tensorfile *file = statefile_safetensors(state);
-
-	run_config_init(&origin->config);
-	origin->ours = file != NULL && tensorfile_metadata(file, "checksum") != NULL;
-	return origin->ours ? read_own_words(file, origin, err) : 0;
 }
 
 /* Sizes that only the shapes tell, for a file without metadata. */
@@ -204,6 +167,28 @@ static int settle(struct eval_options *o, const struct statefile *file, struct o
 	return 0;
 }
 
+/* Classes are ranks of names, so that of a data set with other labels each may mean something else. */
+static int check_classes(const struct eval_options *o, const struct origin *origin, const struct model_config *config,
+			 const struct stream_info *info, struct err *err)
+{
+	struct about_classes here;
+	char difference[ABOUT_DIFFERENCE_BYTES];
+	int code;
+
+	if (config->task != TASK_CLASSIFY)
+		return 0;
+	if (info->label_count != (uint32_t)config->classes)
+		return err_set(err, ERR_MISMATCH, "data set %s has %u labels, the checkpoint's model %d classes", o->data,
+			       info->label_count, config->classes);
+	if ((code = about_classes_set(&here, info->label_names, info->label_count, err)) != 0)
+		return code;
+	if (about_classes_differ(&origin->classes, &here, difference))
+		code = err_set(err, ERR_MISMATCH, "data set %s has other labels than the one that the checkpoint was trained on (%s), so its classes "
+			       "mean something else: %s; measure on data with the same labels", o->data, origin->data.name, difference);
+	about_classes_free(&here);
+	return code;
+}
+
 static int check_data(const struct eval_options *o, const struct origin *origin, const struct model_config *config,
 		      const struct stream_info *info, struct err *err)
 {
@@ -214,12 +199,9 @@ static int check_data(const struct eval_options *o, const struct origin *origin,
 	if (origin->ours ? info->vocab_size > (uint32_t)config->text.vocab_size : info->vocab_size != (uint32_t)config->text.vocab_size)
 		return err_set(err, ERR_MISMATCH, "the vocabulary %s has %u words, the checkpoint's model %d; name another with --vocab",
 			       info->vocab_name, info->vocab_size, config->text.vocab_size);
-	if (config->task == TASK_CLASSIFY && info->label_count != (uint32_t)config->classes)
-		return err_set(err, ERR_MISMATCH, "data set %s has %u labels, the checkpoint's model %d classes", o->data,
-			       info->label_count, config->classes);
 	if (info->caption_count == 0)
 		return err_set(err, ERR_NOTFOUND, "the split %s of %s is empty", o->split, o->data);
-	return 0;
+	return check_classes(o, origin, config, info, err);
 }
 
 static int add_recalls(struct buf *out, const struct validation *val, struct err *err)
@@ -306,7 +288,7 @@ static int open_evaluation(struct evaluation *e, struct eval_options *o, const c
 				       "%s: no best.safetensors in this folder; name the folder of a run that was validated, or a checkpoint", path);
 		path = e->best;
 	}
-	if ((code = statefile_open(&e->file, path, err)) != 0 || (code = read_origin(e->file, &e->origin, err)) != 0 ||
+	if ((code = statefile_open(&e->file, path, err)) != 0 || (code = origin_read(&e->origin, e->file, err)) != 0 ||
 	    (code = settle(o, e->file, &e->origin, &config, err)) != 0 ||
 	    (code = paths_socket(&e->socket, o->socket, false, err)) != 0)
 		return code;
@@ -385,7 +367,7 @@ out:
 	predictions_close(&e.predictions);
 	model_close(e.model);
 	feed_close(e.feed);
-	run_config_free(&e.origin.config);
+	origin_free(&e.origin);
 	statefile_close(e.file);
 	mem_free(e.socket);
 	mem_free(e.best);

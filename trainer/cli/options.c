@@ -53,8 +53,8 @@ static const struct entry entries[] = {
 	{ "bert-dropout", "P", "Dropout inside the text tower. Default: 0.1, or what config.json says.", 0, 0 },
 	{ "init", "FILE",
 	  "Start from another run's weights (best.safetensors) or a state dict. What it lacks starts at random and is listed: "
-	  "after --task contrast the fusion layer and the head. Weights are read from safetensors, .pth, .pt and .bin files (no code "
-	  "in them is run) and indexes of shards.", 0, 0 },
+	  "after --task contrast the fusion layer and the head. A run's weights with another vocabulary or other classes are refused. "
+	  "Weights are read from safetensors, .pth, .pt and .bin files (no code in them is run) and indexes of shards.", 0, 0 },
 	{ "freeze", "TOWERS",
 	  "image, text or image,text: these towers keep the weights they start with and run as in evaluation (running "
 	  "statistics, no dropout). Their features are computed once and kept in preprocessd's cache for other runs. Default: none.", 0, 0 },

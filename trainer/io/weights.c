@@ -262,30 +262,37 @@ static int nothing_known(const struct statefile *file, const struct params *para
 		       statefile_count(file) > 0 ? statefile_at(file, 0)->view.name : "nothing", wanted);
 }
 
-int weights_load(struct params *params, const char *path, enum weights_kind kind, struct weights_report *report,
+int weights_take(struct params *params, const struct statefile *file, enum weights_kind kind, struct weights_report *report,
 		 struct err *err)
 {
 	struct weights_report own = { 0 };
-	struct statefile *file = NULL;
 	struct match *matches = mem_array((size_t)params->count, sizeof(*matches));
-	int code = 0;
+	int code;
 
 	if (matches == NULL)
-		code = err_nomem(err, (size_t)params->count * sizeof(*matches));
-	if (code == 0)
-		code = statefile_open(&file, path, err);
-	if (code == 0)
-		code = match_all(params, file, kind, matches, &own, err);
+		return err_nomem(err, (size_t)params->count * sizeof(*matches));
+	code = match_all(params, file, kind, matches, &own, err);
 	if (code == 0 && own.loaded == 0)
 		code = nothing_known(file, params, kind, err);
 	if (code == 0)
 		copy_in(params, matches);
-	statefile_close(file);
 	mem_free(matches);
 	if (code == 0 && report != NULL)
 		*report = own;
 	else
 		weights_report_free(&own);
+	return code;
+}
+
+int weights_load(struct params *params, const char *path, enum weights_kind kind, struct weights_report *report,
+		 struct err *err)
+{
+	struct statefile *file = NULL;
+	int code = statefile_open(&file, path, err);
+
+	if (code == 0)
+		code = weights_take(params, file, kind, report, err);
+	statefile_close(file);
 	return code;
 }
 

@@ -46,6 +46,9 @@ void weights_report_free(struct weights_report *report);
  * replaced fc never count as missing. report is filled on success and may be NULL. */
 MUST_USE int weights_load(struct params *params, const char *path, enum weights_kind kind, struct weights_report *report,
 			  struct err *err);
+/* The same of an open file. */
+MUST_USE int weights_take(struct params *params, const struct statefile *file, enum weights_kind kind, struct weights_report *report,
+			  struct err *err);
 
 /* As weights_load for WEIGHTS_STATE from an open file; every tensor that is
  * trained must be there: ERR_MISMATCH names the first ones missing. Unused

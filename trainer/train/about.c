@@ -4,14 +4,127 @@
 #include <stdio.h>
 #include <string.h>
 
-int about_model_write(const struct about_model *about, struct buf *out, struct err *err)
+/* ---- classes ---- */
+
+int about_classes_set(struct about_classes *out, const char *const *names, uint32_t count, struct err *err)
 {
-	return buf_printf(out, err,
-			  "{\"task\": \"%s\", \"image_size\": %" PRId64 ", \"vocab_size\": %" PRId64 ", \"classes\": %" PRId64
-			  ", \"pad_id\": %" PRId64 ", \"features\": %" PRId64 ", \"parameters\": %" PRId64
-			  ", \"image_encoder\": \"%s\", \"text_encoder\": \"%s\"}",
-			  model_task_name(about->task), about->image_size, about->vocab_size, about->classes,
-			  about->pad_id, about->features, about->parameters, about->image_encoder, about->text_encoder);
+	struct hash_stream *stream;
+	size_t bytes = 0;
+	int code = hash_stream_open(&stream, err);
+
+	*out = (struct about_classes){ .known = false };
+	if (code != 0)
+		return code;
+	for (uint32_t i = 0; i < count; i++) {
+		size_t length = strlen(names[i]);
+
+		hash_stream_add_field(stream, names[i], length);
+		bytes += length + 1;
+	}
+	hash_stream_final(stream, &out->hash);
+	for (uint32_t i = 0; bytes <= ABOUT_CLASSES_BYTES && code == 0 && i < count; i++)
+		code = buf_add(&out->names, names[i], strlen(names[i]) + 1, err);
+	out->known = code == 0;
+	if (code != 0)
+		about_classes_free(out);
+	return code;
+}
+
+void about_classes_free(struct about_classes *classes)
+{
+	buf_free(&classes->names);
+	classes->known = false;
+}
+
+bool about_classes_differ(const struct about_classes *there, const struct about_classes *here, char text[ABOUT_DIFFERENCE_BYTES])
+{
+	const struct buf *a = &there->names, *b = &here->names;
+	size_t at = 0, other = 0;
+	int index = 0;
+
+	if (!there->known || !here->known || hash_equal(&there->hash, &here->hash))
+		return false;
+	for (; at < a->size && other < b->size && strcmp(a->data + at, b->data + other) == 0; index++) {
+		at += strlen(a->data + at) + 1;
+		other += strlen(b->data + other) + 1;
+	}
+	if (at < a->size && other < b->size)
+		snprintf(text, ABOUT_DIFFERENCE_BYTES, "class %d is '%.120s' there and '%.120s' here", index, a->data + at, b->data + other);
+	else
+		snprintf(text, ABOUT_DIFFERENCE_BYTES, "the names of the classes are others");
+	return true;
+}
+
+static int write_classes(const struct about_classes *classes, struct buf *out, struct err *err)
+{
+	char hex[HASH_HEX_BYTES];
+	int code;
+
+	hash_to_hex(&classes->hash, hex);
+	if ((code = buf_printf(out, err, ", \"class_hash\": \"%s\"", hex)) != 0 || classes->names.size == 0)
+		return code;
+	code = buf_add_text(out, ", \"class_names\": [", err);
+	for (size_t at = 0; code == 0 && at < classes->names.size;) {
+		const char *name = classes->names.data + at;
+
+		if ((code = buf_add_text(out, at > 0 ? ", " : "", err)) == 0)
+			code = json_add_string(out, name, strlen(name), err);
+		at += strlen(name) + 1;
+	}
+	return code != 0 ? code : buf_add_byte(out, ']', err);
+}
+
+static int read_names(struct buf *out, struct json_reader *reader, struct err *err)
+{
+	int code = json_expect(reader, JSON_ARRAY_BEGIN, err);
+
+	while (code == 0 && (code = json_next(reader, err)) == 0 && reader->kind != JSON_ARRAY_END) {
+		if (reader->kind != JSON_STRING)
+			return json_fail(reader, err, "the name of a class is a text");
+		if (out->size + reader->text.size >= ABOUT_CLASSES_BYTES)
+			return json_fail(reader, err, "names of classes longer than %d bytes", ABOUT_CLASSES_BYTES);
+		if ((code = buf_add(out, reader->text.data, reader->text.size, err)) == 0)
+			code = buf_add_byte(out, '\0', err);
+	}
+	return code;
+}
+
+int about_classes_read(struct about_classes *classes, struct json_reader *reader, struct err *err)
+{
+	int code = json_expect(reader, JSON_OBJECT_BEGIN, err);
+
+	*classes = (struct about_classes){ .known = false };
+	while (code == 0) {
+		if ((code = json_next(reader, err)) != 0 || reader->kind == JSON_OBJECT_END)
+			break;
+		if (strcmp(reader->text.data, "class_names") == 0) {
+			code = read_names(&classes->names, reader, err);
+		} else if (strcmp(reader->text.data, "class_hash") != 0) {
+			code = json_skip(reader, err);
+		} else if ((code = json_expect(reader, JSON_STRING, err)) == 0) {
+			code = hash_from_hex(&classes->hash, reader->text.data, err);
+			classes->known = code == 0;
+		}
+	}
+	if (code != 0)
+		about_classes_free(classes);
+	return code;
+}
+
+/* ---- the model ---- */
+
+int about_model_write(const struct about_model *about, const struct about_classes *classes, struct buf *out, struct err *err)
+{
+	int code = buf_printf(out, err,
+			      "{\"task\": \"%s\", \"image_size\": %" PRId64 ", \"vocab_size\": %" PRId64 ", \"classes\": %" PRId64
+			      ", \"pad_id\": %" PRId64 ", \"features\": %" PRId64 ", \"parameters\": %" PRId64
+			      ", \"image_encoder\": \"%s\", \"text_encoder\": \"%s\"",
+			      model_task_name(about->task), about->image_size, about->vocab_size, about->classes,
+			      about->pad_id, about->features, about->parameters, about->image_encoder, about->text_encoder);
+
+	if (code == 0 && classes->known)
+		code = write_classes(classes, out, err);
+	return code != 0 ? code : buf_add_byte(out, '}', err);
 }
 
 static int read_number(struct json_reader *reader, int64_t *out, struct err *err)
@@ -56,6 +169,8 @@ int about_model_read(struct about_model *about, struct json_reader *reader, stru
 		code = json_fail(reader, err, "the sizes of the model are incomplete");
 	return code;
 }
+
+/* ---- the data ---- */
 
 int about_data_write(const struct about_data *about, struct buf *out, struct err *err)
 {

@@ -46,7 +46,7 @@ struct checkpoint_progress {
 /* What a checkpoint says about itself, JSON texts; borrowed. */
 struct checkpoint_about {
 	const char *config;     /* of the run (config.h) */
-	const char *model;      /* sizes and class names (about.h) */
+	const char *model;      /* sizes and names of classes (about.h) */
 	const char *dataset;    /* name and version of the data set, vocabulary */
 };
 

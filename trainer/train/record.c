@@ -38,7 +38,7 @@ int record_about(struct session *s, struct err *err)
 	buf_clear(&s->about_model);
 	buf_clear(&s->about_dataset);
 	if ((code = run_config_write(&s->config, &s->about_config, err)) != 0 ||
-	    (code = about_model_write(&model, &s->about_model, err)) != 0)
+	    (code = about_model_write(&model, &s->classes, &s->about_model, err)) != 0)
 		return code;
 	return about_data_write(&data, &s->about_dataset, err);
 }

@@ -18,6 +18,7 @@
 #include "trainer/io/weights.h"
 #include "trainer/kernels/kernels.h"
 #include "trainer/kernels/profile.h"
+#include "trainer/train/origin.h"
 #include "trainer/train/outcome.h"
 #include "trainer/train/session.h"
 
@@ -346,6 +347,8 @@ static int open_data(struct session *s, struct err *err)
 	s->pad_id = info->pad_id;
 	s->label_count = info->label_count;
 	snprintf(s->vocab_name, sizeof(s->vocab_name), "%s", info->vocab_name);
+	if (s->plan.task == TASK_CLASSIFY && (code = about_classes_set(&s->classes, info->label_names, info->label_count, err)) != 0)
+		return code;
 	if ((code = note_part(&s->train, s->config.train_split, info, err)) != 0 || (code = check_task(s, err)) != 0)
 		return code;
 	return open_val(s, err);
@@ -382,14 +385,63 @@ static int check_whole(const struct weights_report *report, const char *path, en
 		       kind == WEIGHTS_IMAGE ? "image" : "text", (int)strcspn(names, "\n"), names, kind == WEIGHTS_IMAGE ? "image" : "text");
 }
 
+/* Shapes fit, but each word would get the embedding of another one. */
+static int check_vocab(const struct session *s, const char *path, const struct about_data *data, struct err *err)
+{
+	if (hash_equal(&data->vocab_hash, &s->vocab))
+		return 0;
+	if (strcmp(data->vocab, s->vocab_name) == 0)
+		return err_set(err, ERR_MISMATCH, "%s: was trained with another vocabulary of the name %s, whose words have other numbers, so that their "
+			       "embeddings would go to other words; add the data set with the file that it was trained with (prepctl add --vocab), or "
+			       "start from other weights", path, data->vocab);
+	return err_set(err, ERR_MISMATCH, "%s: was trained with the vocabulary %s, and %s gives words other numbers, so that their embeddings would go "
+		       "to other words; choose that vocabulary with --vocab %s (prepctl add --vocab brings its file), or start from other weights",
+		       path, data->vocab, s->vocab_name, data->vocab);
+}
+
+/* As where the numbers of classes differ. After contrast there is no head. */
+static int check_head(const struct session *s, const struct statefile *file, const struct origin *origin, struct err *err)
+{
+	static const char remedy[] = "start from other weights, or from a copy of the file without head.weight and head.bias (docs/training.md)";
+	char difference[ABOUT_DIFFERENCE_BYTES];
+
+	if (s->plan.task == TASK_CONTRAST || statefile_find(file, "head.weight") == NULL)
+		return 0;
+	if (origin->model.task != s->plan.task)
+		return err_set(err, ERR_MISMATCH, "%s: its head was trained for --task %s, so its classes mean something else; %s", statefile_path(file),
+			       model_task_name(origin->model.task), remedy);
+	if (about_classes_differ(&origin->classes, &s->classes, difference))
+		return err_set(err, ERR_MISMATCH, "%s: its head was trained on %s, which has other labels than %s, so its classes mean something else: %s; %s",
+			       statefile_path(file), origin->data.name, s->config.data, difference, remedy);
+	return 0;
+}
+
+/* What a file of ours says it was trained on: where that differs, shapes may fit and values mean something else. */
+static int check_origin(const struct session *s, const struct statefile *file, enum weights_kind kind, struct err *err)
+{
+	struct origin origin;
+	int code;
+
+	if (kind == WEIGHTS_IMAGE)
+		return 0;
+	if ((code = origin_read(&origin, file, err)) == 0 && origin.ours)
+		code = check_vocab(s, statefile_path(file), &origin.data, err);
+	if (code == 0 && origin.ours && kind == WEIGHTS_STATE)
+		code = check_head(s, file, &origin, err);
+	origin_free(&origin);
+	return code;
+}
+
 static int load_weights(struct session *s, const char *path, enum weights_kind kind, const char *option, struct err *err)
 {
 	struct weights_report report = { 0 };
+	struct statefile *file = NULL;
 	int code;
 
 	if (path == NULL)
 		return 0;
-	if ((code = weights_load(s->params, path, kind, &report, err)) != 0) {
+	if ((code = statefile_open(&file, path, err)) != 0 || (code = check_origin(s, file, kind, err)) != 0 ||
+	    (code = weights_take(s->params, file, kind, &report, err)) != 0) {
 		err_prefix(err, "--%s", option);
 		goto out;
 	}
@@ -406,6 +458,7 @@ static int load_weights(struct session *s, const char *path, enum weights_kind k
 	log_names("missing in the file, left as they start without it", report.missing, &report.missing_names);
 	log_names("unexpected in the file, ignored", report.unexpected, &report.unexpected_names);
 out:
+	statefile_close(file);
 	weights_report_free(&report);
 	return code;
 }
@@ -799,6 +852,7 @@ static void session_close(struct session *s)
 	mem_free(s->correct);
 	model_close(s->model);
 	feed_close(s->feed);
+	about_classes_free(&s->classes);
 	buf_free(&s->about_config);
 	buf_free(&s->about_model);
 	buf_free(&s->about_dataset);

@@ -12,6 +12,7 @@
 #include "trainer/io/tensorboard.h"
 #include "trainer/reg/objective.h"
 #include "trainer/reg/sam.h"
+#include "trainer/train/about.h"
 #include "trainer/train/best.h"
 #include "trainer/train/checkpoint.h"
 #include "trainer/train/epoch_sums.h"
@@ -54,6 +55,7 @@ struct session {
 	struct hash version, vocab, transform;
 	char vocab_name[SESSION_NAME_BYTES];
 	uint32_t vocab_size, label_count;
+	struct about_classes classes; /* known with --task classify */
 	int32_t pad_id;
 
 	/* model */
