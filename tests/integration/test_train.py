@@ -548,6 +548,28 @@ def test_dry_run_with_fewer_pictures_than_a_batch_takes(daemon, tmp_path):
     assert 0.7 < tokens[1000] / tokens[8] < 1.4, tokens
 
 
+def test_a_batch_larger_than_the_data_set_is_the_data_set(data, daemon, tmp_path):
+    """24 pictures are planned, not thousands; pictures with several captions are measured in larger batches than they are trained on."""
+    said = run_ok("trainer", *arguments(daemon, tmp_path / "dry"), "--batch-size", "4096", "--dry-run").stdout
+    assert "for 24 pictures, at most 1536 tokens and 576 pairs" in said, said
+    several = [(name, f"{caption} {word}", label) for name, caption, label in data.rows for word in ("", "red", "dark")]
+    tables = [write_csv(tmp_path / f"{split}.csv", rows) for split, rows in (("train", several[:72]), ("val", several[72:]))]
+    daemon.prepctl_ok("add", "several", "--format", "csv", "--images", data.images, "--captions", f"train={tables[0]}", "--captions", f"val={tables[1]}",
+                      "--columns", "image,caption,label", "--vocab", data.vocab, "--size", "64")
+    for task in ("match", "classify"):
+        for size in (24, 72, 4096):
+            words = arguments(daemon, tmp_path / f"{task}{size}", "--task", task, "--steps", "2", "--predictions", "--batch-size", size)
+            run_ok("trainer", *[word if word != "small" else "several" for word in words])
+        one, exact, other = (tmp_path / f"{task}{size}" for size in (24, 72, 4096))
+        assert lines(one, "train", timeless=True) == lines(exact, "train", timeless=True) == lines(other, "train", timeless=True)
+        assert lines(exact, timeless=True) == lines(other, timeless=True) and record(exact)["result"]["final"] == record(other)["result"]["final"]
+        for out in (one, other):
+            final = record(out)["result"]["final"]
+            for split, prefix in (("val", ""), ("train", "train_")):
+                said = run_ok("trainer", "eval", out / "last.safetensors", "--data", "several", "--split", split, "--json", "--threads", "2", *daemon.at())
+                assert json.loads(said.stdout)["loss"] == final[prefix + "loss"], (task, out, split)
+
+
 def test_a_step_is_said_as_large_as_it_is(daemon, tmp_path):
     """Three batches an epoch: 10 of them are never in one step, and of 2 the last step of an epoch has one."""
     for accumulate, steps, batches in ((10, 4, 3), (2, 5, 2)):

@@ -313,7 +313,7 @@ static int open_evaluation(struct evaluation *e, struct eval_options *o, const c
 	info = feed_info(e->feed);
 	if ((code = check_data(o, &e->origin, &config, info, err)) != 0)
 		return code;
-	validator_limits(&limits, feed.batch_size, feed.max_len);
+	validator_limits(&limits, feed.batch_size, info->picture_count, info->caption_count, feed.max_len);
 	if ((code = model_open(&e->model, &config, &limits, err)) != 0 ||
 	    (code = weights_load_strict(model_params(e->model), e->file, "", err)) != 0)
 		return code;

@@ -38,14 +38,21 @@ int feed_open(struct feed **out, const struct feed_options *options, struct err 
 	stream.cancelled = options->cancelled;
 	stream.cancel_context = options->cancel_context;
 	feed->training = options->training;
-	feed->batch_size = options->batch_size;
 	feed->max_len = options->max_len;
 	if ((code = stream_open(&feed->stream, &stream, err)) != 0) {
 		feed_close(feed);
 		return code;
 	}
+	feed->batch_size = feed_batch_most(feed_info(feed), options->batch_size, options->training);
 	*out = feed;
 	return 0;
+}
+
+uint32_t feed_batch_most(const struct stream_info *info, uint32_t batch_size, bool training)
+{
+	uint32_t all = training ? info->picture_count : info->caption_count;
+
+	return all < batch_size ? all : batch_size;
 }
 
 void feed_release(struct feed *feed)

@@ -133,7 +133,7 @@ static size_t feature_bytes(const struct session *s)
 static void print_memory(const struct session *s)
 {
 	size_t values = s->params->value_elements * sizeof(float), grads = s->params->trained_elements * sizeof(float);
-	size_t activations = model_activation_bytes(s->model, &s->limits, s->options->recompute) + stages_bytes(&s->model_config, &s->limits);
+	size_t activations = model_activation_bytes(s->model, &s->limits, s->options->recompute) + stages_bytes(&s->model_config, &s->step_limits);
 	size_t moments = optimizer_state_bytes(s->optimizer);
 
 	printf("parameters      %12.1f million\n", (double)s->params->trained_elements / 1e6);

@@ -1,6 +1,6 @@
 /*
  * session.h - the state of a run in progress, shared by the files that make it up:
- * run.c (set-up and end), loop.c (steps), record.c (run.json), plan.c (--dry-run).
+ * run.c (set-up and end), initial.c (weights at the start), loop.c (steps), record.c (run.json), plan.c (--dry-run).
  *
  * Threads: one caller. Ownership: run.c opens and closes everything.
  */
@@ -60,7 +60,8 @@ struct session {
 
 	/* model */
 	struct model_config model_config;
-	struct model_limits limits;
+	struct model_limits limits;      /* of the model: for steps and for validation */
+	struct model_limits step_limits; /* of a step's batches alone */
 	struct model *model;
 	struct params *params; /* the model's */
 	const struct vector_ops *ops;
@@ -121,6 +122,9 @@ MUST_USE int loop_validate(struct session *s, struct validator *validator, const
 MUST_USE int loop_checkpoint(struct session *s, struct err *err);
 /* Whether a checkpoint belongs at the end: not where no weights are wanted, unless the result is that of earlier ones. */
 bool loop_wants_last(const struct session *s);
+
+/* initial.c: draws or loads the weights that the run begins with, unless a checkpoint has them, and names them in progress. */
+MUST_USE int initial_weights(struct session *s, struct err *err);
 
 /* record.c */
 MUST_USE int record_about(struct session *s, struct err *err);

@@ -33,13 +33,18 @@ struct validator {
 	struct predictions *keep; /* or NULL */
 };
 
-void validator_limits(struct model_limits *limits, uint32_t batch_size, uint32_t max_len)
+static uint32_t least(uint32_t a, uint32_t b)
 {
-	int b = (int)batch_size;
+	return a < b ? a : b;
+}
+
+void validator_limits(struct model_limits *limits, uint32_t batch_size, uint32_t pictures, uint32_t captions, uint32_t max_len)
+{
+	int b = (int)least(batch_size, captions), p = (int)least(batch_size, pictures);
 
 	/* A caption is scored with two pictures, in two pairs. */
-	if (limits->pictures < (b < 2 ? 2 : b))
-		limits->pictures = b < 2 ? 2 : b;
+	if (limits->pictures < (p < 2 ? 2 : p))
+		limits->pictures = p < 2 ? 2 : p;
 	if (limits->captions < b)
 		limits->captions = b;
 	if (limits->tokens < b * (int)max_len)
@@ -66,7 +71,7 @@ int validator_open(struct validator **out, struct model *model, const struct mod
 	v->width = width;
 	v->pictures = pictures;
 	v->captions = captions;
-	v->batch_size = batch_size;
+	v->batch_size = least(batch_size, captions);
 	v->v = model_alloc((size_t)pictures * features);
 	v->t = model_alloc((size_t)captions * features);
 	v->seen = mem_array(pictures, 1);
@@ -78,7 +83,7 @@ int validator_open(struct validator **out, struct model *model, const struct mod
 	v->text = mem_array(captions, sizeof(*v->text));
 	v->word = model_alloc((size_t)limits->tokens * width);
 	v->v_rows = model_alloc((size_t)limits->pictures * features);
-	v->needed = mem_array(batch_size, 1);
+	v->needed = mem_array(v->batch_size, 1);
 	v->picture = mem_array((size_t)limits->pairs, sizeof(*v->picture));
 	v->caption = mem_array((size_t)limits->pairs, sizeof(*v->caption));
 	v->pair_label = mem_array((size_t)limits->pairs, sizeof(*v->pair_label));
@@ -237,19 +242,16 @@ static void note_choices(struct validator *v, const struct model_pairs *list, ui
 static void score(struct validator *v, struct validation *out)
 {
 	bool match = model_config(v->model)->task == TASK_MATCH;
-	int most = v->limits.pictures / (match ? 2 : 1);
+	/* By the batch alone: what is added up together must not depend on what else the model is opened for. */
+	uint32_t rows_most = least(v->batch_size, v->pictures), most = !match ? rows_most : rows_most < 2 ? 1 : rows_most / 2;
 	double loss = 0;
 	uint64_t correct = 0;
 
 	memset(&v->calibration, 0, sizeof(v->calibration));
 	if (v->keep != NULL)
 		v->keep->count = 0;
-	if (most > v->limits.captions)
-		most = v->limits.captions;
-	if (most > v->limits.pairs / (match ? 2 : 1))
-		most = v->limits.pairs / (match ? 2 : 1);
-	for (uint32_t from = 0; from < v->encoded; from += (uint32_t)most) {
-		uint32_t count = v->encoded - from < (uint32_t)most ? v->encoded - from : (uint32_t)most;
+	for (uint32_t from = 0; from < v->encoded; from += most) {
+		uint32_t count = least(v->encoded - from, most);
 		struct model_pairs list = { .picture = v->picture, .caption = v->caption, .label = v->pair_label };
 		struct model_result result;
 		int rows = 0;

@@ -35,8 +35,7 @@ struct validation {
 };
 
 struct validator;
-/* limits: those that the model was opened with (they bound what is encoded and
- * scored at a time). captions, pictures: of the split. */
+/* limits: those that the model was opened with, at least validator_limits() of the same numbers. captions, pictures: of the split. */
 MUST_USE int validator_open(struct validator **out, struct model *model, const struct model_limits *limits,
 			    const struct vector_ops *ops, uint32_t pictures, uint32_t captions, uint32_t batch_size,
 			    struct err *err);
@@ -52,7 +51,7 @@ void validator_take_from(struct validator *validator, struct source *source);
 MUST_USE int validator_run(struct validator *validator, struct feed *feed, bool (*cancelled)(void *), void *cancel_context,
 			   struct validation *out, struct err *err);
 
-/* The smallest limits for which a validator works with this batch size. */
-void validator_limits(struct model_limits *limits, uint32_t batch_size, uint32_t max_len);
+/* Raises limits to the smallest for which a validator works with batches of this size, or of all there is. */
+void validator_limits(struct model_limits *limits, uint32_t batch_size, uint32_t pictures, uint32_t captions, uint32_t max_len);
 
 #endif
