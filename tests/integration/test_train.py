@@ -688,6 +688,28 @@ def test_resume_on_other_data(data, arms, tmp_path):
     assert result.returncode == 1 and "version" in result.stderr and "small" in result.stderr, result.stderr
 
 
+@pytest.mark.parametrize("option", ["--init", "--image-weights"])
+def test_resume_before_the_first_checkpoint_from_a_changed_file(daemon, arms, tmp_path, option):
+    """Nothing but run.json knows then what the run began with."""
+    weights = tmp_path / "start.safetensors"
+    shutil.copy(arms["none"] / "last.safetensors", weights)
+    whole = train_ok(daemon, tmp_path / "whole", option, weights, "--epochs", "2")
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    shutil.rmtree(out / "checkpoints")
+    for name in ("last.safetensors", "best.safetensors"):
+        (out / name).unlink()
+    said = (out / "run.json").read_text()
+    (out / "run.json").write_text(said.replace('"finished"', '"running"'))
+    shutil.copy(arms["dropout"] / "last.safetensors", weights)
+    result = run("trainer", "--resume", "--out", out, *daemon.at())
+    assert result.returncode == 1 and f"{option} {weights}" in result.stderr and "changed" in result.stderr and str(out) in result.stderr, result.stderr
+    assert record(out)["init_digest"] == record(whole)["init_digest"] and not (out / "checkpoints").exists()
+    shutil.copy(arms["none"] / "last.safetensors", weights)
+    run_ok("trainer", "--resume", "--out", out, *daemon.at())
+    same_outcome(out, whole)
+
+
 def test_nothing_to_resume(daemon, tmp_path):
     result = run("trainer", "--resume", *daemon.at())
     assert result.returncode == 2 and "--out" in result.stderr

@@ -1,4 +1,5 @@
 /* The weights that a run begins with: drawn from the seed, or from files, and their digest. */
+#include <stdio.h>
 #include <string.h>
 
 #include "shared/base/log.h"
@@ -145,18 +146,46 @@ static int load_all(struct session *s, struct err *err)
 	return load_weights(s, s->config.text_weights, WEIGHTS_TEXT, "text-weights", err);
 }
 
+/* A run that was stopped before its first checkpoint begins again, and must do so from the same weights. */
+static int weights_changed(const struct session *s, struct err *err)
+{
+	const struct run_config *c = &s->config;
+	const struct {
+		const char *option, *path;
+	} files[] = { { "init", c->init }, { "image-weights", c->image_weights }, { "text-weights", c->text_weights } };
+	char named[900] = "";
+	size_t used = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(files); i++)
+		if (files[i].path != NULL && used < sizeof(named))
+			used += (size_t)snprintf(named + used, sizeof(named) - used, "%s--%s %.250s", used > 0 ? " or " : "", files[i].option, files[i].path);
+	if (used == 0)
+		return err_set(err, ERR_MISMATCH, "the run in %s has no checkpoint yet, and would begin again from other weights than it began with: this "
+			       "version of the program draws others; begin a new run with another --out", s->dir);
+	return err_set(err, ERR_MISMATCH, "the run in %s has no checkpoint yet, and would begin again from other weights than it began with: the file of %s "
+		       "has changed since; bring the old one back, or begin a new run with another --out", s->dir, named);
+}
+
 /* What the run began with; a run that goes on has it in its checkpoint, where an older version wrote that in its record. */
 static int name_weights(struct session *s, struct err *err)
 {
 	struct checkpoint_progress *p = &s->progress;
-	int code = 0;
+	struct hash recorded;
+	bool found = false;
+	int code;
 
-	if (!(s->options->resume && checkpoint_exists(s->dir)))
-		code = outcome_weights_digest(s->params, &p->init, err);
-	else if (record_read_init(s->dir, &p->init, &p->has_init, NULL) != 0 || !p->has_init)
+	if (s->options->resume && record_read_init(s->dir, &recorded, &found, NULL) != 0)
+		found = false;
+	if (s->options->resume && checkpoint_exists(s->dir)) {
+		if (found)
+			p->init = recorded;
+		p->has_init = found;
 		return 0;
-	p->has_init = code == 0;
-	return code;
+	}
+	if ((code = outcome_weights_digest(s->params, &p->init, err)) != 0)
+		return code;
+	p->has_init = true;
+	return found && !hash_equal(&recorded, &p->init) ? weights_changed(s, err) : 0;
 }
 
 int initial_weights(struct session *s, struct err *err)
