@@ -744,6 +744,24 @@ def test_classify_without_labels(data, daemon, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_steps_without_a_label_are_no_part_of_the_epochs_mean(data, daemon, tmp_path):
+    """A step has no loss then (null), the epoch has that of the others."""
+    some = write_csv(tmp_path / "some.csv", [(name, caption, label if i % 5 == 0 else "") for i, (name, caption, label) in enumerate(data.rows[:24])])
+    none = write_csv(tmp_path / "none.csv", [(name, caption, "") for name, caption, _ in data.rows[24:]])
+    daemon.prepctl_ok("add", "part", "--format", "csv", "--images", data.images, "--captions", f"train={some}", "--captions", f"none={none}",
+                      "--columns", "image,caption,label", "--vocab", data.vocab, "--size", "64")
+    words = [word if word != "small" else "part" for word in arguments(daemon, tmp_path / "run", "--task", "classify", "--epochs", "2", "--batch-size", "1")]
+    said = run_ok("trainer", *words).stderr
+    found = lines(tmp_path / "run", "train")
+    assert "nan" not in said and sum(line["loss"] is None for line in found) == 2 * 19
+    for epoch in (0, 1):
+        losses = [line["loss"] for line in found if line["epoch"] == epoch and line["loss"] is not None]
+        assert f"epoch {epoch} done: train loss {sum(losses) / 5:.4f}" in said, said
+    words = [word if word != str(tmp_path / "run") else str(tmp_path / "none") for word in words]
+    said = run_ok("trainer", *words, "--train-split", "none", "--val-split", "none").stderr
+    assert "epoch 0 done: no step had a sample to learn from" in said and "nan" not in said, said
+
+
 def test_diverging_run_stops(daemon, tmp_path):
     out = tmp_path / "run"
     result = train(daemon, out, "--lr", "1e30", "--clip", "0", "--warmup", "0", "--optimizer", "sgd", "--epochs", "5")

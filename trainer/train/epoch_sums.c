@@ -1,13 +1,17 @@
 #include "trainer/train/epoch_sums.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 void epoch_sums_add(struct epoch_sums *sums, const struct metrics_train *line)
 {
 	sums->steps++;
-	sums->loss += line->loss;
-	sums->accuracy += line->accuracy;
+	if (isfinite(line->loss)) { /* a step that diverged ends the run before it gets here */
+		sums->learned_steps++;
+		sums->loss += line->loss;
+		sums->accuracy += line->accuracy;
+	}
 	if (!line->adv)
 		return;
 	sums->adv_steps++;
@@ -23,9 +27,12 @@ void epoch_sums_add(struct epoch_sums *sums, const struct metrics_train *line)
 
 void epoch_sums_text(const struct epoch_sums *sums, char out[EPOCH_TEXT_BYTES])
 {
-	double steps = (double)sums->steps;
+	double steps = (double)sums->learned_steps;
 
-	snprintf(out, EPOCH_TEXT_BYTES, "train loss %.4f, accuracy %.4f", sums->loss / steps, sums->accuracy / steps);
+	if (sums->learned_steps == 0)
+		snprintf(out, EPOCH_TEXT_BYTES, "no step had a sample to learn from");
+	else
+		snprintf(out, EPOCH_TEXT_BYTES, "train loss %.4f, accuracy %.4f", sums->loss / steps, sums->accuracy / steps);
 }
 
 void epoch_sums_adv_text(const struct epoch_sums *sums, char out[EPOCH_TEXT_BYTES])

@@ -579,11 +579,12 @@ static int after_step(struct session *s, struct err *err)
 
 static void show(struct session *s, const struct metrics_train *line)
 {
-	char note[160];
+	char note[160], learned[64] = "no labels";
 
 	epoch_sums_add(&s->epoch, line);
-	snprintf(note, sizeof(note), "epoch %llu  loss %.4f  acc %.3f  %.1f pairs/s  wait %.1f%%",
-		 (unsigned long long)line->epoch, line->loss, line->accuracy, line->pairs_per_s,
+	if (isfinite(line->loss))
+		snprintf(learned, sizeof(learned), "loss %.4f  acc %.3f", line->loss, line->accuracy);
+	snprintf(note, sizeof(note), "epoch %llu  %s  %.1f pairs/s  wait %.1f%%", (unsigned long long)line->epoch, learned, line->pairs_per_s,
 		 s->step_total > 0 ? 100.0 * s->wait_total / s->step_total : 0.0);
 	progress_update(&s->bar, s->progress.step, note);
 }
