@@ -3,6 +3,7 @@ What the terms compute is tests/parity/test_reg.py's business."""
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -121,6 +122,17 @@ def test_each_says_what_it_did(daemon, tmp_path, method, targets):
     worked = [line for line in found if "adv_loss" in line]
     for word, key, limit in zip(words, ("adv_loss", "loss", "adv_cost"), (1e-3, 1e-3, 0.02)):
         assert float(word) == pytest.approx(sum(line[key] for line in worked) / len(worked), rel=limit)
+
+
+def test_free_pays_for_its_updates_too(daemon, tmp_path):
+    """By the cost that it says, a step would have taken as long without it as those before it began. Embeddings of many words make the
+    update of the weights most of a step, and free does k of them."""
+    found = train(daemon, tmp_path / "run", "adv:method=free,target=feat,k=32@2", "--epochs", "5", "--val-split", "none",
+                  "--text-encoder", "vocab=50000")
+    seconds = [line["samples"] / line["pairs_per_s"] - line["data_wait_s"] for line in found]
+    clean = statistics.median(taken for taken, line in zip(seconds, found) if "adv_cost" not in line)
+    without = statistics.median(taken / line["adv_cost"] for taken, line in zip(seconds, found) if "adv_cost" in line)
+    assert 0.25 < without / clean < 4, (without, clean)
 
 
 def test_the_clean_loss_is_reported(daemon, tmp_path):

@@ -183,8 +183,12 @@ static int replay(struct session *s, const struct reg_moment *moment, struct obj
 	int code;
 
 	for (int i = 1; i < objective_replays(s->objective); i++) {
+		double began = clock_seconds();
+
 		if ((code = update_weights(s, moment, report->adv_loss, &norm, err)) != 0)
 			return code;
+		/* A step without the adversary updates once, and that comes behind. */
+		report->adv_seconds += clock_seconds() - began;
 		objective_replay(s->objective, &s->stages, report);
 	}
 	return 0;
