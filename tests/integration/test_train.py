@@ -726,6 +726,23 @@ def test_a_finished_run_is_left_as_it_is(daemon, arms, tmp_path):
     assert sorted(path.name for path in (out / "tensorboard").iterdir()) == sorted(path.name for path in (arms["none"] / "tensorboard").iterdir())
 
 
+def test_no_weights_names_none(daemon, arms, tmp_path):
+    """No line says best.safetensors where there is none, and what is removed of a finished run is said."""
+    for number, more in enumerate(([], ["--reg", "early=1", "--lr", "1e-9"])):
+        out = tmp_path / str(number)
+        result = train(daemon, out, "--epochs", "9", "--no-weights", *more)
+        assert result.returncode == 0 and ("early stopping" in result.stderr) == bool(more), result.stderr
+        assert "after step" in result.stdout and "no weights kept" in result.stdout and not list(out.glob("*.safetensors"))
+        assert "best.safetensors" not in result.stdout + result.stderr and "removed" not in result.stderr
+    shutil.copytree(arms["none"], tmp_path / "finished")
+    result = run_ok("trainer", "--resume", "--out", tmp_path / "finished", "--no-weights", *daemon.at())
+    assert "no weights kept" in result.stdout and "best.safetensors" not in result.stdout
+    assert "weights that the finished run" in result.stderr and "are removed" in result.stderr, result.stderr
+    assert not list((tmp_path / "finished").glob("*.safetensors"))
+    result = train(daemon, tmp_path / "kept", "--steps", "1")
+    assert "(best.safetensors)" in result.stdout and "no weights" not in result.stdout
+
+
 def test_two_trainers_in_one_folder(daemon, tmp_path):
     out = tmp_path / "run"
     process = start(daemon, out, "--epochs", "100")

@@ -13,9 +13,9 @@ static void print_result(const struct run_result *result)
 	if (result->has_val)
 		printf("; val accuracy %.4f, loss %.4f", result->accuracy, result->loss);
 	if (result->has_best)
-		printf("; %s %.4f after step %llu (best.safetensors)", result->stopped_early ? "stopped early at its best," : "best",
-		       result->best_accuracy, (unsigned long long)result->best_step);
-	printf("\n");
+		printf("; %s %.4f after step %llu%s", result->stopped_early ? "stopped early at its best," : "best", result->best_accuracy,
+		       (unsigned long long)result->best_step, result->no_weights ? "" : " (best.safetensors)");
+	printf("%s\n", result->no_weights ? "; no weights kept" : "");
 }
 
 int train_command(int argc, char *const argv[], struct err *err)

@@ -29,18 +29,20 @@ bool checkpoint_exists(const char *dir)
 	return any;
 }
 
-void checkpoint_remove_all(const char *dir)
+bool checkpoint_remove_all(const char *dir)
 {
 	static const char *const names[] = { "last.safetensors", "best.safetensors" };
 	char folder[CHECKPOINT_PATH_BYTES], path[CHECKPOINT_PATH_BYTES], name[CHECKPOINT_NAME_BYTES];
 	struct checkpoint_found *found = mem_zalloc(sizeof(*found));
+	bool any = false;
 
 	for (size_t i = 0; i < ARRAY_LEN(names); i++)
 		if (checkpoint_join(path, dir, names[i], NULL) == 0)
-			(void)unlink(path);
+			any |= unlink(path) == 0;
 	if (found != NULL && checkpoint_join(folder, dir, "checkpoints", NULL) == 0) {
 		checkpoint_tidy(folder);
 		checkpoint_list(folder, found);
+		any |= found->count > 0;
 		for (int i = 0; i < found->count; i++) {
 			checkpoint_step_name(found->steps[i], name);
 			if (checkpoint_join(path, folder, name, NULL) == 0)
@@ -49,6 +51,7 @@ void checkpoint_remove_all(const char *dir)
 		(void)rmdir(folder);
 	}
 	mem_free(found);
+	return any;
 }
 
 /* ---- links ---- */

@@ -67,8 +67,9 @@ MUST_USE int checkpoint_write_best(const char *dir, const struct params *params,
 MUST_USE int checkpoint_restore(const char *dir, struct params *params, struct optimizer *optimizer,
 				struct checkpoint_progress *progress, bool *found, struct err *err);
 bool checkpoint_exists(const char *dir);
-/* All checkpoints of DIR, last.safetensors and best.safetensors. What cannot be removed stays and does no harm. */
-void checkpoint_remove_all(const char *dir);
+/* All checkpoints of DIR, last.safetensors and best.safetensors; whether there was any of them. What cannot be removed stays and does
+ * no harm. */
+bool checkpoint_remove_all(const char *dir);
 /* What the newest undamaged checkpoint says about the run, JSON texts appended to config and dataset. ERR_NOTFOUND: there is none. */
 MUST_USE int checkpoint_read_about(const char *dir, struct buf *config, struct buf *dataset, struct err *err);
 

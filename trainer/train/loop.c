@@ -403,9 +403,9 @@ static void announce_stop(const struct session *s)
 {
 	if (loop_stopped_early(s))
 		log_info("early stopping after step %llu of %llu: the last %lld validations were no better than that after step %llu "
-			 "(accuracy %.4f), whose weights are best.safetensors", (unsigned long long)s->progress.step,
-			 (unsigned long long)s->steps_total, (long long)s->plan.reg.early.patience,
-			 (unsigned long long)s->progress.best_step, s->progress.best_accuracy);
+			 "(accuracy %.4f)%s", (unsigned long long)s->progress.step, (unsigned long long)s->steps_total,
+			 (long long)s->plan.reg.early.patience, (unsigned long long)s->progress.best_step, s->progress.best_accuracy,
+			 s->options->no_weights ? "" : ", whose weights are best.safetensors");
 }
 
 /* A daemon that is being started again is waited for, as in the middle of a stream. */

@@ -621,7 +621,7 @@ static void fill_result(const struct session *s, struct run_result *result)
 		.steps = p->step, .epochs = p->step / s->steps_per_epoch, .train_seconds = p->train_seconds,
 		.has_val = p->has_val, .accuracy = p->val_accuracy, .loss = p->val_loss, .has_best = p->has_best,
 		.best_accuracy = p->best_accuracy, .best_loss = p->best_loss, .best_step = p->best_step,
-		.early = s->plan.reg.early.on, .stopped_early = loop_stopped_early(s),
+		.early = s->plan.reg.early.on, .stopped_early = loop_stopped_early(s), .no_weights = s->options->no_weights,
 	};
 	snprintf(result->dir, sizeof(result->dir), "%s", s->dir);
 }
@@ -663,6 +663,7 @@ static int last_checkpoint(struct session *s, struct err *err)
 static int train(struct session *s, struct run_result *result, struct err *err)
 {
 	struct err second = { 0 };
+	bool was_finished = s->options->resume && record_is_finished(s->dir);
 	int code;
 
 	if ((code = take_folder(s, err)) != 0 || (s->options->resume && (code = restore(s, err)) != 0) ||
@@ -686,8 +687,8 @@ static int train(struct session *s, struct run_result *result, struct err *err)
 	if (code != 0)
 		return end_early(s, code, err);
 	fill_result(s, result);
-	if ((code = record_write(s, "finished", err)) == 0 && s->options->no_weights)
-		checkpoint_remove_all(s->dir);
+	if ((code = record_write(s, "finished", err)) == 0 && s->options->no_weights && checkpoint_remove_all(s->dir) && was_finished)
+		log_warn("--no-weights: the weights that the finished run in %s had are removed", s->dir);
 	return code;
 }
 

@@ -39,6 +39,7 @@ struct run_result {
 	double accuracy, loss;            /* of the last validation */
 	double best_accuracy, best_loss;
 	uint64_t best_step;
+	bool no_weights;                  /* none are left in dir */
 	bool early, stopped_early;        /* early stopping: the result is the best; the run ended before its last step */
 };
 
