@@ -2,12 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "shared/base/clock.h"
+#include "shared/base/hash.h"
 #include "shared/base/mem.h"
 
 #define TEMPORARY_TAIL ".XXXXXX.tmp"
@@ -117,6 +119,21 @@ bool fs_is_temporary(const char *name, const char *of)
 
 	return strncmp(name, of, length) == 0 && name[length] == '.' && strlen(name + length) == strlen(TEMPORARY_TAIL) &&
 	       strcmp(name + length + strlen(".XXXXXX"), ".tmp") == 0;
+}
+
+void fs_shorten_name(char *name, size_t limit)
+{
+	enum { TAIL_BYTES = 1 + 16 };
+	size_t bytes = strlen(name), kept;
+
+	CHECK(limit > TAIL_BYTES);
+	if (bytes <= limit)
+		return;
+	kept = limit - TAIL_BYTES;
+	while (kept > 0 && ((unsigned char)name[kept] & 0xC0) == 0x80)
+		kept--;
+	uint64_t sum = hash_checksum(name, bytes);
+	snprintf(name + kept, TAIL_BYTES + 1, "-%016" PRIx64, sum);
 }
 
 /* A device, pipe or socket takes bytes as they come: /dev/null is no place for a rename. */

@@ -31,6 +31,10 @@ void fs_writer_abort(struct fs_writer *writer);                         /* frees
 /* Whether a file of this name is what a process that was killed has left of writing the file `of`. */
 bool fs_is_temporary(const char *name, const char *of);
 
+/* Cuts a name that is longer than `limit` bytes to at most so many, at a whole character, of which the last 17 are '-' and a checksum
+ * of the whole name: the same name always gives the same one, and two that differ behind the cut stay two. limit > 17. */
+void fs_shorten_name(char *name, size_t limit);
+
 /* Names in a folder that were made, changed or removed survive power loss from now on. */
 MUST_USE int fs_sync_folder(const char *path, struct err *err);
 /* mkdir -p; existing folders are fine. mode applies to the ones it makes. */

@@ -629,6 +629,20 @@ def test_default_folder(daemon, tmp_path):
     del words[words.index("--out"):words.index("--out") + 2]
     assert run("trainer", *words, cwd=tmp_path).returncode == 0
     assert (tmp_path / "runs" / "small-adv_target_text-seed0" / "run.json").exists()
+    # Longer than a file's name may be: cut, but two stay two, and the same one is found again.
+    terms = "+".join(f"dropout=0.1:at={place}@{start}-{start + 1}" for start, place in enumerate(("fusion", "head", "image", "text", "bert.hidden")))
+    specs = [f"{terms}+l2=0.01:mode=decoupled+smooth=0.1+rdrop=0.5+mixup=0.2+adv:method=freelb,target=text+feat,k=2,rel={rel},norm=l2,init=zero,every=2,"
+             "warmup=2steps@1-2" for rel in ("0.1", "0.2")]
+    words[words.index("--reg") + 1] = specs[0]
+    assert len(specs[0]) > 255
+    for spec in specs:
+        words[words.index("--reg") + 1] = spec
+        result = run("trainer", *words, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    folders = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert len(folders) == 3 and all(name.startswith("small-") and name.endswith("-seed0") and len(name) < 256 for name in folders), folders
+    result = run("trainer", *words, "--resume", cwd=tmp_path)
+    assert result.returncode == 0 and "is complete" in result.stderr, result.stderr
 
 
 # --- errors -----------------------------------------------------------------------------

@@ -217,6 +217,30 @@ static void errors_name_the_path(void **state)
 	assert_int_equal(entries(), 1);
 }
 
+static void long_names_are_cut_and_stay_apart(void **state)
+{
+	char one[400], other[400], text[32] = "just short enough.";
+
+	(void)state;
+	fs_shorten_name(text, 18);
+	assert_string_equal(text, "just short enough.");
+	memset(one, 'a', sizeof(one) - 1);
+	one[sizeof(one) - 1] = '\0';
+	strcpy(other, one);
+	other[sizeof(other) - 2] = 'b';
+	fs_shorten_name(one, 100);
+	fs_shorten_name(other, 100);
+	assert_int_equal(strlen(one), 100);
+	assert_int_equal(strspn(one, "a") >= 83 && one[83] == '-', 1);
+	assert_memory_equal(one, other, 84);
+	assert_string_not_equal(one, other);
+	/* The same in every run and on every machine: XXH3 of the bytes. */
+	strcpy(one, "\xc3\xbc" "ber" "\xc3\xbc" "ber und weiter als das");
+	fs_shorten_name(one, 17 + 6); /* in the middle of the second one of two bytes */
+	assert_memory_equal(one, "\xc3\xbc" "ber-", 6);
+	assert_int_equal(strlen(one), 5 + 17);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -229,6 +253,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(pipe_is_written_to, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(device_stays, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(errors_name_the_path, set_up, tear_down),
+		cmocka_unit_test(long_names_are_cut_and_stay_apart),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

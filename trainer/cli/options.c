@@ -110,7 +110,7 @@ static int fill_table(struct train_options *o, struct args_option table[TABLE_MA
 	}
 	const struct args_option own[OWN_OPTIONS] = {
 		{ .name = "out", .letter = 'o', .kind = ARGS_TEXT, .value = &o->run.out, .metavar = "DIR",
-		  .help = "Folder of the run; new or empty. Default: runs/DATA-REG-seedN." },
+		  .help = "Folder of the run; new or empty. Default: runs/DATA-REG-seedN, with a checksum for the end of a REG too long for a name." },
 		{ .name = "resume", .kind = ARGS_FLAG, .value = &o->run.resume,
 		  .help = "Go on with the run in --out from its last checkpoint; options that are not given are the run's." },
 		{ .name = "predictions", .kind = ARGS_FLAG, .value = &o->predictions,

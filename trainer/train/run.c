@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -21,19 +22,24 @@
 #include "trainer/train/outcome.h"
 #include "trainer/train/session.h"
 
-enum { FEATURES_WAIT_S = 600 /* as streams do by default */ };
+enum { FEATURES_WAIT_S = 600 /* as streams do by default */, FOLDER_NAME_BYTES = 160 /* what a longer default name is cut to */ };
 
 /* ---- the folder ---- */
 
 int run_default_out(const struct run_config *config, char *out, size_t bytes, struct err *err)
 {
-	long long seed = config->seed < 0 ? 0 : config->seed;
-	int length = snprintf(out, bytes, "runs/%s-%s-seed%lld", config->data == NULL ? "" : config->data,
-			      config->reg == NULL ? "none" : config->reg, seed);
+	char name[REG_TEXT_BYTES + SESSION_NAME_BYTES], seed[32];
+	int length;
 
 	if (config->data == NULL)
 		return err_set(err, ERR_USAGE, "--resume needs --out DIR, the folder of the run to go on with");
-	if (length < 0 || (size_t)length >= bytes)
+	length = snprintf(name, sizeof(name), "%s-%s", config->data, config->reg == NULL ? "none" : config->reg);
+	snprintf(seed, sizeof(seed), "-seed%lld", config->seed < 0 ? 0LL : (long long)config->seed);
+	if (length < 0 || (size_t)length >= sizeof(name))
+		return err_set(err, ERR_USAGE, "name the folder of this run with --out: the default would be too long");
+	if (strlen(name) + strlen(seed) > NAME_MAX)
+		fs_shorten_name(name, FOLDER_NAME_BYTES);
+	if ((size_t)snprintf(out, bytes, "runs/%s%s", name, seed) >= bytes)
 		return err_set(err, ERR_USAGE, "name the folder of this run with --out: the default would be too long");
 	for (char *c = out + strlen("runs/"); *c != '\0'; c++)
 		if (strchr("/:=, \t", *c) != NULL)
