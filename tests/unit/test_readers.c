@@ -407,9 +407,9 @@ static void test_csv_skip(void **state)
 	assert_non_null(strstr(failure.source, "c.csv:2"));
 	assert_non_null(strstr(failure.reason, "UTF-8 at its byte 1 (0xc3)"));
 	failure = listing_failure_at(last_listing, 1);
-	assert_string_equal(failure.source, "x.jpg");
-	failure = listing_failure_at(last_listing, 2);
 	assert_non_null(strstr(failure.source, "c.csv:4"));
+	failure = listing_failure_at(last_listing, 2);
+	assert_string_equal(failure.source, "x.jpg");
 	assert_int_equal(listing_note_count(last_listing), 1); /* b.jpg lost all its captions */
 	request.fails[0] = "a.jpg";
 	refuses(&request, ERR_MISMATCH, "nothing is left");
@@ -868,6 +868,73 @@ static void test_limit(void **state)
 	}
 	assert_in_range(halves[0], 40, 80);
 	assert_in_range(same, 1, 30);
+}
+
+static int next_drawn(const bool there[DRAWN_FROM], int i, bool wanted)
+{
+	while (there[i] != wanted)
+		i++;
+	return i;
+}
+
+static void remove_picture(int number)
+{
+	char name[40];
+
+	snprintf(name, sizeof(name), "i/%d.jpg", number);
+	assert_int_equal(remove(in_scratch(name)), 0);
+}
+
+/* A picture that is not there has its place in the draw, and matters only where it is drawn. */
+static void test_limit_where_pictures_are_missing(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" }, .limit = 50 };
+	bool all[DRAWN_FROM], left[DRAWN_FROM];
+	char says[80];
+	int gone;
+
+	(void)state;
+	many_pictures(DRAWN_FROM);
+	captions_apart("");
+	struct manifest *m = run(&request);
+	assert_int_equal(drawn(m, all), 50);
+	manifest_free(m);
+
+	remove_picture(next_drawn(all, 1, false)); /* 0.jpg would be taken for a header */
+	remove_picture(next_drawn(all, 100, false));
+	m = run(&request);
+	assert_int_equal(drawn(m, left), 50);
+	assert_memory_equal(left, all, sizeof(all));
+	assert_int_equal(listing_failure_count(last_listing), 0);
+	manifest_free(m);
+
+	gone = next_drawn(all, 1, true);
+	remove_picture(gone);
+	snprintf(says, sizeof(says), "1 of 50 pictures drawn is missing: %d.jpg; looked in ", gone);
+	refuses(&request, ERR_NOTFOUND, says);
+	request.skip = true;
+	m = run(&request);
+	assert_int_equal(drawn(m, left), 49);
+	assert_int_equal(listing_failure_count(last_listing), 1);
+	left[gone] = true;
+	assert_memory_equal(left, all, sizeof(all));
+	manifest_free(m);
+}
+
+/* Names with a number behind them are one picture, missing or not; without --images each file is searched for beside itself. */
+static void test_missing_beside_the_captions(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "i/c.csv", "j/c.csv" } };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg j/b.jpg");
+	scratch_text(&scratch, "i/c.csv", "a.jpg#0,1\nx.jpg#0,2\nx.jpg#1,3\n");
+	scratch_text(&scratch, "j/c.csv", "b.jpg#0,4\n");
+	refuses(&request, ERR_NOTFOUND, "i/c.csv:2: 1 of 3 pictures is missing: x.jpg#0; looked in ");
+	refuses(&request, ERR_NOTFOUND, "/i (names are taken from column 1");
+	request.skip = true;
+	gives(&request, "a.jpg/train: 1; b.jpg/train: 4");
+	assert_int_equal(listing_failure_count(last_listing), 1);
 }
 
 static void test_limit_beyond_all(void **state)
@@ -1366,6 +1433,8 @@ int main(void)
 		TEST(test_same_content),
 		TEST(test_failing_pictures),
 		TEST(test_limit),
+		TEST(test_limit_where_pictures_are_missing),
+		TEST(test_missing_beside_the_captions),
 		TEST(test_limit_beyond_all),
 		TEST(test_ratio),
 		TEST(test_ratio_ignores_order_and_path),
