@@ -95,7 +95,6 @@ struct listing {
 /* "captions.csv:12" or "captions.json: annotation 12" */
 void listing_place(const struct listing *listing, struct place place, char out[LISTING_PLACE_BYTES]);
 MUST_USE int listing_add_failure(struct listing *listing, const char *source, const char *reason, struct err *err);
-MUST_USE int listing_add_note(struct listing *listing, struct err *err, const char *format, ...) PRINTF_LIKE(3, 4);
 bool listing_is_name(const char *name, size_t bytes);
 /* The number of a split's name; ERR_FORMAT or ERR_LIMIT where it cannot be one. */
 MUST_USE int listing_split(struct listing *listing, const char *name, size_t bytes, int16_t *split, struct err *err);

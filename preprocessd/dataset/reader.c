@@ -295,6 +295,15 @@ static int read_file(struct reading *reading, const char *path, int16_t split, s
 	return code;
 }
 
+/* The same captions twice would be twice as many, without a word. */
+static int check_once(const struct reader_options *options, const char *path, int before, struct err *err)
+{
+	for (int i = 0; i < before; i++)
+		if (strcmp(options->captions[i], options->captions[before]) == 0)
+			return err_set(err, ERR_USAGE, "--captions %s is given twice", path);
+	return 0;
+}
+
 /* --- all ------------------------------------------------------------------------------------- */
 
 static void reading_close(struct reading *reading)
@@ -333,7 +342,8 @@ int listing_read(struct listing *listing, const struct reader_options *options, 
 	    (code = open_folders(&reading, err)) != 0)
 		goto out;
 	for (int i = 0; i < options->caption_count && code == 0; i++) {
-		code = cut_prefix(listing, options->captions[i], &path, &split, err);
+		if ((code = cut_prefix(listing, options->captions[i], &path, &split, err)) == 0)
+			code = check_once(options, path, i, err);
 		if (code == 0)
 			code = read_file(&reading, path, split, err);
 	}

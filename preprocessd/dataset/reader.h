@@ -85,8 +85,12 @@ MUST_USE int missing_settle(struct listing *listing, const struct folders *folde
 
 /* --- JSON helpers ----------------------------------------------------------- */
 
-/* The next value, a string or a number, into out; *has stays false for null. what: for the message. */
+/* The last value says nothing: null, or the NaN that Python writes where a table has no value. */
+bool json_is_null(const struct json_reader *json);
+/* The next value, a string or a number, into out; *has stays false where it says nothing. what: for the message. */
 MUST_USE int json_text(struct json_reader *json, struct buf *out, bool *has, const char *what, struct err *err);
+/* The same of a label or a group, where "" says nothing either, as an empty cell of a table. */
+MUST_USE int json_label(struct json_reader *json, struct buf *out, bool *has, const char *what, struct err *err);
 /* For a key that json has just read and whose value counts: ERR_FORMAT where *seen, else sets it. */
 MUST_USE int json_once(const struct json_reader *json, bool *seen, const char *key, struct err *err);
 /* Reads the array that comes next; element is called when the first event of each value has been

@@ -259,11 +259,22 @@ static int default_vocab(struct add *add, struct err *err)
 	return catalog_vocab(add->pipeline->catalog, add->reader, add->vocab_name, &add->vocab, err);
 }
 
+static int note_vocab(struct add *add, struct err *err)
+{
+	char warning[ERR_MESSAGE_BYTES];
+
+	if (!vocab_warning(add->vocab->vocab, add->vocab_name, warning, sizeof(warning)))
+		return 0;
+	return listing_add_note(add->listing, err, "%s", warning);
+}
+
 static int prepare_captions(struct add *add, struct err *err)
 {
 	int code = default_vocab(add, err);
 
 	if (code != 0 || add->vocab == NULL)
+		return code;
+	if ((code = note_vocab(add, err)) != 0)
 		return code;
 	set_phase(add, WIRE__PROGRESS__PHASE__CAPTIONS, add->manifest->caption_count);
 	return add_work_captions(add, err);

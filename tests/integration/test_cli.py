@@ -345,6 +345,16 @@ def test_vocabulary_without_special_words(tmp_path, daemon, word):
     assert_fails(result, re.escape(word), "lacking")
 
 
+def test_vocabulary_of_a_cased_model(tmp_path, daemon):
+    rows = write_pictures(tmp_path / "images", 3)
+    vocab = write_vocab(tmp_path / "lower.txt")
+    assert "capital" not in add(daemon, tmp_path / "images", write_csv(tmp_path / "c.csv", rows), name="lower", vocab=vocab).stdout
+    lower, vocab = vocab, tmp_path / "cased.txt"
+    vocab.write_bytes(lower.read_bytes() + b"Paris\n")
+    done = add(daemon, tmp_path / "images", write_csv(tmp_path / "c.csv", rows), name="cased", vocab=vocab)
+    assert done.returncode == 0 and "cased.txt: 1 of its words have capital letters" in done.stdout, done
+
+
 @pytest.mark.parametrize("content, needles", [("", ["empty|ends"]), ('{"images": [', [r":1:|line 1|unexpected end|ends"]), ("[1, 2]", [r"\w"])])
 def test_malformed_listing(tmp_path, daemon, content, needles):
     write_pictures(tmp_path / "images", 1)
