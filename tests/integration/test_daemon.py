@@ -396,6 +396,36 @@ def test_live_daemon_on_the_same_socket_or_cache(daemon, tmp_path):
     assert not (daemon.folder / "e.sock").exists()
 
 
+def test_a_live_socket_whose_lock_file_is_gone(daemon, tmp_path):
+    lock = pathlib.Path(f"{daemon.socket}.lock")
+    lock.unlink()
+    result = run("preprocessd", "--socket", daemon.socket, "--cache", tmp_path / "other", timeout=20)
+    assert result.returncode == 1 and f"pid {daemon.process.pid}" in result.stderr and "prepctl shutdown" in result.stderr, result.stderr
+    assert daemon.status()["pid"] == daemon.process.pid and not lock.exists()
+    # One whose socket was removed as well ends without taking away its successor's.
+    daemon.socket.unlink()
+    orphan, daemon.process, daemon.cache = daemon.process, None, tmp_path / "other"
+    daemon.start()
+    orphan.terminate()
+    assert orphan.wait(20 * SLOW) == 0
+    assert daemon.status()["pid"] == daemon.process.pid and lock.exists()
+
+
+def test_another_programs_socket_is_not_removed(tmp_path):
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "s"))
+        other.listen()
+        result = run("preprocessd", "--socket", tmp_path / "s", "--cache", tmp_path / "c", timeout=20)
+        assert result.returncode == 1 and f"pid {os.getpid()}" in result.stderr, result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s"], "a lock file or a cache was left"
+
+
+def test_a_socket_in_a_folder_that_is_missing(tmp_path):
+    result = run("preprocessd", "--socket", tmp_path / "missing" / "s", "--cache", tmp_path / "c", timeout=20)
+    assert result.returncode == 1 and "folder" in result.stderr and "does not exist" in result.stderr, result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_in_the_sockets_place_is_not_removed(tmp_path):
     path = tmp_path / "precious"
     path.write_text("data")
