@@ -247,6 +247,22 @@ def test_sigterm_finishes_and_removes_the_socket(small, daemon):
 
 
 @pytest.mark.parametrize("ignored", [False, True], ids=["terminal", "nohup"])
+def test_sighup_cancels_a_client(small, daemon, ignored):
+    small.add(daemon)
+    reader = start("prepctl", "digests", "small", "--batch-size", 8, "--steps", 100000, *daemon.at(),
+                   preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL))
+    reader.stdout.readline()
+    reader.send_signal(signal.SIGHUP)
+    if ignored:
+        reader.stdout.readline()
+        time.sleep(0.3)
+        assert reader.poll() is None
+        reader.send_signal(signal.SIGTERM)
+    said = rest_of(reader, 20)[1]
+    assert reader.returncode == 130 and "cancelled" in said, said
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["terminal", "nohup"])
 def test_sighup_ends_it_too(tmp_path, ignored):
     """As when the terminal of `preprocessd &` is closed; what nohup ignores stays ignored."""
     sock = tmp_path / "s"
@@ -265,6 +281,19 @@ def test_sighup_ends_it_too(tmp_path, ignored):
     finally:
         process.kill()
         process.wait()
+
+
+def test_signals_that_come_in_numbers(small, daemon):
+    """As timeout(1) sends them, to the process and to its group; some hit the cache while it is closed, and the way out behind it."""
+    small.add(daemon)
+    process = daemon.process
+    process.send_signal(signal.SIGTERM)
+    until = time.monotonic() + 0.3
+    while process.poll() is None and time.monotonic() < until:
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(20 * SLOW) == 0 and daemon.log.read_text().endswith("stopped\n")
+    assert not daemon.socket.exists() and not pathlib.Path(f"{daemon.socket}.lock").exists()
 
 
 def slow_picture(path, side, scans, tail):
