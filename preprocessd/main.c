@@ -225,7 +225,7 @@ static void warn_unreachable(const char *socket)
 static int serve(const struct settings *settings, struct err *err)
 {
 	struct server_options options = { .max_cache_bytes = settings->max_cache, .datasets_max = (uint64_t)settings->max_datasets };
-	char *socket = NULL, *cache = NULL;
+	char *socket = NULL;
 	int code = find_group("readers", settings->readers, &options.readers, err);
 
 	if (code == 0)
@@ -234,16 +234,13 @@ static int serve(const struct settings *settings, struct err *err)
 		code = paths_socket(&socket, settings->socket, true, err);
 	if (code == 0 && (options.readers != SERVER_NO_GROUP || options.adders != SERVER_NO_GROUP))
 		warn_unreachable(socket);
-	if (code == 0)
-		code = paths_cache(&cache, settings->cache, true, err);
 	if (code == 0) {
 		options.socket = socket;
-		options.cache = cache;
+		options.cache = settings->cache;
 		options.workers = settings->workers > 0 ? (int)settings->workers : core_count();
 		code = server_run(&options, err);
 	}
 	mem_free(socket);
-	mem_free(cache);
 	return code;
 }
 

@@ -237,7 +237,7 @@ static int start_listening(struct server *server, struct err *err)
 static int open_all(struct server *server, struct err *err)
 {
 	const struct server_options *options = server->options;
-	struct cache_options cache = { .path = options->cache, .max_bytes = options->max_cache_bytes };
+	struct cache_options cache = { .path = server->cache_path, .max_bytes = options->max_cache_bytes };
 	struct pipeline_options pipeline = { .workers = options->workers, .datasets_max = options->datasets_max, .post = post, .post_context = server };
 	int code;
 
@@ -265,7 +265,7 @@ static int serve(struct server *server, struct err *err)
 		return code;
 	code = open_all(server, err);
 	if (code == 0) {
-		log_info("ready: socket %s, cache %s, %d worker%s", options->socket, options->cache, options->workers,
+		log_info("ready: socket %s, cache %s, %d worker%s", options->socket, server->cache_path, options->workers,
 			 plural(options->workers));
 		uv_run(&server->loop, UV_RUN_DEFAULT);
 	}
@@ -289,8 +289,12 @@ int server_run(const struct server_options *options, struct err *err)
 	signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error like a full disk */
 	if ((code = socket_lock_open(&server.lock, options->socket, err)) != 0)
 		return code;
-	code = serve(&server, err);
+	/* Only now: a daemon that is refused leaves no folder behind. */
+	code = paths_cache(&server.cache_path, options->cache, true, err);
+	if (code == 0)
+		code = serve(&server, err);
 	socket_lock_close(server.lock);
+	mem_free(server.cache_path);
 	if (code == 0)
 		log_info("stopped");
 	return code;

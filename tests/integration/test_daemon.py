@@ -421,6 +421,7 @@ def test_live_daemon_on_the_same_socket_or_cache(daemon, tmp_path):
     for arguments in (["--socket", daemon.socket, "--cache", tmp_path / "other"], ["--socket", daemon.folder / "e.sock", "--cache", daemon.cache]):
         result = run("preprocessd", *arguments, timeout=20)
         assert result.returncode == 1 and pid in result.stderr, result.stderr
+    assert not (tmp_path / "other").exists(), "a daemon that was refused left a folder"
     assert daemon.status()["pid"] == daemon.process.pid
     assert not (daemon.folder / "e.sock").exists()
 
