@@ -472,6 +472,21 @@ def test_config_file(tmp_path):
     config.write_text("wrokers = 3\n")
     result = run("preprocessd", "--config", config, timeout=20)
     assert result.returncode == 2 and f"{config}:1" in result.stderr and "wrokers" in result.stderr
+    config.write_text("max-cache = 0\nworkers = 2\n", encoding="utf-8-sig")
+    with Daemon("--config", config, "--workers", 1) as running:
+        assert running.status()["workers"] == 1 and running.status()["cache_max_bytes"] == 0
+
+
+@pytest.mark.parametrize("line, words", [("workers = 300", "from 1 to 256, got '300'"), ("max-cache = much", "a size such as"), ("cache =", "empty"),
+                                         ("log-level = loud", "got 'loud'"), ("readers = nosuchgroup", "no group nosuchgroup")])
+def test_a_bad_value_is_named_with_file_and_line(tmp_path, line, words):
+    config = tmp_path / "preprocessd.conf"
+    config.write_text(f"# mine\n\n{line}\nworkers = 2\n")
+    result = run("preprocessd", "--config", config, "--workers", 1, timeout=20)
+    assert result.returncode == 2 and f"{config}:3: --{line.split()[0]}: " in result.stderr and words in result.stderr, result.stderr
+    # What the command line says is not the file's fault.
+    result = run("preprocessd", "--config", config, "--log-level", "silent", timeout=20)
+    assert result.returncode == 2 and "'silent'" in result.stderr and str(config) not in result.stderr, result.stderr
 
 
 # --- bad input -------------------------------------------------------------------------------------
