@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -128,6 +129,32 @@ def test_a_limit_on_the_size_of_files(tmp_path):
     result = subprocess.run(["bash", "-c", words], capture_output=True, text=True, env=environment(), check=False)
     assert result.returncode == 1 and "File too large" in result.stderr, result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_standard_output_is_no_file_of_tensors(tmp_path, daemon, small):
+    picture = small.images / small.rows[0][0]
+    assert_fails(run("prepctl", "inspect", "image", picture, "--out", "-", cwd=tmp_path), "--out -", "/dev/stdout", code=2)
+    assert_fails(daemon.prepctl("batch", "small", "--out", "-", cwd=tmp_path), "--out -", "name a file", code=2)
+    assert list(tmp_path.iterdir()) == []
+    run_ok("prepctl", "inspect", "image", picture, "--size", "8", "--out", tmp_path / "8")
+    piped = subprocess.run([BIN / "prepctl", "inspect", "image", picture, "--size", "8", "--out", "/dev/stdout"], stdout=subprocess.PIPE, check=True)
+    assert piped.stdout == (tmp_path / "8").read_bytes()
+
+
+@pytest.mark.parametrize("words", [["reg", "--help"], ["--data", "small", "--reg", "none", "--preset", "tiny", "--dry-run"]], ids=["reg", "dry-run"])
+def test_a_reader_that_has_seen_enough(tmp_path, daemon, words):
+    """`trainer ... | head -1` is no error; a disk that is full is one."""
+    command = [BIN / "trainer", *words, *([] if words[0] == "reg" else ["--out", tmp_path / "run", *daemon.at()])]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment(), check=False, restore_signals=True)
+    finally:
+        os.close(writing)
+    assert ended.returncode == -signal.SIGPIPE and "error" not in ended.stderr, ended
+    with open("/dev/full", "w", encoding="ascii") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), check=False)
+    assert ended.returncode == 1 and "standard output" in ended.stderr, ended
 
 
 def test_help_flows():

@@ -37,6 +37,8 @@ static int parse(int argc, char *const argv[], struct options *o, struct args_re
 		return code;
 	if (o->out == NULL)
 		return err_set(err, ERR_USAGE, "prepctl batch: --out FILE is missing");
+	if (strcmp(o->out, "-") == 0)
+		return err_set(err, ERR_USAGE, "--out -: standard output gets the digest; name a file for the tensors");
 	return stream_flags_check(&o->stream, err);
 }
 
