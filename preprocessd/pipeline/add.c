@@ -387,10 +387,11 @@ static int run_add(struct add *add, struct err *err)
 {
 	const Wire__Transform *transform = add->request->transform;
 	struct cache_key key;
-	int code = cache_key_name(&key, CACHE_DATASET, add->request->name, err);
+	struct err key_err;
+	int code = cache_key_name(&key, CACHE_DATASET, add->request->name, &key_err);
 
-	if (code != 0)
-		return err_prefix(err, "data set '%s'", add->request->name);
+	if (code != 0) /* the name is not allowed, which is the fault of whoever typed it */
+		return err_set(err, ERR_USAGE, "%s", key_err.message);
 	if (transform == NULL)
 		return err_set(err, ERR_PROTOCOL, "AddDataset without a transform");
 	if ((code = picture_settings_init(&add->settings, transform->size, transform->exif_apply, err)) != 0 ||

@@ -256,6 +256,13 @@ def add(daemon, folder, captions, *arguments, name="bad", vocab=None):
                           "--vocab", vocab or write_vocab(captions.parent / "v.txt"), *arguments)
 
 
+@pytest.mark.parametrize("name", ["a b", "x" * 65, "a/b"])
+def test_a_name_that_is_none(tmp_path, daemon, name):
+    write_pictures(tmp_path / "images", 1)
+    captions = write_csv(tmp_path / "c.csv", [("0000.jpg", "a red square")], header=("image", "caption"))
+    assert_fails(add(daemon, tmp_path / "images", captions, name=name), "name", "prepctl add --help", code=2)
+
+
 def test_missing_picture(tmp_path, daemon):
     rows = write_pictures(tmp_path / "images", 6)
     captions = write_csv(tmp_path / "c.csv", [*rows, ("gone.jpg", "a picture that is not there", "red")])
