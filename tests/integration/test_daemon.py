@@ -346,6 +346,7 @@ def test_interrupted_add_goes_on_where_it_stopped(tmp_path, daemon):
     _, err = adding.communicate(timeout=20 * SLOW)
     assert adding.returncode == 130 and "stays in the cache" in err
     wait_until(lambda: daemon.status()["clients"] == [], "the add to end")
+    wait_until(lambda: "warning: adding many was cancelled" in daemon.log.read_text(), "the log to say so, once")
     done = daemon.status()["decoded"]
     assert done < 400 and daemon.status()["datasets"] == 0
     again = daemon.prepctl_ok("add", *arguments).stdout
@@ -722,6 +723,28 @@ def test_explain_says_which_setting_differs(small, daemon, tmp_path):
     assert there(path=bad) is None and there("--size", "32", path=bad) == ["no settings at all: this content is new here"]
 
 
+def test_one_of_everything(tmp_path, daemon):
+    """What is said about one picture, caption, step, sample; and an epoch beyond the last is no fault of its step."""
+    rows = [(name, "red square") for name, *_ in write_pictures(tmp_path / "images", 4)]
+    vocab = write_vocab(tmp_path / "v.txt")
+
+    def add(name, count):
+        captions = write_csv(tmp_path / f"{count}.csv", rows[:count], header=("image", "caption"))
+        return daemon.prepctl("add", name, "--format", "csv", "--images", tmp_path / "images", "--captions", captions, "--vocab", vocab, "--size", 32)
+
+    assert add("one", 1).returncode == 0
+    assert "(1 picture with 1 caption; these files name 4 with 4)" in add("one", 4).stderr
+    out = ["--size", 32, "--out", tmp_path / "b.safetensors"]
+    assert ": 1 sample, 4 tokens, digest " in daemon.prepctl_ok("batch", "one", *out).stdout
+    assert "has 1 step, counted from 0" in daemon.prepctl("batch", "one", "--step", 1, *out).stderr
+    assert "has 1 caption;" in daemon.prepctl("samples", "one", 1).stderr
+    last = daemon.prepctl("digests", "one", "--size", 32, "--epoch", 4294967295, "--steps", 3)
+    assert last.returncode == 2 and last.stdout.startswith("4294967295 0 ") and last.stdout.count("\n") == 1
+    assert "epoch 4294967296: epochs are counted from 0 to 4294967295" in last.stderr and "step" not in last.stderr, last.stderr
+    assert "1 sample in " in daemon.prepctl("digests", "one", "--size", 32, "--rate").stderr
+    assert "limit of 1 byte;" in run("preprocessd", "--max-cache", 1, "--cache", tmp_path / "c", "--socket", tmp_path / "s", timeout=20).stderr
+
+
 def test_unknown_things_name_the_known_ones(small, daemon):
     small.add(daemon)
     out = ["--out", "/dev/null"]
@@ -737,10 +760,11 @@ def test_unknown_things_name_the_known_ones(small, daemon):
 def test_status_names_clients(small, daemon):
     small.add(daemon)
     reader = start("prepctl", "digests", "small", "--batch-size", 8, "--steps", 100000, "--pause", 5, *daemon.at())
-    reader.stdout.readline()
+    for _ in range(9):
+        reader.stdout.readline()
     client, = daemon.status()["clients"]
     assert client["pid"] == reader.pid and client["name"] == "prepctl digests" and "small train" in client["doing"] and client["batches"] > 0
-    assert "prepctl digests" in daemon.prepctl_ok("status").stdout
+    assert re.search(r"prepctl digests: .*, \d+ batches delivered, connected", daemon.prepctl_ok("status").stdout)
     reader.kill()
     reader.communicate()
 
