@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -130,6 +131,32 @@ def test_a_limit_on_the_size_of_files(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
+def test_standard_output_is_no_file_of_tensors(tmp_path, daemon, small):
+    picture = small.images / small.rows[0][0]
+    assert_fails(run("prepctl", "inspect", "image", picture, "--out", "-", cwd=tmp_path), "--out -", "/dev/stdout", code=2)
+    assert_fails(daemon.prepctl("batch", "small", "--out", "-", cwd=tmp_path), "--out -", "name a file", code=2)
+    assert list(tmp_path.iterdir()) == []
+    run_ok("prepctl", "inspect", "image", picture, "--size", "8", "--out", tmp_path / "8")
+    piped = subprocess.run([BIN / "prepctl", "inspect", "image", picture, "--size", "8", "--out", "/dev/stdout"], stdout=subprocess.PIPE, check=True)
+    assert piped.stdout == (tmp_path / "8").read_bytes()
+
+
+@pytest.mark.parametrize("words", [["reg", "--help"], ["--data", "small", "--reg", "none", "--preset", "tiny", "--dry-run"]], ids=["reg", "dry-run"])
+def test_a_reader_that_has_seen_enough(tmp_path, daemon, words):
+    """`trainer ... | head -1` is no error; a disk that is full is one."""
+    command = [BIN / "trainer", *words, *([] if words[0] == "reg" else ["--out", tmp_path / "run", *daemon.at()])]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment(), check=False, restore_signals=True)
+    finally:
+        os.close(writing)
+    assert ended.returncode == -signal.SIGPIPE and "error" not in ended.stderr, ended
+    with open("/dev/full", "w", encoding="ascii") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), check=False)
+    assert ended.returncode == 1 and "standard output" in ended.stderr, ended
+
+
 def test_help_flows():
     """Sentences are broken where the terminal's width says so, and examples stand by themselves."""
     for words in HELPS:
@@ -227,6 +254,13 @@ def test_unknown_vocabulary(tmp_path, daemon):
 def add(daemon, folder, captions, *arguments, name="bad", vocab=None):
     return daemon.prepctl("add", name, "--format", "csv", "--images", folder, "--captions", captions, "--size", "64",
                           "--vocab", vocab or write_vocab(captions.parent / "v.txt"), *arguments)
+
+
+@pytest.mark.parametrize("name", ["a b", "x" * 65, "a/b"])
+def test_a_name_that_is_none(tmp_path, daemon, name):
+    write_pictures(tmp_path / "images", 1)
+    captions = write_csv(tmp_path / "c.csv", [("0000.jpg", "a red square")], header=("image", "caption"))
+    assert_fails(add(daemon, tmp_path / "images", captions, name=name), "name", "prepctl add --help", code=2)
 
 
 def test_missing_picture(tmp_path, daemon):
