@@ -380,6 +380,20 @@ def test_degenerate(tmp_path):
     check_page(folder)
 
 
+def test_one_fold_without_its_sizes(tmp_path):
+    """Of no picture is no ratio of 0, with which the test would not be corrected at all."""
+    folder = tmp_path / "s"
+    make_study(folder, {"none": 0, "a": 0.4}, folds=1, seeds=(0, 1, 2), pictures=40)
+    for arm in ("none", "a"):
+        for seed in range(3):
+            change(folder, arm, f"f1-s{seed}", pictures=0)
+    found = as_json(folder)
+    against = arm_of(found, "a")["against_baseline"]
+    assert found["test_over_train"] is None and against["verdict"] == "no verdict" and "ratio of validation to training" in against["why"]
+    report(folder)
+    check_page(folder)
+
+
 def test_arms_that_differ_in_more(tmp_path):
     folder = tmp_path / "s"
     make_study(folder, {"none": 0, "a": 0.1}, folds=2, seeds=(0, 1), pictures=20)

@@ -112,6 +112,26 @@ def test_what_the_adversary_did(daemon, tmp_path):
     assert f"<td>{found['clean_loss']:.4f}</td><td>{found['adv_loss']:.4f}</td><td>–</td><td>–</td>" in (out / "report.html").read_text()
 
 
+@pytest.fixture(scope="module")
+def ranks(daemon, tmp_path_factory):
+    """A study of contrast, on the data set's own splits."""
+    out = tmp_path_factory.mktemp("ranks") / "s"
+    said = run_ok("trainer", "study", "--data", "small", "--task", "contrast", "--arms", "none,dropout=0.5:at=text", "--folds", "1", "--seeds", "3", *COMMON,
+                  "--out", out, *daemon.at())
+    return out, said
+
+
+def test_a_study_of_ranks_is_corrected_too(ranks):
+    """For training sets that overlap, by 9 pictures of val over the 24 of train."""
+    out, _ = ranks
+    for path in out.glob("runs/*/*/result.json"):
+        result = json.loads(path.read_text())
+        assert (result["pictures"], result["train_pictures"]) == (9, 24)
+    report = json.loads((out / "report.json").read_text())
+    assert report["test_over_train"] == pytest.approx(9 / 24)
+    assert report["arms"][1]["against_baseline"]["corrected_t"]["test_over_train"] == pytest.approx(9 / 24)
+
+
 def test_a_study_that_is_done_repeats_nothing(daemon, whole):
     before = {path: path.stat().st_mtime_ns for path in whole.glob("runs/*/*/*")}
     assert "12 runs are there already" in run_ok("trainer", *arguments(daemon, whole)).stderr

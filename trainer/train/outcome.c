@@ -42,9 +42,11 @@ static int measure_val(struct session *s, struct err *err)
 	char path[SESSION_PATH_BYTES + 32];
 	int code;
 
-	/* Ranks are no predictions of pairs. */
-	if (s->plan.task == TASK_CONTRAST)
+	/* Ranks are no predictions of pairs, but they too are of every picture. */
+	if (s->plan.task == TASK_CONTRAST) {
+		o->pictures = s->val.pictures;
 		return measure_part(s, &s->val, NULL, &o->val, err);
+	}
 	code = predictions_open(&predictions, 2 * (size_t)s->val.captions, err);
 
 	snprintf(path, sizeof(path), "%s/predictions.csv", s->dir);
