@@ -132,6 +132,30 @@ def test_a_study_of_ranks_is_corrected_too(ranks):
     assert report["arms"][1]["against_baseline"]["corrected_t"]["test_over_train"] == pytest.approx(9 / 24)
 
 
+def test_what_ranks_do_not_have(daemon, ranks):
+    """No predictions, no calibration, no digest of pairs: they are absent, and reports say that they do not apply."""
+    out, said = ranks
+    assert "predictions.csv" not in said.stderr + said.stdout and not list(out.glob("runs/*/*/predictions.csv"))
+    for path in out.glob("runs/*/*/result.json"):
+        result = json.loads(path.read_text())
+        assert not {"ece", "pairs_digest"} & set(result) and result["train_accuracy"] > 0 and result["pairs"] > 0
+    report = json.loads((out / "report.json").read_text())
+    assert [check["key"] for check in report["identical"]["checks"]] == ["digest", "val_digest", "init_digest"] and report["identical"]["ok"]
+    assert all(arm["ece"]["mean"] is None for arm in report["arms"]) and all(run["ece"] is None for run in report["per_run"])
+    words = "do not apply: a contrast model ranks and decides nothing about single pairs"
+    for name in ("report.md", "report.tex", "report.html"):
+        text = (out / name).read_text()
+        assert words in text and "replicates" not in text and "picture-clustered" not in text, name
+    assert (out / "report.md").read_text().count(": does not apply: a contrast model ranks and decides nothing") == 2
+    # It is read back, too, also where an older version had written zeros.
+    path = out / "runs/none/f1-s0/result.json"
+    kept = path.read_text()
+    path.write_text(json.dumps({**json.loads(kept), "ece": 0, "pairs_digest": "0" * 64}))
+    assert "6 runs are there already" in run_ok("trainer", "study", "--out", out, *daemon.at()).stderr
+    assert json.loads((out / "report.json").read_text())["per_run"][0]["ece"] is None
+    path.write_text(kept)
+
+
 def test_a_study_that_is_done_repeats_nothing(daemon, whole):
     before = {path: path.stat().st_mtime_ns for path in whole.glob("runs/*/*/*")}
     assert "12 runs are there already" in run_ok("trainer", *arguments(daemon, whole)).stderr

@@ -551,6 +551,13 @@ void study_split(const struct study_spec *spec, int fold, int seed, bool trainin
 	snprintf(out, STUDY_SPLIT_BYTES, "%s~%s=%d/%d%s", spec->split, training ? "rest" : "fold", fold, spec->folds, suffix);
 }
 
+bool study_ranks(const struct study_spec *spec)
+{
+	const char *task = study_options_get(&spec->common, "task");
+
+	return task != NULL && strcmp(task, "contrast") == 0;
+}
+
 /* ---- writing ---- */
 
 static int add_text(struct buf *out, const char *key, const char *text, struct err *err)

@@ -84,6 +84,9 @@ MUST_USE int study_keep_parse(enum study_keep *out, const char *name, struct err
 MUST_USE int study_options_set(struct study_options *options, const char *name, const char *value, struct err *err);
 const char *study_options_get(const struct study_options *options, const char *name); /* NULL: not set */
 
+/* Whether its runs rank and decide nothing (task contrast): no predictions, no calibration, nothing to attack. */
+bool study_ranks(const struct study_spec *spec);
+
 /* Fills in what was not said, makes the arms of a design, checks everything that can be checked without a daemon. */
 MUST_USE int study_spec_resolve(struct study_spec *spec, struct err *err);
 /* spec_check.c: what a study that has not begun is refused for, of a resolved one: options that are the study's own, or that make an arm

@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "shared/base/log.h"
+
 int outcome_weights_digest(const struct params *params, struct hash *out, struct err *err)
 {
 	struct hash_stream *stream;
@@ -45,6 +47,7 @@ static int measure_val(struct session *s, struct err *err)
 	/* Ranks are no predictions of pairs, but they too are of every picture. */
 	if (s->plan.task == TASK_CONTRAST) {
 		o->pictures = s->val.pictures;
+		log_info("no predictions.csv: a contrast model ranks and decides nothing");
 		return measure_part(s, &s->val, NULL, &o->val, err);
 	}
 	code = predictions_open(&predictions, 2 * (size_t)s->val.captions, err);
