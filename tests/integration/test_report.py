@@ -842,6 +842,26 @@ def test_plain_runs(trained, tmp_path):
     assert result.returncode == 1 and "run.json" in result.stderr and "state" in result.stderr
 
 
+@pytest.mark.parametrize("part, key, words", [
+    ("dataset", "version", "on different data"), ("model", "task", "of different tasks"), ("val", "split", "measured on different splits"),
+    ("result.val", "pairs", "measured on different pairs"), ("result.final", "pairs_digest", "measured on different pairs")])
+def test_plain_runs_of_other_measures(trained, tmp_path, part, key, words):
+    """Side by side they seem comparable; and one standard error is that of one measure."""
+    alike = [trained / "study" / "runs" / arm / "f1-s0" for arm in ("none", "adv")]
+    said = run_ok("trainer", "report", *alike).stdout
+    assert "cannot be compared" not in said and "One standard error" in said
+    shutil.copytree(alike[1], tmp_path / "adv")
+    record = json.loads((tmp_path / "adv" / "run.json").read_text())
+    at = record
+    for name in part.split("."):
+        at = at[name]
+    at[key] = at[key] + 2 if key == "pairs" else "0" + at[key][1:]
+    (tmp_path / "adv" / "run.json").write_text(json.dumps(record))
+    said = run_ok("trainer", "report", alike[0], tmp_path / "adv", "--out", tmp_path / "out").stdout
+    for text in (said, *((tmp_path / "out" / f"report.{form}").read_text() for form in ("md", "tex", "html"))):
+        assert f"These runs are {words}: their accuracies cannot be compared." in text and "One standard error" not in text, text
+
+
 @pytest.mark.skipif(not FULL, reason="FULL=1 measures how often verdicts are wrong")
 def test_verdicts_hold_their_level(tmp_path):
     """Sixty studies in which no arm differs, and sixty in which one does."""

@@ -344,6 +344,22 @@ def test_report_table_without_labels(tmp_path):
     assert tool(ROOT / "tools/report-table", tmp_path / "bare").stdout.split("\n")[1].split()[:5] == ["bare", "2", "-", "-", "-"]
 
 
+def test_report_table_on_other_measures(tmp_path):
+    """One standard error is that of one measure: of runs on other data, tasks, splits or pairs it says that they cannot be compared."""
+    lines = [{"step": 0, "epoch": 0, "split": "train", "loss": 0.5, "accuracy": 0.6},
+             {"step": 0, "epoch": 0, "split": "val", "loss": 0.9, "accuracy": 0.75, "pairs": 100}]
+    record = {"model": {"task": "match", "image_size": 64}, "dataset": {"name": "x", "version": "0a"}, "val": {"split": "val", "pictures": 50}}
+    write_run(tmp_path / "none", lines, **record)
+    bare = [{**lines[0]}]
+    for name, more, change in (("same", lines, {}), ("bare", bare, {"val": {"split": "train"}}), ("data", lines, {"dataset": {"name": "x", "version": "0b"}}),
+                               ("task", lines, {"model": {"task": "classify", "image_size": 64}}),
+                               ("split", lines, {"val": {"split": "train~fold=1/3", "pictures": 50}}), ("pairs", [lines[0], {**lines[1], "pairs": 98}], {})):
+        write_run(tmp_path / name, more, **{**record, **change})
+        said = tool(ROOT / "tools/report-table", tmp_path / "none", tmp_path / name).stdout
+        alike = name in ("same", "bare")
+        assert ("validation pairs: 0.043" in said) == alike and ("cannot be compared" in said) == (not alike), said
+
+
 # --- make bench -----------------------------------------------------------------------
 
 BENCH = ROOT / "tools" / "bench"
