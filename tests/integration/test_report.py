@@ -262,6 +262,8 @@ def test_formats(study):
     assert len(runs) == 150 and all(None not in row for row in runs)
     tex = (folder / "report.tex").read_text()
     assert tex.count("\\\\\n") == 11 and "\\begin{tabular}" in tex
+    # The column is step_seconds over the baseline's, as report.json and the page say.
+    assert "Cost: time of a step over the baseline's." in tex
     md = (folder / "report.md").read_text()
     table = [line for line in md.splitlines() if line.startswith("|")]
     assert all(re.sub(r"\\\|", "", line).count("|") == table[0].count("|") for line in table[:12])

@@ -185,7 +185,8 @@ void report_tex(struct text *t, const struct report_analysis *a)
 	text_f(t, ", %d fold%s $\\times$ %d seed%s. Accuracy $\\pm$ 95\\%% $t$ interval over runs; difference to ", data->folds_planned,
 	       plural((uint64_t)data->folds_planned), data->seeds, plural((uint64_t)data->seeds));
 	text_tex(t, data->arm[data->baseline].name);
-	text_f(t, " in points with the corrected resampled $t$ interval (test/train %s), Holm-adjusted over %d arm%s%s. Cost in clean steps.",
+	text_f(t, " in points with the corrected resampled $t$ interval (test/train %s), Holm-adjusted over %d arm%s%s. Cost: time of a step over the "
+		  "baseline's.",
 	       text_fixed(a->ratio, 4).s, a->compared, plural((uint64_t)a->compared), data->ranks ? "" : ", and the picture-clustered bootstrap");
 	if (data->ranks)
 		text_add(t, " ");
