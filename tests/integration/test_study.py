@@ -267,6 +267,36 @@ def test_a_damaged_result_is_made_again(daemon, whole, tmp_path, left):
     assert said.returncode == 1 and "is of another run" in said.stderr and "remove that folder" in said.stderr
 
 
+@pytest.mark.parametrize("name, content, words", [
+    ("run.json", "", "run.json:1:1: the file ends"), ("run.json", '{"state": "running"}', "no run's configuration in it"),
+    ("run.json", '{"state": "finished"}', "no result.steps in it"), ("metrics.jsonl", None, "metrics.jsonl: No such file")])
+def test_without_a_result_and_with_damage(daemon, whole, tmp_path, name, content, words):
+    """What the run left can be neither taken as its result nor gone on with: it is trained again, not tried in vain each time."""
+    out = tmp_path / "damaged"
+    shutil.copytree(whole, out)
+    path = out / "runs/dropout/f1-s0"
+    (path / "result.json").unlink()
+    (path / name).unlink()
+    if content is not None:
+        (path / name).write_text(content)
+    said = run_ok("trainer", "study", "--out", out, "--quiet", *daemon.at()).stderr
+    assert len(said.splitlines()) == 1 and "warning: " in said and f"runs/dropout/f1-s0/{name}" in said and words in said, said
+    assert said.endswith("; the run is trained again\n") and results(out) == results(whole)
+
+
+def test_without_a_result_and_with_a_checkpoint(daemon, whole, tmp_path):
+    """A damaged run.json is no loss where a checkpoint says the same: the run goes on from there."""
+    out = tmp_path / "kept"
+    run_ok("trainer", *arguments(daemon, out, "--keep", "all"))
+    path = out / "runs/dropout/f1-s0"
+    (path / "result.json").unlink()
+    (path / "run.json").write_text("")
+    before = {path: path.stat().st_mtime_ns for path in path.glob("checkpoints/*/*")}
+    said = run_ok("trainer", "study", "--out", out, *daemon.at()).stderr
+    assert "trained again" not in said and results(out) == results(whole), said
+    assert before and before == {path: path.stat().st_mtime_ns for path in path.glob("checkpoints/*/*")}
+
+
 def test_an_arm_that_diverges(daemon, tmp_path):
     spec = {"data": "small", "folds": 2, "seeds": 1, "arms": ["none", {"name": "wild", "reg": "none", "options": {"lr": 1e30, "clip": 0, "warmup": 0}}],
             "options": {"preset": "tiny", "batch-size": 8, "epochs": 1}, "keep": "last", "# a comment": 1}

@@ -9,6 +9,7 @@
 
 #include <sys/types.h>
 
+#include "shared/base/log.h"
 #include "trainer/study/result.h"
 #include "trainer/study/study.h"
 
@@ -76,8 +77,8 @@ void follow_job(const struct work *work, struct job *job);
 void view_open(struct work *work);
 void view_draw(struct work *work, bool now);
 void view_close(struct work *work);
-/* A line above the view. */
-void view_note(struct work *work, const char *format, ...) PRINTF_LIKE(2, 3);
+/* A line of the log above the view. */
+void view_note(struct work *work, enum log_level level, const char *format, ...) PRINTF_LIKE(3, 4);
 /* Seconds to the end at this pace; negative: unknown. */
 double view_eta(const struct work *work);
 
