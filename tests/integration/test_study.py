@@ -340,13 +340,40 @@ def test_files_that_are_wrong(daemon, tmp_path, spec, words):
     ({"arms": ["none", "l2+dropout@2-5"]}, "arm l2+dropout@2-5: dropout=0.3@2-5 never works"),
     ({"arms": ["none", "dropout@10"], "options": {"preset": "tiny"}}, "dropout=0.3@10 never works"),
     ({"arms": ["none", {"name": "z", "reg": "dropout@1", "options": {"epochs": 1}}]}, "arm z: dropout=0.3@1 never works"),
-    ({"arms": ["none", "dropout@2"], "options": {"preset": "tiny", "batch-size": 8, "steps": 4}}, "training is over after 2 of them")])
+    ({"arms": ["none", "dropout@2"], "options": {"preset": "tiny", "batch-size": 8, "steps": 4}}, "training is over after 2 of them"),
+    ({"folds": 1, "split": "train"}, "--split train: with --folds 1 nothing is made of it"), ({"folds": 1, "split": "train~fold=1/2"}, "--folds 2 or more"),
+    ({"folds": 1, "fold_seed": 3}, "--fold-seed 3: with --folds 1 there are no folds to cut"),
+    ({"robustness": True, "options": {"preset": "tiny", "task": "contrast"}}, "--robustness: attacks are on pairs and labels")])
 def test_refused_before_the_first_run(daemon, tmp_path, spec, words):
     base = {"data": "small", "folds": 2, "arms": ["none", "l2"], "options": {"preset": "tiny", "batch-size": 8, "epochs": 2}}
     (tmp_path / "spec.json").write_text(json.dumps({**base, **spec}))
     result = run("trainer", "study", tmp_path / "spec.json", "--out", tmp_path / "out", *daemon.at())
     assert result.returncode == 2 and words in result.stderr, result.stderr
     assert not (tmp_path / "out" / "study.json").exists() and not (tmp_path / "out" / "runs").exists()
+
+
+def test_one_fold_is_of_the_own_splits(daemon, ranks, tmp_path):
+    """Which two is what the first line and study.json say; what an older version wrote there is understood."""
+    out, said = ranks
+    assert "on small (train and val)" in said.stderr
+    assert json.loads((out / "study.json").read_text())["split"] == "train and val"
+    again = run_ok("trainer", "study", "--out", out, *daemon.at()).stderr
+    assert "6 runs are there already" in again and "on small (train and val)" in again
+    (tmp_path / "s.json").write_text((out / "study.json").read_text())
+    assert "6 runs" in run_ok("trainer", "study", tmp_path / "s.json", "--out", tmp_path / "new", "--dry-run").stdout
+    shutil.copytree(out, tmp_path / "old")
+    for split in ("train+val", "train"):
+        record = {**json.loads((out / "study.json").read_text()), "split": split}
+        (tmp_path / "old" / "study.json").write_text(json.dumps(record))
+        assert "6 runs are there already" in run_ok("trainer", "study", "--out", tmp_path / "old", *daemon.at()).stderr, split
+
+
+def test_attacks_on_ranks_are_refused_later_too(daemon, ranks):
+    """Before anything is trained or written, also where the study has long begun."""
+    out, _ = ranks
+    before = (out / "study.json").read_bytes()
+    said = run("trainer", "study", "--out", out, "--robustness", *daemon.at())
+    assert said.returncode == 2 and "ranks and decides nothing; leave it out" in said.stderr and (out / "study.json").read_bytes() == before, said.stderr
 
 
 def test_allowed_before_the_first_run(daemon, tmp_path):

@@ -517,7 +517,7 @@ static int run(struct study *s, struct err *err)
 	/* A study that has begun is gone on with as it is. */
 	if (!has_file(s, "study.json") && (code = study_spec_check(s->spec, err)) != 0)
 		return code;
-	if ((code = check_arms(s, err)) != 0 || (code = name_init(s, err)) != 0)
+	if ((code = study_check_attacks(s->spec, err)) != 0 || (code = check_arms(s, err)) != 0 || (code = name_init(s, err)) != 0)
 		return code;
 	if (o->dry_run) {
 		s->work.run_count = s->spec->arm_count * s->spec->folds * s->spec->seed_count;
