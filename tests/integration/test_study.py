@@ -352,6 +352,28 @@ def test_refused_before_the_first_run(daemon, tmp_path, spec, words):
     assert not (tmp_path / "out" / "study.json").exists() and not (tmp_path / "out" / "runs").exists()
 
 
+def test_weights_that_are_wanted_too_late(daemon, whole, tmp_path):
+    """Finished runs have none to keep or to attack: that is said, with a way out of it that works."""
+    out = tmp_path / "late"
+    shutil.copytree(whole, out)
+    before = (out / "study.json").read_bytes()
+    first = out / "runs/none/f1-s0"
+    said = run("trainer", "study", "--out", out, "--robustness", *daemon.at())
+    assert said.returncode == 1 and "--robustness: the runs to attack (fold 1, seed 0)" in said.stderr and f"the first is {first}" in said.stderr, said.stderr
+    assert (out / "study.json").read_bytes() == before
+    said = run("trainer", "robust", out, *daemon.at())
+    assert said.returncode == 1 and f"remove their folders (the first is {first})" in said.stderr, said.stderr
+    said = run_ok("trainer", "study", "--out", out, "--keep", "last", "-q", *daemon.at()).stderr
+    assert "warning: 12 of 12 finished runs kept no weights" in said and f"the first is {first}" in said, said
+    for arm in (out / "runs").iterdir():
+        shutil.rmtree(arm / "f1-s0")
+    said = run_ok("trainer", "study", "--out", out, "--keep", "last", *daemon.at()).stderr
+    assert "9 runs are there already" in said and "9 of 9 finished runs kept no weights" in said, said
+    assert len(list(out.glob("runs/*/f1-s0/last.safetensors"))) == 3 and results(out) == results(whole)
+    run_ok("trainer", "robust", out, "--pairs", "8", "--steps", "1", "--restarts", "1", "-q", *daemon.at())
+    assert (out / "robustness.json").exists()
+
+
 def test_one_fold_is_of_the_own_splits(daemon, ranks, tmp_path):
     """Which two is what the first line and study.json say; what an older version wrote there is understood."""
     out, said = ranks
@@ -374,6 +396,8 @@ def test_attacks_on_ranks_are_refused_later_too(daemon, ranks):
     before = (out / "study.json").read_bytes()
     said = run("trainer", "study", "--out", out, "--robustness", *daemon.at())
     assert said.returncode == 2 and "ranks and decides nothing; leave it out" in said.stderr and (out / "study.json").read_bytes() == before, said.stderr
+    said = run("trainer", "robust", out, *daemon.at())
+    assert said.returncode == 1 and "this study is of contrast, which ranks and decides nothing" in said.stderr, said.stderr
 
 
 def test_allowed_before_the_first_run(daemon, tmp_path):

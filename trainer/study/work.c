@@ -138,19 +138,48 @@ static bool is_attacked(const struct study_spec *spec, const struct study_cell *
 	return spec->robust.on && cell->seed == 0 && cell->fold == 1;
 }
 
+bool work_is_attacked(const struct work *work, const struct run_entry *run)
+{
+	return is_attacked(work->spec, &run->cell) && !work->attacked;
+}
+
+static bool keeps_last(const struct work *work, const struct run_entry *run)
+{
+	const enum study_keep keep = work->spec->keep;
+
+	return keep == STUDY_KEEP_ALL || keep == STUDY_KEEP_LAST || work_is_attacked(work, run);
+}
+
+static bool keeps_best(const struct work *work)
+{
+	return work->spec->keep == STUDY_KEEP_ALL || work->spec->keep == STUDY_KEEP_BEST;
+}
+
 void work_prune(const struct work *work, const struct run_entry *run)
 {
-	const struct study_spec *spec = work->spec;
-	bool needed = is_attacked(spec, &run->cell) && !work->attacked;
 	char path[RESULT_PATH_BYTES];
 
-	study_run_path(spec, work->dir, &run->cell, "checkpoints", path);
-	if (spec->keep != STUDY_KEEP_ALL)
+	study_run_path(work->spec, work->dir, &run->cell, "checkpoints", path);
+	if (work->spec->keep != STUDY_KEEP_ALL)
 		work_remove_tree(path);
-	if (spec->keep != STUDY_KEEP_ALL && spec->keep != STUDY_KEEP_LAST && !needed)
+	if (!keeps_last(work, run))
 		remove_file(work, run, "last.safetensors");
-	if (spec->keep != STUDY_KEEP_ALL && spec->keep != STUDY_KEEP_BEST)
+	if (!keeps_best(work))
 		remove_file(work, run, "best.safetensors");
+}
+
+static bool lacks(const struct work *work, const struct run_entry *run, const char *name)
+{
+	char path[RESULT_PATH_BYTES];
+
+	study_run_path(work->spec, work->dir, &run->cell, name, path);
+	return !fs_exists(path);
+}
+
+bool work_lacks_weights(const struct work *work, const struct run_entry *run)
+{
+	return run->state == RUN_DONE && ((keeps_last(work, run) && lacks(work, run, "last.safetensors")) ||
+					  (keeps_best(work) && lacks(work, run, "best.safetensors")));
 }
 
 /* ---- starting ---- */

@@ -64,6 +64,10 @@ MUST_USE int work_arguments(const struct study_spec *spec, const char *dir, cons
 			    const char *socket, char ***out, int *argc, struct err *err);
 /* What a finished run need not keep. */
 void work_prune(const struct work *work, const struct run_entry *run);
+/* Whether it is one of those that are still to be attacked. */
+bool work_is_attacked(const struct work *work, const struct run_entry *run);
+/* Whether it was done before it was to keep what it is to keep now. */
+bool work_lacks_weights(const struct work *work, const struct run_entry *run);
 
 /* A folder and all in it, where it is there; what cannot be removed is a warning. */
 void work_remove_tree(const char *path);
