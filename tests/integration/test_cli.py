@@ -206,6 +206,12 @@ def test_paths_that_only_the_client_has(tmp_path, daemon, path):
     assert_fails(daemon.prepctl("explain", path), re.escape(path), "the daemon opens it", code=2)
 
 
+@pytest.mark.parametrize("seed, needed", [("--limit-seed", "--limit N"), ("--split-seed", "--split")])
+def test_a_seed_of_nothing(tmp_path, daemon, seed, needed):
+    """What is drawn or dealt out must be asked for: a seed alone did nothing, without a word."""
+    assert_fails(add(daemon, tmp_path, tmp_path / "c.csv", seed, 3), seed, needed, code=2)
+
+
 def test_socket_path_too_long(tmp_path):
     long = tmp_path / ("x" * 120) / "d.sock"
     for program, words in (("preprocessd", ["--cache", tmp_path]), ("prepctl", ["status"]), ("trainer", ["--data", "x", "--reg", "none"])):
