@@ -21,10 +21,14 @@
 /* Blocks up to the first come from the heap, which gives memory back when so much of it is free. */
 enum { HEAP_BLOCK_BYTES_MAX = 32 << 20, HEAP_KEPT_BYTES = 64 << 20 };
 
-enum { CONFIG_BYTES_MAX = 1 << 16, ARGV_MAX = 256, FILE_OPTIONS_MAX = 32, PATH_BYTES = 256, STACK_BYTES_MIN = 1 << 20 };
+enum { CONFIG_BYTES_MAX = 1 << 16, FILE_OPTIONS_MAX = 32, PATH_BYTES = 256, STACK_BYTES_MIN = 1 << 20 };
+
+#define BYTE_ORDER_MARK "\xEF\xBB\xBF"
 
 struct settings {
 	const char *cache, *socket, *config, *log_level, *readers, *adders;
+	enum log_level level;
+	int64_t reader_group, adder_group; /* SERVER_NO_GROUP: none */
 	int64_t workers, max_datasets;
 	uint64_t max_cache;
 	bool version;
@@ -56,7 +60,7 @@ static int parse(struct settings *settings, int argc, char *const argv[], struct
 		{ .name = "workers", .kind = ARGS_INT, .value = &settings->workers, .metavar = "N", .min = 1,
 		  .max = PIPELINE_WORKERS_MAX, .help = "Threads that decode, resize, tokenize and assemble. Default: one for each core." },
 		{ .name = "max-cache", .kind = ARGS_SIZE, .value = &settings->max_cache, .metavar = "SIZE",
-		  .help = "How large the cache may grow, such as 50G. Default: no limit but the disk." },
+		  .help = "How large the cache may grow, such as 50G; 0: no limit but the disk. Default: 0." },
 		{ .name = "max-datasets", .kind = ARGS_INT, .value = &settings->max_datasets, .metavar = "N", .min = 1,
 		  .max = SERVER_DATASETS_MAX, .help = "How many data sets may be registered, and how many vocabularies. Default: 4096." },
 		{ .name = "readers", .kind = ARGS_TEXT, .value = &settings->readers, .metavar = "GROUP",
@@ -79,6 +83,49 @@ static int parse(struct settings *settings, int argc, char *const argv[], struct
 		return 0;
 	}
 	return args_parse(&spec, argc, argv, result, err);
+}
+
+static int level_of(const char *name, enum log_level *out, struct err *err)
+{
+	static const char *const names[] = { "error", "warn", "info", "debug" };
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		if (strcmp(names[i], name) == 0) {
+			*out = (enum log_level)i;
+			return 0;
+		}
+	return err_set(err, ERR_USAGE, "--log-level: expected error, warn, info or debug, got '%s'", name);
+}
+
+/* By name or number. */
+static int find_group(const char *option, const char *name, int64_t *out, struct err *err)
+{
+	char *end;
+
+	*out = SERVER_NO_GROUP;
+	if (name == NULL)
+		return 0;
+	/* There are no other threads yet, and it takes groups of any number of members. */
+	const struct group *found = getgrnam(name);
+	if (found != NULL) {
+		*out = found->gr_gid;
+		return 0;
+	}
+	unsigned long number = strtoul(name, &end, 10);
+	if (name[0] < '0' || name[0] > '9' || *end != '\0' || number >= UINT32_MAX)
+		return err_set(err, ERR_USAGE, "--%s: there is no group %s on this system; getent group lists them", option, name);
+	*out = (int64_t)number;
+	return 0;
+}
+
+/* What the table of options does not look into. */
+static int resolve(struct settings *settings, struct err *err)
+{
+	int code = level_of(settings->log_level, &settings->level, err);
+
+	if (code == 0)
+		code = find_group("readers", settings->readers, &settings->reader_group, err);
+	return code == 0 ? find_group("adders", settings->adders, &settings->adder_group, err) : code;
 }
 
 static char *trim(char *text)
@@ -119,7 +166,24 @@ static int config_line(const char *path, int number, char *line, char **out, str
 	return 0;
 }
 
-static int config_read(struct settings *settings, const char *path, struct err *err)
+/* Takes the option of one line, if there is one. */
+static int config_take(struct settings *settings, const char *path, int number, char *line, struct args_result *result, struct err *err)
+{
+	char *option;
+	int code = config_line(path, number, line, &option, err);
+
+	if (code != 0 || option == NULL)
+		return code;
+	settings->from_file[settings->from_file_count++] = option;
+	if (settings->from_file_count == FILE_OPTIONS_MAX)
+		return err_set(err, ERR_LIMIT, "%s: more than %d options", path, FILE_OPTIONS_MAX - 1);
+	code = parse(settings, 1, &option, result, err, false);
+	if (code == 0)
+		code = resolve(settings, err);
+	return code != 0 ? err_prefix(err, "%s:%d", path, number) : 0;
+}
+
+static int config_read(struct settings *settings, const char *path, struct args_result *result, struct err *err)
 {
 	struct buf text = BUF_INIT;
 	char *rest, *line;
@@ -129,16 +193,10 @@ static int config_read(struct settings *settings, const char *path, struct err *
 	if (code != 0)
 		err_prefix(err, "--config");
 	rest = text.data;
-	while (code == 0 && rest != NULL && (line = strsep(&rest, "\n")) != NULL) {
-		char *option;
-
-		code = config_line(path, ++number, line, &option, err);
-		if (code != 0 || option == NULL)
-			continue;
-		settings->from_file[settings->from_file_count++] = option;
-		if (settings->from_file_count == FILE_OPTIONS_MAX)
-			code = err_set(err, ERR_LIMIT, "%s: more than %d options", path, FILE_OPTIONS_MAX - 1);
-	}
+	if (rest != NULL && strncmp(rest, BYTE_ORDER_MARK, strlen(BYTE_ORDER_MARK)) == 0)
+		rest += strlen(BYTE_ORDER_MARK); /* as some editors write it */
+	while (code == 0 && rest != NULL && (line = strsep(&rest, "\n")) != NULL)
+		code = config_take(settings, path, ++number, line, result, err);
 	buf_free(&text);
 	return code;
 }
@@ -146,35 +204,14 @@ static int config_read(struct settings *settings, const char *path, struct err *
 /* The file's options first, the command line's after them: the last one counts. */
 static int parse_all(struct settings *settings, int argc, char *argv[], struct args_result *result, struct err *err)
 {
-	char *all[ARGV_MAX];
-	int count = 0;
 	int code = parse(settings, argc, argv, result, err, false);
 
-	if (code != 0 || result->help || settings->config == NULL)
+	if (code != 0 || result->help || (code = resolve(settings, err)) != 0 || settings->config == NULL)
 		return code;
-	code = config_read(settings, settings->config, err);
-	if (code == 0 && settings->from_file_count + argc > ARGV_MAX)
-		code = err_set(err, ERR_LIMIT, "more than %d options", ARGV_MAX);
-	if (code != 0)
-		return code;
-	for (int i = 0; i < settings->from_file_count; i++)
-		all[count++] = settings->from_file[i];
-	for (int i = 0; i < argc; i++)
-		all[count++] = argv[i];
-	code = parse(settings, count, all, result, err, false);
-	return code != 0 ? err_prefix(err, "%s or the command line", settings->config) : 0;
-}
-
-static int level_of(const char *name, enum log_level *out, struct err *err)
-{
-	static const char *const names[] = { "error", "warn", "info", "debug" };
-
-	for (size_t i = 0; i < ARRAY_LEN(names); i++)
-		if (strcmp(names[i], name) == 0) {
-			*out = (enum log_level)i;
-			return 0;
-		}
-	return err_set(err, ERR_USAGE, "--log-level: expected error, warn, info or debug, got '%s'", name);
+	code = config_read(settings, settings->config, result, err);
+	if (code == 0)
+		code = parse(settings, argc, argv, result, err, false);
+	return code == 0 ? resolve(settings, err) : code;
 }
 
 static int core_count(void)
@@ -183,27 +220,6 @@ static int core_count(void)
 	int count = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
 
 	return count < 1 ? 1 : count > PIPELINE_WORKERS_MAX ? PIPELINE_WORKERS_MAX : count;
-}
-
-/* By name or number. */
-static int find_group(const char *option, const char *name, int64_t *out, struct err *err)
-{
-	char *end;
-
-	*out = SERVER_NO_GROUP;
-	if (name == NULL)
-		return 0;
-	/* There are no other threads yet, and it takes groups of any number of members. */
-	const struct group *found = getgrnam(name);
-	if (found != NULL) {
-		*out = found->gr_gid;
-		return 0;
-	}
-	unsigned long number = strtoul(name, &end, 10);
-	if (name[0] < '0' || name[0] > '9' || *end != '\0' || number >= UINT32_MAX)
-		return err_set(err, ERR_USAGE, "--%s: there is no group %s on this system; getent group lists them", option, name);
-	*out = (int64_t)number;
-	return 0;
 }
 
 /* A socket in a folder that others cannot enter is of no use to them. */
@@ -224,26 +240,20 @@ static void warn_unreachable(const char *socket)
 
 static int serve(const struct settings *settings, struct err *err)
 {
-	struct server_options options = { .max_cache_bytes = settings->max_cache, .datasets_max = (uint64_t)settings->max_datasets };
-	char *socket = NULL, *cache = NULL;
-	int code = find_group("readers", settings->readers, &options.readers, err);
+	struct server_options options = { .max_cache_bytes = settings->max_cache, .datasets_max = (uint64_t)settings->max_datasets,
+					  .readers = settings->reader_group, .adders = settings->adder_group };
+	char *socket = NULL;
+	int code = paths_socket(&socket, settings->socket, true, err);
 
-	if (code == 0)
-		code = find_group("adders", settings->adders, &options.adders, err);
-	if (code == 0)
-		code = paths_socket(&socket, settings->socket, true, err);
 	if (code == 0 && (options.readers != SERVER_NO_GROUP || options.adders != SERVER_NO_GROUP))
 		warn_unreachable(socket);
-	if (code == 0)
-		code = paths_cache(&cache, settings->cache, true, err);
 	if (code == 0) {
 		options.socket = socket;
-		options.cache = cache;
+		options.cache = settings->cache;
 		options.workers = settings->workers > 0 ? (int)settings->workers : core_count();
 		code = server_run(&options, err);
 	}
 	mem_free(socket);
-	mem_free(cache);
 	return code;
 }
 
@@ -275,7 +285,6 @@ int main(int argc, char *argv[])
 {
 	struct settings settings = { .log_level = "info", .max_datasets = SERVER_DATASETS_DEFAULT };
 	struct args_result result;
-	enum log_level level = LOG_INFO;
 	struct err err = { 0 };
 
 	log_setup("preprocessd", LOG_INFO, 0);
@@ -284,14 +293,12 @@ int main(int argc, char *argv[])
 	int code = parse_all(&settings, argc - 1, argv + 1, &result, &err);
 	if (code == 0 && result.help)
 		return parse(&settings, 0, NULL, NULL, NULL, true);
-	if (code == 0)
-		code = level_of(settings.log_level, &level, &err);
 	if (code == 0 && settings.version) {
 		printf("%s\n", SERVER_PROGRAM);
 		return 0;
 	}
 	if (code == 0) {
-		log_setup("preprocessd", level, 1);
+		log_setup("preprocessd", settings.level, 1);
 		code = serve(&settings, &err);
 	}
 	for (int i = 0; i < settings.from_file_count; i++)

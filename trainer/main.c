@@ -1,8 +1,11 @@
 /* main.c - trainer: picks the verb, prints what went wrong, ends the process. */
+#include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "shared/base/log.h"
 #include "trainer/cli/commands.h"
@@ -50,6 +53,17 @@ static int run_verb(int argc, char *argv[], struct err *err)
 	return train_command(argc - 1, argv + 1, err);
 }
 
+/* As with most programs, `trainer ... | head -1` is no error: whoever read has seen enough. */
+static void end_with_reader(void)
+{
+	struct pollfd out = { .fd = STDOUT_FILENO, .events = POLLOUT };
+
+	if (poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0) {
+		signal(SIGPIPE, SIG_DFL);
+		raise(SIGPIPE);
+	}
+}
+
 int main(int argc, char *argv[])
 {
 	struct err err = { 0 };
@@ -62,7 +76,8 @@ int main(int argc, char *argv[])
 	if (code != 0)
 		log_error("%s", err.message);
 	/* Results that could not be written are no results. */
-	if (fflush(stdout) != 0 && code == 0) {
+	if ((fflush(stdout) != 0 || ferror(stdout)) && code == 0) {
+		end_with_reader();
 		log_error("standard output: cannot be written");
 		return EXIT_FAILURE;
 	}

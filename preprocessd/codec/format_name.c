@@ -65,10 +65,18 @@ static int matches(const unsigned char *bytes, size_t size, size_t at, const cha
 /* Formats whose signature is too short to be trusted alone. */
 static const char *by_plausibility(const unsigned char *bytes, size_t size)
 {
+	static const char targa[] = "TRUEVISION-XFILE."; /* at the end, with its zero byte */
+
 	if (size >= 26 && matches(bytes, size, 0, "BM", 2) && matches(bytes, size, 6, "\0\0\0\0", 4))
 		return "a BMP file";
 	if (size >= 3 && bytes[0] == 'P' && bytes[1] >= '1' && bytes[1] <= '7' && (bytes[2] == '\n' || bytes[2] == ' '))
 		return "a PNM file";
+	if (size >= 128 && bytes[0] == 10 && bytes[1] <= 5 && bytes[2] == 1 && bytes[3] <= 8)
+		return "a PCX file";
+	if (size >= 512 && matches(bytes, size, 0, "\x01\xda", 2) && bytes[2] <= 1 && (bytes[3] == 1 || bytes[3] == 2))
+		return "an SGI file";
+	if (size >= sizeof(targa) && memcmp(bytes + size - sizeof(targa), targa, sizeof(targa)) == 0)
+		return "a TGA file";
 	for (size_t i = 0; i < size && i < 64; i++) {
 		if (bytes[i] != '\t' && bytes[i] != '\n' && bytes[i] != '\r' && (bytes[i] < 0x20 || bytes[i] > 0x7E))
 			return NULL;

@@ -10,6 +10,7 @@
 #include "preprocessd/codec/jpeg_markers.h"
 #include "preprocessd/codec/resize.h"
 #include "shared/base/mem.h"
+#include "shared/base/plural.h"
 
 /* Versions of our own rules: raise one when it changes any bit of a result. */
 enum { COLOR_RULES_VERSION = 1, RESIZE_RULES_VERSION = 1 };
@@ -79,8 +80,9 @@ static int check_file(const uint8_t *bytes, size_t size, struct err *err)
 		return 0;
 	if ((name = format_name(bytes, size)) != NULL)
 		return err_set(err, ERR_UNSUPPORTED, "%s, not JPEG", name);
-	return err_set(err, ERR_FORMAT, "not a JPEG (starts with %02x %02x %02x, not ff d8 ff)", bytes[0],
-		       size > 1 ? bytes[1] : 0, size > 2 ? bytes[2] : 0);
+	if (size < 3)
+		return err_set(err, ERR_FORMAT, "not a JPEG (a file of %zu byte%s)", size, plural(size));
+	return err_set(err, ERR_FORMAT, "not a JPEG (starts with %02x %02x %02x, not ff d8 ff)", bytes[0], bytes[1], bytes[2]);
 }
 
 /* Each orientation as mirroring of the source, then transposition. */

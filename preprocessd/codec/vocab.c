@@ -1,5 +1,6 @@
 #include "preprocessd/codec/vocab.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -90,6 +91,35 @@ static size_t sort_and_keep_last(struct trie_word *words, size_t count)
 	return kept;
 }
 
+/* ASCII's capitals alone: others are rare, and a model for lower-cased texts may have some. Names in brackets are no words of texts. */
+static bool is_cased(const struct trie_word *word)
+{
+	if (word->bytes[0] == '[' && word->bytes[word->length - 1] == ']')
+		return false;
+	for (uint32_t i = 0; i < word->length; i++)
+		if (word->bytes[i] >= 'A' && word->bytes[i] <= 'Z')
+			return true;
+	return false;
+}
+
+static int32_t count_cased(const struct trie_word *words, size_t count)
+{
+	int32_t cased = 0;
+
+	for (size_t i = 0; i < count; i++)
+		cased += is_cased(&words[i]);
+	return cased;
+}
+
+bool vocab_warning(const struct vocab *vocab, const char *name, char *out, size_t out_bytes)
+{
+	if (vocab->cased == 0)
+		return false;
+	snprintf(out, out_bytes, "%s: %d of its words have capital letters and are never found: texts are lower-cased, as for uncased models "
+		 "of BERT; a cased model would get other ids than it was trained with", name, vocab->cased);
+	return true;
+}
+
 static int32_t find_node(const struct trie *trie, const char *text)
 {
 	int32_t node = TRIE_ROOT;
@@ -111,6 +141,9 @@ static int find_special(int32_t *id, const struct vocab *vocab, const char *name
 	*id = find_word(&vocab->trie, word);
 	if (*id != TRIE_NONE)
 		return 0;
+	if (vocab->mark)
+		return err_set(err, ERR_FORMAT, "%s: no line says %s: the file begins with a byte order mark, which is part of its first line; write it "
+			       "without (sed -i '1s/^\\xEF\\xBB\\xBF//' FILE)", name, word);
 	return err_set(err, ERR_FORMAT, "%s: no line says %s; a BERT vocabulary has [PAD], [UNK], [CLS] and [SEP], each on a line of its own "
 		       "(use the vocab.txt that came with the model)", name, word);
 }
@@ -175,10 +208,12 @@ int vocab_parse(struct vocab **out, const char *name, const void *bytes, size_t 
 	if ((code = read_lines(words, &count, &vocab->size, name, bytes, size, err)) != 0)
 		goto out;
 	count = sort_and_keep_last(words, count);
+	vocab->mark = size >= 3 && memcmp(bytes, "\xEF\xBB\xBF", 3) == 0;
 	if ((code = trie_build(&vocab->trie, words, count, err)) != 0 ||
 	    (code = wordtable_build(&vocab->whole, words, count, err)) != 0 ||
 	    (code = find_specials(vocab, name, err)) != 0 || (code = bert_chars_open(&vocab->chars, err)) != 0)
 		goto out;
+	vocab->cased = count_cased(words, count);
 	make_fingerprint(vocab, bytes, size);
 	*out = vocab;
 	vocab = NULL;

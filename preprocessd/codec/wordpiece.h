@@ -14,6 +14,7 @@
 #ifndef PREPROCESSD_CODEC_WORDPIECE_H
 #define PREPROCESSD_CODEC_WORDPIECE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "shared/base/err.h"
@@ -31,6 +32,8 @@ int32_t vocab_id_cls(const struct vocab *vocab);
 int32_t vocab_id_sep(const struct vocab *vocab);
 int32_t vocab_id_pad(const struct vocab *vocab);
 int32_t vocab_id_unk(const struct vocab *vocab);
+/* What to say of a vocabulary whose words have capital letters, into out; false: nothing. Such words are never found. */
+bool vocab_warning(const struct vocab *vocab, const char *name, char *out, size_t out_bytes);
 /* SHA-256 of the vocabulary's bytes and of the tokenizer's rules (version constant). */
 void vocab_fingerprint(const struct vocab *vocab, struct hash *out);
 

@@ -53,14 +53,20 @@ static int left_out_duplicate(struct finish *f, uint32_t first, uint32_t later)
 	return listing_add_failure(l, strings_at(&l->paths, later), reason, f->err);
 }
 
-static int differs(struct finish *f, uint32_t first, uint32_t later, const char *what, const struct strings *names, int32_t a,
-		   int32_t b)
+static int differs(struct finish *f, uint32_t first, uint32_t later, bool label, struct err *err)
 {
-	const struct strings *paths = &f->listing->paths;
+	const struct listing *l = f->listing;
+	const struct picture *a = &l->pictures[first], *b = &l->pictures[later];
+	const struct strings *names = label ? &l->labels : &l->groups;
+	char a_place[LISTING_PLACE_BYTES], b_place[LISTING_PLACE_BYTES];
 
-	return err_set(f->err, ERR_MISMATCH, "%.300s and %.300s have the same content, but the %ss \"%.60s\" and \"%.60s\"",
-		       strings_at(paths, first), strings_at(paths, later), what, strings_at(names, (uint32_t)a),
-		       strings_at(names, (uint32_t)b));
+	listing_place(l, label ? a->label_place : a->group_place, a_place);
+	listing_place(l, label ? b->label_place : b->group_place, b_place);
+	return err_set(err, ERR_MISMATCH, "%.200s and %.200s have the same content, but the %ss \"%.60s\" (%.150s) and \"%.60s\" (%.150s); "
+		       "give both the same, or take one of them out%s", strings_at(&l->paths, first), strings_at(&l->paths, later),
+		       label ? "label" : "group", strings_at(names, (uint32_t)(label ? a->label : a->group)), a_place,
+		       strings_at(names, (uint32_t)(label ? b->label : b->group)), b_place,
+		       label ? " (--columns IMAGE,CAPTION leaves labels out)" : "");
 }
 
 /* What the later file says of the picture is said of the first. */
@@ -71,13 +77,17 @@ static int merge(struct finish *f, uint32_t first, uint32_t later)
 	if (a->split != b->split)
 		return left_out_duplicate(f, first, later);
 	if (a->label >= 0 && b->label >= 0 && a->label != b->label)
-		return differs(f, first, later, "label", &f->listing->labels, a->label, b->label);
+		return differs(f, first, later, true, f->err);
 	if (a->group >= 0 && b->group >= 0 && a->group != b->group)
-		return differs(f, first, later, "group", &f->listing->groups, a->group, b->group);
-	if (a->label < 0)
+		return differs(f, first, later, false, f->err);
+	if (a->label < 0) {
 		a->label = b->label;
-	if (a->group < 0)
+		a->label_place = b->label_place;
+	}
+	if (a->group < 0) {
 		a->group = b->group;
+		a->group_place = b->group_place;
+	}
 	f->same[later] = first;
 	return 0;
 }

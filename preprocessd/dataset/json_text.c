@@ -13,11 +13,16 @@ static size_t number_bytes(const struct buf *text)
 	return (size_t)(point - text->data);
 }
 
+bool json_is_null(const struct json_reader *json)
+{
+	return json->kind == JSON_NULL || (json->kind == JSON_NUMBER && strcmp(json->text.data, "NaN") == 0);
+}
+
 int json_text(struct json_reader *json, struct buf *out, bool *has, const char *what, struct err *err)
 {
 	int code = json_next(json, err);
 
-	if (code != 0)
+	if (code != 0 || json_is_null(json))
 		return code;
 	switch (json->kind) {
 	case JSON_STRING:
@@ -25,11 +30,17 @@ int json_text(struct json_reader *json, struct buf *out, bool *has, const char *
 		buf_clear(out);
 		*has = true;
 		return buf_add(out, json->text.data, json->kind == JSON_NUMBER ? number_bytes(&json->text) : json->text.size, err);
-	case JSON_NULL:
-		return 0;
 	default:
 		return json_fail(json, err, "%s must be a string or a number", what);
 	}
+}
+
+int json_label(struct json_reader *json, struct buf *out, bool *has, const char *what, struct err *err)
+{
+	int code = json_text(json, out, has, what, err);
+
+	*has = *has && out->size > 0;
+	return code;
 }
 
 int json_once(const struct json_reader *json, bool *seen, const char *key, struct err *err)

@@ -22,10 +22,15 @@ void listing_free(struct listing *listing)
 {
 	if (listing == NULL)
 		return;
-	for (uint32_t i = 0; i < listing->file_count; i++)
+	for (uint32_t i = 0; i < listing->file_count; i++) {
 		mem_free(listing->files[i].name);
-	for (uint32_t i = 0; i < listing->picture_count; i++)
+		mem_free(listing->files[i].folder);
+		mem_free(listing->files[i].hint);
+	}
+	for (uint32_t i = 0; i < listing->picture_count; i++) {
 		mem_free(listing->pictures[i].failure);
+		missing_free(&listing->pictures[i]);
+	}
 	for (uint32_t i = 0; i < listing->failure_count; i++) {
 		mem_free(listing->failures[i].source);
 		mem_free(listing->failures[i].reason);
@@ -78,6 +83,63 @@ void listing_place(const struct listing *listing, struct place place, char out[L
 		snprintf(out, LISTING_PLACE_BYTES, "%s:%u", file->name, place.item);
 	else
 		snprintf(out, LISTING_PLACE_BYTES, "%s: %s %u", file->name, file->item, place.item);
+}
+
+/* --- leaving pictures out ------------------------------------------------------- */
+
+/* number: NO_PICTURE for those that go; the others get their new numbers. */
+static int keep_pictures(struct listing *l, uint32_t *number, struct err *err)
+{
+	struct strings paths = { 0 };
+	int code = 0;
+
+	for (uint32_t p = 0; p < l->picture_count && code == 0; p++)
+		if (number[p] != NO_PICTURE)
+			code = strings_add(&paths, strings_at(&l->paths, p), strings_bytes(&l->paths, p), &number[p], NULL, err);
+	if (code != 0) {
+		strings_free(&paths);
+		return code;
+	}
+	for (uint32_t p = 0; p < l->picture_count; p++) {
+		if (number[p] == NO_PICTURE)
+			missing_free(&l->pictures[p]);
+		else
+			l->pictures[number[p]] = l->pictures[p]; /* never forward */
+	}
+	l->picture_count = paths.count;
+	strings_free(&l->paths);
+	l->paths = paths;
+	return 0;
+}
+
+static void keep_captions(struct listing *l, const uint32_t *number)
+{
+	uint64_t begin = 0, to = 0;
+	uint32_t kept = 0;
+
+	for (uint32_t c = 0; c < l->caption_count; c++) {
+		struct caption caption = l->captions[c];
+		uint64_t bytes = caption.end - begin;
+
+		if (number[caption.picture] != NO_PICTURE) {
+			if (bytes > 0)
+				memmove(l->caption_text.data + to, l->caption_text.data + begin, bytes);
+			to += bytes;
+			l->captions[kept++] = (struct caption){ to, number[caption.picture], caption.place };
+		}
+		begin = caption.end;
+	}
+	l->caption_count = kept;
+	l->caption_text.size = to;
+}
+
+int listing_keep(struct listing *listing, uint32_t *keep, struct err *err)
+{
+	int code = keep_pictures(listing, keep, err);
+
+	if (code == 0)
+		keep_captions(listing, keep);
+	return code;
 }
 
 /* --- splits ------------------------------------------------------------------- */

@@ -6,6 +6,7 @@
  * rows.c          rows into the listing: finding pictures, judging captions
  * listing.c       the listing itself: failures, notes, places
  * draw.c          so many of the pictures, drawn at random
+ * missing.c       pictures that are named and not there
  * split.c         splits by ratio
  * finish.c        listing to manifest
  *
@@ -35,7 +36,8 @@ struct place {
 	uint32_t item; /* line, or number of the annotation or image, from 1; 0: the file as a whole */
 };
 
-enum picture_state { PICTURE_LISTED, PICTURE_HASHED, PICTURE_FAILED };
+/* MISSING: only until all files are read, so that it has its place in a draw. */
+enum picture_state { PICTURE_LISTED, PICTURE_HASHED, PICTURE_FAILED, PICTURE_MISSING };
 
 struct picture {
 	struct place place, label_place, group_place;
@@ -44,6 +46,7 @@ struct picture {
 	uint8_t state;
 	struct hash hash;     /* PICTURE_HASHED */
 	char *failure;        /* PICTURE_FAILED; owned */
+	struct absent *absent; /* PICTURE_MISSING; owned */
 };
 
 struct caption {
@@ -55,6 +58,8 @@ struct caption {
 struct listing_file {
 	char *name;       /* as given, for messages; owned */
 	const char *item; /* "annotation", "image", or NULL: lines */
+	char *folder;     /* the only one that is searched for its pictures: its own; owned, or NULL: those of --images */
+	char *hint;       /* behind a message about missing pictures: where their names stand; owned, or NULL */
 };
 
 struct failure {
@@ -90,10 +95,15 @@ struct listing {
 /* "captions.csv:12" or "captions.json: annotation 12" */
 void listing_place(const struct listing *listing, struct place place, char out[LISTING_PLACE_BYTES]);
 MUST_USE int listing_add_failure(struct listing *listing, const char *source, const char *reason, struct err *err);
-MUST_USE int listing_add_note(struct listing *listing, struct err *err, const char *format, ...) PRINTF_LIKE(3, 4);
 bool listing_is_name(const char *name, size_t bytes);
 /* The number of a split's name; ERR_FORMAT or ERR_LIMIT where it cannot be one. */
 MUST_USE int listing_split(struct listing *listing, const char *name, size_t bytes, int16_t *split, struct err *err);
+
+/* Only the pictures p with keep[p] and their captions stay, in their order; keep is (picture_count) and is overwritten. */
+MUST_USE int listing_keep(struct listing *listing, uint32_t *keep, struct err *err);
+
+/* What missing.c knows of one, if anything. */
+void missing_free(struct picture *picture);
 
 /* --- draw.c ----------------------------------------------------------------- */
 

@@ -131,6 +131,7 @@ struct listing_failure listing_failure_at(const struct listing *listing, uint32_
  * name", "3 pictures without captions are left out". Grows in listing_read and listing_finish. */
 uint32_t listing_note_count(const struct listing *listing);
 const char *listing_note_at(const struct listing *listing, uint32_t index);
+MUST_USE int listing_add_note(struct listing *listing, struct err *err, const char *format, ...) PRINTF_LIKE(3, 4);
 
 /* Two paths with the same content become one picture with the captions of both (an error
  * if they are in different splits: the message names both files; with skip_bad the later one

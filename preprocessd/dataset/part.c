@@ -11,6 +11,8 @@ static int unknown_split(const struct manifest *manifest, const char *name, size
 
 	for (uint32_t i = 0; i < manifest->split_count && used < sizeof(names) - 1; i++)
 		used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%s", i > 0 ? ", " : "", manifest->split_name[i]);
+	if (bytes == 3 && memcmp(name, "all", 3) == 0)
+		return err_set(err, ERR_NOTFOUND, "\"all\" is every split and joined to none; this data set has %s", names);
 	return err_set(err, ERR_NOTFOUND, "no split \"%.*s\"; this data set has %s (also joined by '+', \"all\", and folds of them as in "
 		       "all~fold=1/5 and all~rest=1/5)",
 		       (int)(bytes > 80 ? 80 : bytes), name, names);

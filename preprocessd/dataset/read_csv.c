@@ -35,45 +35,63 @@ static uint32_t as_number(const char *text)
 	return value;
 }
 
-/* The header's names without the spaces around them. */
-static const char *header_name(const struct csv *csv, uint32_t column, size_t *bytes)
+static bool is_blank(char c)
 {
-	const char *name = csv_field(csv, column, bytes);
+	return c == ' ' || c == '\t';
+}
 
-	while (*bytes > 0 && (name[0] == ' ' || name[0] == '\t')) {
-		name++;
+/* A field without the spaces around it: names of the header, labels, splits and groups. */
+static const char *trimmed_field(const struct csv *csv, uint32_t column, size_t *bytes)
+{
+	const char *text = csv_field(csv, column, bytes);
+
+	while (*bytes > 0 && is_blank(text[0])) {
+		text++;
 		--*bytes;
 	}
-	while (*bytes > 0 && (name[*bytes - 1] == ' ' || name[*bytes - 1] == '\t'))
+	while (*bytes > 0 && is_blank(text[*bytes - 1]))
 		--*bytes;
-	return name;
+	return text;
+}
+
+/* The first column from `from` on that has this name. */
+static uint32_t find_name(const struct csv *csv, uint32_t from, const char *wanted, bool any_case)
+{
+	for (uint32_t i = from; i < csv->count; i++) {
+		size_t bytes;
+		const char *name = trimmed_field(csv, i, &bytes);
+
+		if (bytes == strlen(wanted) && (any_case ? strncasecmp(name, wanted, bytes) : memcmp(name, wanted, bytes)) == 0)
+			return i;
+	}
+	return NO_COLUMN;
 }
 
 static uint32_t find_usual(const struct csv *csv, const char *const *usual)
 {
-	/* The order of the usual names decides, not that of the columns. */
-	for (; *usual != NULL; usual++) {
-		for (uint32_t i = 0; i < csv->count; i++) {
-			size_t bytes;
-			const char *name = header_name(csv, i, &bytes);
+	uint32_t column = NO_COLUMN;
 
-			if (bytes == strlen(*usual) && strncasecmp(name, *usual, bytes) == 0)
-				return i;
-		}
-	}
-	return NO_COLUMN;
+	/* The order of the usual names decides, not that of the columns. */
+	for (; *usual != NULL && column == NO_COLUMN; usual++)
+		column = find_name(csv, 0, *usual, true);
+	return column;
 }
 
-static uint32_t find_name(const struct csv *csv, const char *wanted)
+/* Programs differ in which of two columns of one name they take. */
+static int check_once(const struct reader *reader, const struct csv *csv, uint32_t column, bool any_case, struct err *err)
 {
-	for (uint32_t i = 0; i < csv->count; i++) {
-		size_t bytes;
-		const char *name = header_name(csv, i, &bytes);
+	char name[200];
+	size_t bytes;
 
-		if (bytes == strlen(wanted) && memcmp(name, wanted, bytes) == 0)
-			return i;
-	}
-	return NO_COLUMN;
+	if (column == NO_COLUMN)
+		return 0;
+	const char *text = trimmed_field(csv, column, &bytes);
+	snprintf(name, sizeof(name), "%.*s", (int)(bytes < sizeof(name) ? bytes : 0), text);
+	uint32_t again = find_name(csv, column + 1, name, any_case);
+	if (bytes == 0 || again == NO_COLUMN)
+		return 0;
+	return reader_fail(reader, csv->line, err, "columns %u and %u are both named \"%s\"; which one is meant? Rename one, or give --columns as "
+			   "numbers", column + 1, again + 1, name);
 }
 
 /* One part of --columns. */
@@ -89,8 +107,8 @@ static int find_given(struct reader *reader, const struct csv *csv, bool header,
 	if (number > 0)
 		return reader_fail(reader, csv->line, err, "%s %u column%s, --columns asks for number %u", csv->count == 1 ? "there is" : "there are",
 				   csv->count, plural(csv->count), number);
-	if (header && (*out = find_name(csv, given)) != NO_COLUMN)
-		return 0;
+	if (header && (*out = find_name(csv, 0, given, false)) != NO_COLUMN)
+		return check_once(reader, csv, *out, false, err);
 	return reader_fail(reader, csv->line, err, header ? "no column is named \"%s\"" :
 			   "no column is named \"%s\": the first row names an existing picture, so there is no header; give "
 			   "--columns as numbers", given);
@@ -134,9 +152,46 @@ static int picture_column(struct reader *reader, const struct csv *csv, uint32_t
 	return 0;
 }
 
+/* Where --columns says nothing. */
+static int find_usual_columns(struct reader *reader, const struct csv *csv, struct columns *out, struct err *err)
+{
+	uint32_t *const columns[] = { &out->image, &out->caption, &out->label, &out->split, &out->group };
+	int code = 0;
+
+	if (!reader->columns_given) {
+		out->image = find_usual(csv, usual_image_names);
+		out->caption = find_usual(csv, usual_caption_names);
+		out->label = find_usual(csv, usual_label_names);
+	}
+	out->split = find_usual(csv, usual_split_names);
+	out->group = find_usual(csv, usual_group_names);
+	for (size_t i = reader->columns_given ? 3 : 0; i < ARRAY_LEN(columns) && code == 0; i++)
+		code = check_once(reader, csv, *columns[i], true, err);
+	return code;
+}
+
+/* A header that says which column has the pictures, or a row that shows it, and nothing that tells where the captions are. */
+static int no_caption(const struct reader *reader, const struct csv *csv, bool header, const struct columns *columns, struct err *err)
+{
+	char names[200] = "";
+	size_t used = 0;
+
+	if (!header)
+		return reader_fail(reader, csv->line, err, "the picture is named in column %u, and no column behind it can have the captions; say "
+				   "which one has them: --columns %u,1, for example", columns->image + 1, columns->image + 1);
+	for (uint32_t i = 0; i < csv->count && used < sizeof(names); i++) {
+		size_t bytes;
+		const char *name = trimmed_field(csv, i, &bytes);
+
+		used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%.*s", i > 0 ? ", " : "", (int)(bytes > 40 ? 40 : bytes), name);
+	}
+	return reader_fail(reader, csv->line, err, "no column has a name that captions have (caption, text, sentence, ...); name it with --columns "
+			   "IMAGE,CAPTION; there are: %s", names);
+}
+
 static int find_columns(struct reader *reader, const struct csv *csv, uint32_t picture, struct columns *out, struct err *err)
 {
-	bool header = picture == NO_COLUMN;
+	bool header = picture == NO_COLUMN, known; /* which column has the pictures */
 	uint32_t *given[COLUMN_COUNT] = { &out->image, &out->caption, &out->label };
 	int code;
 
@@ -144,20 +199,17 @@ static int find_columns(struct reader *reader, const struct csv *csv, uint32_t p
 	for (int i = 0; i < COLUMN_COUNT; i++)
 		if (reader->columns[i] != NULL && (code = find_given(reader, csv, header, reader->columns[i], given[i], err)) != 0)
 			return code;
-	if (header) {
-		if (out->image == NO_COLUMN)
-			out->image = find_usual(csv, usual_image_names);
-		if (out->caption == NO_COLUMN)
-			out->caption = find_usual(csv, usual_caption_names);
-		if (!reader->columns_given)
-			out->label = find_usual(csv, usual_label_names);
-		out->split = find_usual(csv, usual_split_names);
-		out->group = find_usual(csv, usual_group_names);
-	}
+	if (header && (code = find_usual_columns(reader, csv, out, err)) != 0)
+		return code;
+	known = out->image != NO_COLUMN || !header;
 	if (out->image == NO_COLUMN)
 		out->image = header ? first_free(out, 0) : picture;
-	if (out->caption == NO_COLUMN)
+	if (out->caption == NO_COLUMN && (!known || csv->count == 2))
 		out->caption = first_free(out, out->image == NO_COLUMN ? 0 : out->image);
+	else if (out->caption == NO_COLUMN && !header && out->image + 1 < csv->count)
+		out->caption = out->image + 1;
+	if (out->caption == NO_COLUMN && known && csv->count > 1)
+		return no_caption(reader, csv, header, out, err);
 	if (out->image == NO_COLUMN || out->caption == NO_COLUMN)
 		return reader_fail(reader, csv->line, err, "a picture and a caption are needed, so at least two columns; this row "
 				   "has %u (separated by ',', ';', '|' or tabs)", csv->count);
@@ -179,7 +231,7 @@ static uint32_t picture_in_header(const struct reader *reader, const struct csv 
 			return NO_COLUMN;
 	for (uint32_t i = 0; i < csv->count; i++) {
 		size_t bytes;
-		const char *name = header_name(csv, i, &bytes);
+		const char *name = trimmed_field(csv, i, &bytes);
 
 		if ((number == 0 || number == i + 1) && reader_looks_like_picture(name, bytes))
 			return i;
@@ -191,7 +243,7 @@ static uint32_t picture_in_header(const struct reader *reader, const struct csv 
 static int header_or_missing(struct reader *reader, const struct csv *csv, uint32_t column, struct err *err)
 {
 	size_t bytes;
-	const char *name = header_name(csv, column, &bytes);
+	const char *name = trimmed_field(csv, column, &bytes);
 	int shown = (int)(bytes > 200 ? 200 : bytes);
 
 	if (reader->listing->skip_bad)
@@ -211,39 +263,48 @@ static int explain(struct reader *reader, const struct csv *csv, bool header, co
 	snprintf(reader->hint, sizeof(reader->hint), " (names are taken from column %u%s%.*s%s; --columns says otherwise)",
 		 columns->image + 1, header ? ", \"" : "", header ? (int)(bytes > 40 ? 40 : bytes) : 0, name, header ? "\"" : "");
 	const char *given = reader->columns[COLUMN_IMAGE];
-	if (!header || (given != NULL && as_number(given) == 0) || find_usual(csv, usual_image_names) != NO_COLUMN ||
-	    find_usual(csv, usual_caption_names) != NO_COLUMN)
+	if (!header || (given != NULL && as_number(given) == 0) || find_usual(csv, usual_caption_names) != NO_COLUMN)
 		return 0;
+	if (find_usual(csv, usual_image_names) != NO_COLUMN)
+		return reader->columns_given ? 0 : listing_add_note(reader->listing, err, "%s: captions are taken from column %u, whose name "
+								    "does not say so", reader->name, columns->caption + 1);
 	uint32_t column = picture_in_header(reader, csv);
 	if (column != NO_COLUMN)
 		return header_or_missing(reader, csv, column, err);
-	return listing_add_note(reader->listing, err, "%s: its first row names no picture that exists, so it is taken as a header",
-				reader->name);
+	return listing_add_note(reader->listing, err, "%s: its first row names no picture that exists, so it is taken as a header, with pictures "
+				"in column %u and captions in column %u", reader->name, columns->image + 1, columns->caption + 1);
 }
 
-static int take(const struct csv *csv, uint32_t column, struct buf *out, bool *has, struct err *err)
+/* Of a whole number without the zeros behind its point: 5.0, as programs write whole numbers that were floats on their way, is 5. */
+static size_t whole_bytes(const char *text, size_t bytes)
+{
+	size_t at = bytes > 0 && text[0] == '-', digits = at, end;
+
+	while (at < bytes && text[at] >= '0' && text[at] <= '9')
+		at++;
+	if (at == digits || at == bytes || text[at] != '.')
+		return bytes;
+	for (end = at + 1; end < bytes && text[end] == '0'; end++)
+		;
+	return end == bytes && end > at + 1 ? at : bytes;
+}
+
+/* An empty cell says nothing. */
+static int take_optional(const struct csv *csv, uint32_t column, struct buf *out, bool *has, struct err *err)
 {
 	size_t bytes;
 
 	if (column == NO_COLUMN)
 		return 0;
-	const char *text = csv_field(csv, column, &bytes);
-	*has = true;
-	return buf_add(out, text, bytes, err);
-}
-
-static int take_optional(const struct csv *csv, uint32_t column, struct buf *out, bool *has, struct err *err)
-{
-	int code = take(csv, column, out, has, err);
-
-	*has = *has && out->size > 0; /* an empty cell says nothing */
-	return code;
+	const char *text = trimmed_field(csv, column, &bytes);
+	*has = bytes > 0;
+	return buf_add(out, text, whole_bytes(text, bytes), err);
 }
 
 static int row(struct reader *reader, const struct csv *csv, const struct columns *columns, struct item *item, struct err *err)
 {
-	const char *caption;
-	size_t bytes;
+	const char *image, *caption;
+	size_t image_bytes, caption_bytes;
 	int code;
 
 	if (csv->count != columns->count)
@@ -251,12 +312,14 @@ static int row(struct reader *reader, const struct csv *csv, const struct column
 				       "in quotes", csv->count, plural(csv->count), columns->count);
 	item_clear(item);
 	item->number = csv->line;
-	caption = csv_field(csv, columns->caption, &bytes);
-	if ((code = take(csv, columns->image, &item->image, &item->has_image, err)) != 0 ||
+	image = csv_field(csv, columns->image, &image_bytes);
+	caption = csv_field(csv, columns->caption, &caption_bytes);
+	item->has_image = true;
+	if ((code = buf_add(&item->image, image, image_bytes, err)) != 0 ||
 	    (code = take_optional(csv, columns->label, &item->label, &item->has_label, err)) != 0 ||
 	    (code = take_optional(csv, columns->split, &item->split, &item->has_split, err)) != 0 ||
 	    (code = take_optional(csv, columns->group, &item->group, &item->has_group, err)) != 0 ||
-	    (code = item_add_caption(item, caption, bytes, err)) != 0)
+	    (code = item_add_caption(item, caption, caption_bytes, err)) != 0)
 		return code;
 	if (columns->split != NO_COLUMN && !item->has_split && reader->file_split == NO_SPLIT)
 		return reader_fail(reader, csv->line, err, "no split, while the file has a column of splits; fill it in");
@@ -317,7 +380,7 @@ static int score_first_row(struct reader *reader, const struct csv *csv, int *sc
 	if (column != NO_COLUMN)
 		*score = SCORE_PICTURE;
 	else if (given != NULL && as_number(given) == 0)
-		*score = find_name(csv, given) != NO_COLUMN ? SCORE_NAMES : SCORE_COLUMNS;
+		*score = find_name(csv, 0, given, false) != NO_COLUMN ? SCORE_NAMES : SCORE_COLUMNS;
 	else
 		*score = find_usual(csv, usual_image_names) != NO_COLUMN || find_usual(csv, usual_caption_names) != NO_COLUMN ?
 				 SCORE_NAMES : SCORE_COLUMNS;

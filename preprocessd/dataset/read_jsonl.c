@@ -60,7 +60,7 @@ static int look(void *context, struct json_reader *json, const char *key, struct
 
 		choice->repeated |= choice->seen & bit;
 		choice->seen |= bit;
-		if (bit != 0 && json->kind == JSON_NULL)
+		if (bit != 0 && json_is_null(json))
 			choice->null = true;
 		else if (ranks[part] < choice->rank)
 			choice->rank = ranks[part];
@@ -107,11 +107,11 @@ static int take(struct jsonl *jsonl, enum part part, struct json_reader *json, s
 	case PART_CAPTION:
 		return captions(jsonl, json, err);
 	case PART_LABEL:
-		return json_text(json, &item->label, &item->has_label, "the label", err);
+		return json_label(json, &item->label, &item->has_label, "the label", err);
 	case PART_SPLIT:
 		return json_text(json, &item->split, &item->has_split, "the split", err);
 	default:
-		return json_text(json, &item->group, &item->has_group, "the group", err);
+		return json_label(json, &item->group, &item->has_group, "the group", err);
 	}
 }
 
@@ -185,6 +185,7 @@ static int read_lines(struct jsonl *jsonl, const char *bytes, size_t size, struc
 		if (!is_blank(bytes + at, length)) {
 			json_reader_init(&json, jsonl->reader->name, bytes + at, length);
 			json.line = line;
+			json.whole = "line";
 			json.lenient_utf8 = true; /* captions are judged one by one */
 			code = json_next(&json, err);
 			if (code == 0)

@@ -74,11 +74,11 @@ static int image_field(void *context, struct json_reader *json, const char *key,
 	case KEY_SPLIT:
 		return json_text(json, &item->split, &item->has_split, "split", err);
 	case KEY_LABEL:
-		return json_text(json, &item->label, &item->has_label, "label", err);
+		return json_label(json, &item->label, &item->has_label, "label", err);
 	case KEY_CLASS:
-		return json_text(json, &k->class, &k->has_class, "class", err);
+		return json_label(json, &k->class, &k->has_class, "class", err);
 	case KEY_GROUP:
-		return json_text(json, &item->group, &item->has_group, "group", err);
+		return json_label(json, &item->group, &item->has_group, "group", err);
 	default:
 		k->has_sentences = true;
 		return json_array(json, "sentences", sentence, k, err);

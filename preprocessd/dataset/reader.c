@@ -19,8 +19,6 @@ struct reading {
 	struct folders folders;
 	char *columns_text;
 	const char *columns[COLUMN_COUNT];
-	struct missing missing; /* of all files */
-	uint32_t found;         /* different names that were found */
 };
 
 /* --- options ---------------------------------------------------------------------- */
@@ -129,7 +127,7 @@ static int open_folders(struct reading *reading, struct err *err)
 }
 
 /* Without --images, the captions' own folder. */
-static int folder_of_captions(struct reading *reading, const char *path, struct err *err)
+static int folder_of_captions(struct reading *reading, const char *path, struct listing_file *file, struct err *err)
 {
 	const char *slash = strrchr(path, '/');
 	char *folder = slash == NULL ? mem_strdup(".") : mem_strndup(path, slash == path ? 1 : (size_t)(slash - path));
@@ -141,6 +139,8 @@ static int folder_of_captions(struct reading *reading, const char *path, struct 
 		free(reading->folders.items[--reading->folders.count].path);
 	code = add_folder(reading, folder, NO_SPLIT, err);
 	mem_free(folder);
+	if (code == 0 && (file->folder = mem_strdup(reading->folders.items[0].path)) == NULL)
+		code = err_nomem(err, 0);
 	return code;
 }
 
@@ -201,78 +201,6 @@ static int add_file(struct listing *listing, const char *path, uint32_t *file, s
 		return err_nomem(err, strlen(path));
 	*file = listing->file_count++;
 	return 0;
-}
-
-static void collect_missing(struct reading *reading, const struct reader *reader)
-{
-	for (uint32_t i = 0; i < reader->names.count; i++)
-		reading->found += reader->name_picture[i] != NO_PICTURE;
-	if (reading->missing.count == 0) {
-		reading->missing = reader->missing;
-	} else {
-		reading->missing.count += reader->missing.count;
-		reading->missing.no_files += reader->missing.no_files;
-	}
-}
-
-/* Those that were searched for the first missing picture; of the others, one and why not. */
-static void name_folders(const struct reading *reading, char *out, size_t size)
-{
-	const struct folders *folders = &reading->folders;
-	const struct folder *other = NULL;
-	size_t used = 0;
-
-	out[0] = '\0';
-	for (int i = 0; i < folders->count && used < size - 1; i++) {
-		const struct folder *folder = &folders->items[i];
-
-		if (folder->split != NO_SPLIT && folder->split != reading->missing.split)
-			other = folder;
-		else
-			used += (size_t)snprintf(out + used, size - used, "%s%.200s", used > 0 ? ", " : "", folder->path);
-	}
-	if (used < size - 1 && other != NULL)
-		snprintf(out + used, size - used, "%s(not in %.150s, which is for split %s alone)", used > 0 ? " " : "no folder ", other->path,
-			 strings_at(&reading->listing->splits, (uint32_t)other->split));
-}
-
-/* The first one is there, in a folder that was not searched. */
-static int elsewhere_error(const struct reading *reading, const char *place, struct err *err)
-{
-	const struct listing *listing = reading->listing;
-	const struct missing *missing = &reading->missing;
-	const struct folder *folder = &reading->folders.items[missing->elsewhere];
-	const char *theirs = strings_at(&listing->splits, (uint32_t)folder->split);
-	const char *ours = missing->split == NO_SPLIT ? NULL : strings_at(&listing->splits, (uint32_t)missing->split);
-	char remedy[400];
-
-	if (missing->own_split || ours == NULL)
-		snprintf(remedy, sizeof(remedy), "give --images %.200s without the split", folder->path);
-	else
-		snprintf(remedy, sizeof(remedy), "give --captions %s=%.150s, or --images %.150s without the split", theirs,
-			 listing->files[missing->place.file].name, folder->path);
-	return err_set(err, ERR_NOTFOUND, "%.200s: %u of %u picture%s %s missing: %.150s; the folder %.150s is for split %s alone, and %s %s%s; %s",
-		       place, missing->count, missing->count + reading->found, plural(missing->count + reading->found),
-		       missing->count == 1 ? "is" : "are", missing->examples, folder->path, theirs,
-		       missing->count == 1 ? "this picture is in" : "these are in", ours == NULL ? "no split yet" : "split ",
-		       ours == NULL ? "" : ours, remedy);
-}
-
-static int missing_error(const struct reading *reading, const struct reader *reader, struct err *err)
-{
-	const struct missing *missing = &reading->missing;
-	char place[LISTING_PLACE_BYTES], folders[300];
-	uint32_t all = missing->count + reading->found;
-
-	listing_place(reading->listing, missing->place, place);
-	if (missing->elsewhere >= 0)
-		return elsewhere_error(reading, place, err);
-	name_folders(reading, folders, sizeof(folders));
-	return err_set(err, ERR_NOTFOUND, "%.250s: %u of %u picture%s %s missing%s: %s%s; looked in %s%s; check --images%s", place,
-		       missing->count, all, plural(all), missing->count == 1 ? "is" : "are",
-		       missing->no_files == 0 ? "" : missing->count == 1 ? " or no file" : " or no files", missing->examples,
-		       missing->count > LISTING_EXAMPLES_MAX ? ", ..." : "", folders, reader->hint,
-		       reading->found == 0 ? "" : missing->count == 1 ? ", or leave it out with --on-bad skip" : ", or leave them out with --on-bad skip");
 }
 
 /* What no reader could make sense of, by its first bytes. They begin with an ASCII character, which has a zero byte in UTF-16. */
@@ -356,20 +284,24 @@ static int read_file(struct reading *reading, const char *path, int16_t split, s
 		return err_set(err, ERR_USAGE, "%s is given with a split, so --split cannot be given too", path);
 	if ((code = add_file(listing, path, &reader.file, err)) != 0 ||
 	    (split == NO_SPLIT && (code = default_split(reading, path, &reader.default_split, err)) != 0) ||
-	    (reading->options->image_count == 0 && (code = folder_of_captions(reading, path, err)) != 0))
+	    (reading->options->image_count == 0 && (code = folder_of_captions(reading, path, &listing->files[reader.file], err)) != 0))
 		return code;
 	if ((code = rights_read(reading->options->rights, path, caption_file_limit(), &bytes, err)) == 0)
 		code = read_bytes(reading, &reader, bytes.data == NULL ? "" : bytes.data, bytes.size, err);
 	buf_free(&bytes);
-	if (code == 0) {
-		collect_missing(reading, &reader);
-		if (reader.missing.count > 0 && !listing->skip_bad)
-			code = missing_error(reading, &reader, err);
-		else if (reading->missing.count > 0 && reading->found == 0 && listing->file_count == (uint32_t)reading->options->caption_count)
-			code = missing_error(reading, &reader, err);
-	}
+	if (code == 0 && reader.hint[0] != '\0' && (listing->files[reader.file].hint = mem_strdup(reader.hint)) == NULL)
+		code = err_nomem(err, sizeof(reader.hint));
 	reader_close(&reader);
 	return code;
+}
+
+/* The same captions twice would be twice as many, without a word. */
+static int check_once(const struct reader_options *options, const char *path, int before, struct err *err)
+{
+	for (int i = 0; i < before; i++)
+		if (strcmp(options->captions[i], options->captions[before]) == 0)
+			return err_set(err, ERR_USAGE, "--captions %s is given twice", path);
+	return 0;
 }
 
 /* --- all ------------------------------------------------------------------------------------- */
@@ -410,14 +342,17 @@ int listing_read(struct listing *listing, const struct reader_options *options, 
 	    (code = open_folders(&reading, err)) != 0)
 		goto out;
 	for (int i = 0; i < options->caption_count && code == 0; i++) {
-		code = cut_prefix(listing, options->captions[i], &path, &split, err);
+		if ((code = cut_prefix(listing, options->captions[i], &path, &split, err)) == 0)
+			code = check_once(options, path, i, err);
 		if (code == 0)
 			code = read_file(&reading, path, split, err);
 	}
+	if (code == 0 && options->limit > 0 && listing->caption_count > 0)
+		code = listing_draw(listing, options->limit, options->limit_seed, err);
+	if (code == 0)
+		code = missing_settle(listing, &reading.folders, options->limit > 0, err);
 	if (code == 0 && listing->caption_count == 0)
 		code = nothing_left(listing, err);
-	if (code == 0 && options->limit > 0)
-		code = listing_draw(listing, options->limit, options->limit_seed, err);
 out:
 	reading_close(&reading);
 	return code;

@@ -29,19 +29,6 @@ struct folders {
 	const struct rights *rights;
 };
 
-struct missing {
-	uint32_t count;
-	uint32_t no_files;   /* of these: something is there, but no file */
-	/* of the first */
-	struct place place;
-	int16_t split;
-	bool own_split;      /* said by the file, not by --captions or a default */
-	int elsewhere;       /* a folder of another split that has it; -1: none */
-	/* of the first few */
-	char examples[256];  /* names, joined */
-	int example_count;
-};
-
 struct reader {
 	struct listing *listing;
 	const struct folders *folders;
@@ -55,9 +42,8 @@ struct reader {
 	char hint[160];            /* behind a message about missing pictures: where their names stand */
 
 	struct strings names;      /* "split \0 folder \0 name" as this file writes them */
-	uint32_t *name_picture;    /* (names.capacity) picture, or NO_PICTURE where it is missing */
+	uint32_t *name_picture;    /* (names.capacity) */
 	uint32_t name_capacity;
-	struct missing missing;
 	struct buf key, path;      /* scratch */
 	int no_file;               /* what find_picture() came upon in place of a file: as rights_find_file() says it; 0: nothing */
 };
@@ -80,6 +66,9 @@ MUST_USE int item_add_caption(struct item *item, const char *text, size_t bytes,
 MUST_USE int reader_item(struct reader *reader, const struct item *item, struct err *err);
 /* *has: there is a picture of this name for some split. ERR_IO: a folder cannot be looked into. */
 MUST_USE int reader_has_picture(struct reader *reader, const char *name, size_t bytes, bool *has, struct err *err);
+/* The same for one split (NO_SPLIT: folders for every one); the path is in reader->path, and folder may be NULL. */
+MUST_USE int reader_find_picture(struct reader *reader, int16_t split, const struct buf *folder, const char *name, size_t bytes,
+				 bool *there, struct err *err);
 /* Does it end as names of JPEG files do (and Flickr8k's "#3" behind that)? */
 bool reader_looks_like_picture(const char *name, size_t bytes);
 /* An ERR_FORMAT with the place in front. */
@@ -87,10 +76,21 @@ int reader_fail(const struct reader *reader, uint32_t number, struct err *err, c
 /* An item that is left out: with skip_bad a failure and 0, else the error. */
 MUST_USE int reader_bad_item(struct reader *reader, uint32_t number, struct err *err, const char *format, ...) PRINTF_LIKE(4, 5);
 
+/* --- missing.c ------------------------------------------------------------------ */
+
+/* This picture, just added under a name of its own, is not there; reader->no_file is what was come upon in its place. */
+MUST_USE int missing_note(struct reader *reader, const struct item *item, struct picture *picture, struct err *err);
+/* After all files, and a draw, were read: no missing picture is left. An error tells of all of them, or with skip_bad each is a failure. */
+MUST_USE int missing_settle(struct listing *listing, const struct folders *folders, bool drawn, struct err *err);
+
 /* --- JSON helpers ----------------------------------------------------------- */
 
-/* The next value, a string or a number, into out; *has stays false for null. what: for the message. */
+/* The last value says nothing: null, or the NaN that Python writes where a table has no value. */
+bool json_is_null(const struct json_reader *json);
+/* The next value, a string or a number, into out; *has stays false where it says nothing. what: for the message. */
 MUST_USE int json_text(struct json_reader *json, struct buf *out, bool *has, const char *what, struct err *err);
+/* The same of a label or a group, where "" says nothing either, as an empty cell of a table. */
+MUST_USE int json_label(struct json_reader *json, struct buf *out, bool *has, const char *what, struct err *err);
 /* For a key that json has just read and whose value counts: ERR_FORMAT where *seen, else sets it. */
 MUST_USE int json_once(const struct json_reader *json, bool *seen, const char *key, struct err *err);
 /* Reads the array that comes next; element is called when the first event of each value has been

@@ -209,8 +209,8 @@ static int find_in_folders(struct reader *reader, int16_t split, const struct bu
 	return 0;
 }
 
-static int find_picture(struct reader *reader, int16_t split, const struct buf *inner, const char *name, size_t bytes,
-			bool *there, struct err *err)
+int reader_find_picture(struct reader *reader, int16_t split, const struct buf *inner, const char *name, size_t bytes, bool *there,
+			struct err *err)
 {
 	size_t shorter = without_number(name, bytes);
 	int code;
@@ -228,7 +228,7 @@ int reader_has_picture(struct reader *reader, const char *name, size_t bytes, bo
 
 	*has = false;
 	for (int i = 0; i < reader->folders->count && !*has && code == 0; i++)
-		code = find_picture(reader, reader->folders->items[i].split, NULL, name, bytes, has, err);
+		code = reader_find_picture(reader, reader->folders->items[i].split, NULL, name, bytes, has, err);
 	return code;
 }
 
@@ -244,70 +244,6 @@ bool reader_looks_like_picture(const char *name, size_t bytes)
 			return true;
 	}
 	return false;
-}
-
-/* A folder of another split that has the picture, or -1. */
-static int find_elsewhere(struct reader *reader, const struct item *item, int16_t split)
-{
-	const struct folders *folders = reader->folders;
-	bool there;
-
-	for (int i = 0; i < folders->count; i++)
-		if (folders->items[i].split != NO_SPLIT && folders->items[i].split != split &&
-		    find_picture(reader, folders->items[i].split, item->has_folder ? &item->folder : NULL, item->image.data,
-				 item->image.size, &there, NULL) == 0 && there)
-			return i;
-	return -1;
-}
-
-static const char *no_file_text(int why)
-{
-	switch (why) {
-	case EISDIR:
-		return "a folder";
-	case ELOOP:
-		return "a link that leads in a circle";
-	case ENAMETOOLONG:
-		return "the name is too long";
-	default:
-		return "no regular file";
-	}
-}
-
-static int note_missing(struct reader *reader, const struct item *item, int16_t split, struct err *err)
-{
-	struct missing *missing = &reader->missing;
-	char name[LISTING_PLACE_BYTES], reason[LISTING_PLACE_BYTES + 200];
-	size_t used = strlen(missing->examples);
-	int no_file = reader->no_file, elsewhere = -1;
-
-	if (missing->count == 0 || reader->listing->skip_bad)
-		elsewhere = find_elsewhere(reader, item, split);
-	if (missing->count++ == 0) {
-		missing->place = (struct place){ reader->file, item->number };
-		missing->split = split;
-		missing->own_split = item->has_split && reader->file_split == NO_SPLIT;
-		missing->elsewhere = elsewhere;
-	}
-	missing->no_files += no_file != 0;
-	if (missing->example_count < LISTING_EXAMPLES_MAX) {
-		missing->example_count++;
-		used += (size_t)snprintf(missing->examples + used, sizeof(missing->examples) - used, "%s%.*s", used > 0 ? ", " : "",
-					 (int)(item->image.size > 60 ? 60 : item->image.size), item->image.data);
-		if (no_file != 0 && used < sizeof(missing->examples))
-			snprintf(missing->examples + used, sizeof(missing->examples) - used, " (%s)", no_file_text(no_file));
-	}
-	if (!reader->listing->skip_bad)
-		return 0; /* counted; the error comes at the end and can say how many */
-	snprintf(name, sizeof(name), "%s", item->image.data);
-	if (no_file != 0)
-		snprintf(reason, sizeof(reason), "in place of a picture's file there is something else: %s", no_file_text(no_file));
-	else if (elsewhere >= 0)
-		snprintf(reason, sizeof(reason), "it is in %s, which is for split %s alone", reader->folders->items[elsewhere].path,
-			 strings_at(&reader->listing->splits, (uint32_t)reader->folders->items[elsewhere].split));
-	else
-		snprintf(reason, sizeof(reason), "there is no such file in the folders of --images");
-	return listing_add_failure(reader->listing, name, reason, err);
 }
 
 /* --- pictures into the listing ------------------------------------------------------------- */
@@ -381,22 +317,55 @@ static int grow_pictures(struct listing *listing, struct err *err)
 	return 0;
 }
 
-/* The picture at reader->path. */
-static int add_picture(struct reader *reader, const struct item *item, int16_t split, uint32_t *picture, struct err *err)
+/* The picture of this path, or of what stands for one. */
+static int add_picture(struct reader *reader, const struct item *item, int16_t split, const char *path, size_t bytes, uint32_t *picture,
+		       bool *added, struct err *err)
 {
 	struct listing *listing = reader->listing;
-	bool added;
 	int code = grow_pictures(listing, err);
 
 	if (code == 0)
-		code = strings_add(&listing->paths, reader->path.data, reader->path.size, picture, &added, err);
-	if (code != 0 || !added)
+		code = strings_add(&listing->paths, path, bytes, picture, added, err);
+	if (code != 0 || !*added)
 		return code;
 	listing->pictures[*picture] = (struct picture){
 		.place = { reader->file, item->number }, .label = -1, .group = -1, .split = split, .state = PICTURE_LISTED,
 	};
 	listing->picture_count++;
 	return 0;
+}
+
+/* A missing one is listed, too: others are drawn as if it were there. What it is remembered by is no path, for it has a zero byte in it. */
+static int add_missing(struct reader *reader, const struct item *item, int16_t split, uint32_t *picture, struct err *err)
+{
+	size_t bytes = reader->key.size - item->image.size + without_number(item->image.data, item->image.size);
+	bool added;
+	int code = add_picture(reader, item, split, reader->key.data, bytes, picture, &added, err);
+
+	return code != 0 || !added ? code : missing_note(reader, item, &reader->listing->pictures[*picture], err);
+}
+
+static int at_item(const struct reader *reader, const struct item *item, int code, struct err *err)
+{
+	char place[LISTING_PLACE_BYTES];
+
+	if (code == ERR_NOMEM)
+		return code;
+	listing_place(reader->listing, (struct place){ reader->file, item->number }, place);
+	return err_prefix(err, "%.300s", place);
+}
+
+/* The picture of a name that this file has not had before. */
+static int add_name(struct reader *reader, const struct item *item, int16_t split, uint32_t *picture, struct err *err)
+{
+	bool there, added;
+	int code = reader_find_picture(reader, split, item->has_folder ? &item->folder : NULL, item->image.data, item->image.size, &there, err);
+
+	if (code != 0)
+		return at_item(reader, item, code, err);
+	if (!there)
+		return add_missing(reader, item, split, picture, err);
+	return add_picture(reader, item, split, reader->path.data, reader->path.size, picture, &added, err);
 }
 
 static int split_of_item(struct reader *reader, const struct item *item, int16_t *split, struct err *err)
@@ -440,23 +409,13 @@ static int remember_name(struct reader *reader, const struct item *item, int16_t
 	return 0;
 }
 
-static int at_item(const struct reader *reader, const struct item *item, int code, struct err *err)
-{
-	char place[LISTING_PLACE_BYTES];
-
-	if (code == ERR_NOMEM)
-		return code;
-	listing_place(reader->listing, (struct place){ reader->file, item->number }, place);
-	return err_prefix(err, "%.300s", place);
-}
-
-/* Only the picture; *picture is NO_PICTURE where it is missing and skipped or counted. */
+/* Only the picture; *picture is NO_PICTURE where the item is left out. */
 static int find_or_add_picture(struct reader *reader, const struct item *item, uint32_t *picture, struct err *err)
 {
 	struct listing *listing = reader->listing;
 	uint32_t name;
 	int16_t split;
-	bool added, there;
+	bool added;
 	int code;
 
 	*picture = NO_PICTURE;
@@ -469,20 +428,12 @@ static int find_or_add_picture(struct reader *reader, const struct item *item, u
 	if ((code = split_of_item(reader, item, &split, err)) != 0 ||
 	    (code = remember_name(reader, item, split, &name, &added, err)) != 0)
 		return code;
-	if (added) {
-		reader->name_picture[name] = NO_PICTURE;
-		code = find_picture(reader, split, item->has_folder ? &item->folder : NULL, item->image.data, item->image.size,
-				    &there, err);
-		if (code != 0)
-			return at_item(reader, item, code, err);
-		code = there ? add_picture(reader, item, split, &reader->name_picture[name], err) :
-			       note_missing(reader, item, split, err);
-		if (code != 0)
-			return code;
-	}
-	if ((*picture = reader->name_picture[name]) == NO_PICTURE)
-		return 0;
+	if (added && (code = add_name(reader, item, split, &reader->name_picture[name], err)) != 0)
+		return code;
+	*picture = reader->name_picture[name];
 	struct picture *p = &listing->pictures[*picture];
+	if (p->state == PICTURE_MISSING)
+		return 0;
 	if ((code = merge_split(reader, item, p, split, err)) != 0)
 		return code;
 	if (item->has_label)

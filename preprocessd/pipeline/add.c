@@ -8,6 +8,7 @@
 #include "shared/base/clock.h"
 #include "shared/base/fs.h"
 #include "shared/base/mem.h"
+#include "shared/base/plural.h"
 #include "shared/wire/frame.h"
 
 enum { CHANGES_MAX = 5, MANY_PICTURES = 10000 };
@@ -216,9 +217,9 @@ static int check_name(struct add *add, struct err *err)
 		return 0;
 	hash_to_hex(&version, was);
 	hash_to_hex(&add->manifest->version, is);
-	return err_set(err, ERR_EXISTS, "there is a data set %s already, with other data (version %.12s with %llu pictures, this is "
+	return err_set(err, ERR_EXISTS, "there is a data set %s already, with other data (version %.12s with %llu picture%s, this is "
 		       "%.12s with %u); choose another name, or add --replace", add->request->name, was,
-		       (unsigned long long)add->before->pictures, is, add->manifest->picture_count);
+		       (unsigned long long)add->before->pictures, plural(add->before->pictures), is, add->manifest->picture_count);
 }
 
 /* Before the pictures, which may take hours: their hashes make the version, but where numbers show that it will be another one,
@@ -233,9 +234,9 @@ static int check_name_early(struct add *add, struct err *err)
 	if (add->before->pictures <= pictures &&
 	    (add->request->skip_bad ? add->before->captions <= captions : add->before->captions == captions))
 		return 0;
-	return err_set(err, ERR_EXISTS, "there is a data set %s already, with other data (%llu pictures with %llu captions; these files name "
+	return err_set(err, ERR_EXISTS, "there is a data set %s already, with other data (%llu picture%s with %llu caption%s; these files name "
 		       "%u with %u); choose another name, or add --replace", add->request->name, (unsigned long long)add->before->pictures,
-		       (unsigned long long)add->before->captions, pictures, captions);
+		       plural(add->before->pictures), (unsigned long long)add->before->captions, plural(add->before->captions), pictures, captions);
 }
 
 static int make_manifest(struct add *add, struct err *err)
@@ -259,11 +260,22 @@ static int default_vocab(struct add *add, struct err *err)
 	return catalog_vocab(add->pipeline->catalog, add->reader, add->vocab_name, &add->vocab, err);
 }
 
+static int note_vocab(struct add *add, struct err *err)
+{
+	char warning[ERR_MESSAGE_BYTES];
+
+	if (!vocab_warning(add->vocab->vocab, add->vocab_name, warning, sizeof(warning)))
+		return 0;
+	return listing_add_note(add->listing, err, "%s", warning);
+}
+
 static int prepare_captions(struct add *add, struct err *err)
 {
 	int code = default_vocab(add, err);
 
 	if (code != 0 || add->vocab == NULL)
+		return code;
+	if ((code = note_vocab(add, err)) != 0)
 		return code;
 	set_phase(add, WIRE__PROGRESS__PHASE__CAPTIONS, add->manifest->caption_count);
 	return add_work_captions(add, err);
@@ -387,10 +399,11 @@ static int run_add(struct add *add, struct err *err)
 {
 	const Wire__Transform *transform = add->request->transform;
 	struct cache_key key;
-	int code = cache_key_name(&key, CACHE_DATASET, add->request->name, err);
+	struct err key_err;
+	int code = cache_key_name(&key, CACHE_DATASET, add->request->name, &key_err);
 
-	if (code != 0)
-		return err_prefix(err, "data set '%s'", add->request->name);
+	if (code != 0) /* the name is not allowed, which is the fault of whoever typed it */
+		return err_set(err, ERR_USAGE, "%s", key_err.message);
 	if (transform == NULL)
 		return err_set(err, ERR_PROTOCOL, "AddDataset without a transform");
 	if ((code = picture_settings_init(&add->settings, transform->size, transform->exif_apply, err)) != 0 ||

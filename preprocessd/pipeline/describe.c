@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "shared/base/mem.h"
+#include "shared/base/plural.h"
 #include "shared/base/utf8.h"
 #include "shared/wire/frame.h"
 
@@ -227,7 +228,7 @@ static size_t shown_bytes(const char *text, uint64_t bytes)
 static int fill_sample(Wire__Sample *out, const struct manifest *m, uint64_t id, const char *name, struct err *err)
 {
 	if (id >= m->caption_count)
-		return err_set(err, ERR_NOTFOUND, "data set %s has %u captions; there is no sample %llu", name, m->caption_count,
+		return err_set(err, ERR_NOTFOUND, "data set %s has %u caption%s; there is no sample %llu", name, m->caption_count, plural(m->caption_count),
 			       (unsigned long long)id);
 	uint32_t picture = m->caption_picture[id];
 	const char *text = m->caption_text + m->caption_at[id];

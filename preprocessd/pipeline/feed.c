@@ -9,6 +9,7 @@
 
 #include "preprocessd/pipeline/feed_internal.h"
 #include "shared/base/mem.h"
+#include "shared/base/plural.h"
 
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
@@ -301,9 +302,11 @@ int feed_read(struct feed *feed, uint64_t request_id, uint64_t epoch, uint64_t s
 	struct feed_batch *batch = &feed->batches[slot];
 	if (batch->state != BATCH_IDLE)
 		return err_set(err, ERR_PROTOCOL, "slot %u was lent twice", slot);
-	if (step >= feed->info.steps || epoch > UINT32_MAX)
-		return err_set(err, ERR_USAGE, "epoch %llu, step %llu: an epoch has %llu steps, counted from 0",
-			       (unsigned long long)epoch, (unsigned long long)step, (unsigned long long)feed->info.steps);
+	if (epoch > UINT32_MAX)
+		return err_set(err, ERR_USAGE, "epoch %llu: epochs are counted from 0 to %u", (unsigned long long)epoch, UINT32_MAX);
+	if (step >= feed->info.steps)
+		return err_set(err, ERR_USAGE, "epoch %llu, step %llu: an epoch has %llu step%s, counted from 0", (unsigned long long)epoch,
+			       (unsigned long long)step, (unsigned long long)feed->info.steps, plural(feed->info.steps));
 	batch->state = BATCH_QUEUED;
 	batch->request_id = request_id;
 	batch->epoch = epoch;

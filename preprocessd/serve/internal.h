@@ -35,6 +35,7 @@ struct server {
 	uv_timer_t drain_timer;
 	struct socket_lock *lock;
 	struct cache *cache;
+	char *cache_path;
 	struct pipeline *pipeline;
 	struct connection *connections; /* list */
 	int connection_count;

@@ -335,7 +335,7 @@ static void then_status(struct control *control)
 	status.program = (char *)(uintptr_t)SERVER_PROGRAM;
 	status.uptime_s = clock_seconds() - server->start_s;
 	status.workers = (uint32_t)pool_workers(server->pipeline->pool);
-	status.cache_path = wire_string(server->options->cache);
+	status.cache_path = wire_string(server->cache_path);
 	status.socket_path = wire_string(server->options->socket);
 	status.counters = &counters;
 	status.cache_records = stats.records;
@@ -527,7 +527,7 @@ static void greet(struct connection *connection, const Wire__Request *request)
 	hello.version = WIRE_VERSION;
 	hello.program = (char *)(uintptr_t)SERVER_PROGRAM;
 	hello.pid = (uint32_t)uv_os_getpid();
-	hello.cache_path = wire_string(connection->server->options->cache);
+	hello.cache_path = wire_string(connection->server->cache_path);
 	reply.id = request->id;
 	reply.body_case = WIRE__REPLY__BODY_HELLO;
 	reply.hello = &hello;

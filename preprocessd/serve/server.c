@@ -1,6 +1,7 @@
 #include "preprocessd/serve/server.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -9,7 +10,10 @@
 #include "preprocessd/serve/internal.h"
 #include "shared/base/clock.h"
 #include "shared/base/log.h"
+#include "shared/base/mem.h"
+#include "shared/base/paths.h"
 #include "shared/base/plural.h"
+#include "shared/base/stop.h"
 
 /* Descriptors: 13 that the running daemon holds, a connection, and CLIENT_DESCRIPTORS. */
 enum { CACHE_TRIES = 20, CACHE_WAIT_MS = 50, DESCRIPTORS_MIN = 18 };
@@ -53,6 +57,16 @@ static void on_wakeup(uv_async_t *async)
 
 /* --- stopping ------------------------------------------------------------------------------- */
 
+/* Signals stay watched until nothing is left that one could interrupt: end_signals(). */
+static void let_go(uv_handle_t *handle, void *context)
+{
+	(void)context;
+	if (handle->type == UV_SIGNAL)
+		uv_unref(handle);
+	else if (!uv_is_closing(handle))
+		uv_close(handle, NULL);
+}
+
 void server_check_drained(struct server *server)
 {
 	/* A closed feed may still have a worker reading ahead, which posts when it stops. */
@@ -60,11 +74,7 @@ void server_check_drained(struct server *server)
 	    atomic_load(&server->pipeline->feeds) > 0)
 		return;
 	server->drained = true;
-	uv_close((uv_handle_t *)&server->wakeup, NULL);
-	uv_close((uv_handle_t *)&server->sigterm, NULL);
-	uv_close((uv_handle_t *)&server->sigint, NULL);
-	uv_close((uv_handle_t *)&server->sighup, NULL);
-	uv_close((uv_handle_t *)&server->drain_timer, NULL);
+	uv_walk(&server->loop, let_go, NULL);
 }
 
 /* Whoever has not taken the last replies by now will not. */
@@ -99,11 +109,48 @@ void server_drain(struct server *server, const char *why)
 	server_check_drained(server);
 }
 
+/* While the cache is closed the loop does not run any more. */
+static void on_late_signal(int number)
+{
+	if (stop_is_repeated()) {
+		signal(number, SIG_DFL);
+		raise(number);
+	}
+}
+
+/* From here on the loop does not look at signals. */
+static void watch_late_signals(const struct server *server)
+{
+	struct sigaction action = { .sa_handler = on_late_signal, .sa_flags = SA_RESTART };
+
+	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGINT, &action, NULL);
+	if (uv_is_active((const uv_handle_t *)&server->sighup))
+		sigaction(SIGHUP, &action, NULL);
+}
+
+/* libuv gives them their default effect back, the end of the process with 143: blocked, they come too late for that. There are no
+ * other threads any more. */
+static void end_signals(struct server *server)
+{
+	sigset_t blocked;
+
+	sigemptyset(&blocked);
+	sigaddset(&blocked, SIGTERM);
+	sigaddset(&blocked, SIGINT);
+	sigaddset(&blocked, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &blocked, NULL);
+	uv_close((uv_handle_t *)&server->sigterm, NULL);
+	uv_close((uv_handle_t *)&server->sigint, NULL);
+	uv_close((uv_handle_t *)&server->sighup, NULL);
+	uv_run(&server->loop, UV_RUN_DEFAULT);
+}
+
 static void on_signal(uv_signal_t *handle, int number)
 {
 	struct server *server = handle->data;
 
-	if (server->draining) {
+	if (stop_is_repeated()) {
 		log_warn("stopping at once, on a second signal");
 		signal(number, SIG_DFL);
 		raise(number);
@@ -143,14 +190,6 @@ int server_check_descriptors(int wanted, struct err *err)
 	return code;
 }
 
-/* As nohup leaves it: then it stays so. */
-static bool is_ignored(int number)
-{
-	struct sigaction action;
-
-	return sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
-}
-
 static int init_loop(struct server *server, struct err *err)
 {
 	int status = uv_loop_init(&server->loop);
@@ -170,7 +209,7 @@ static int init_loop(struct server *server, struct err *err)
 		server->listener.data = server;
 	if ((status = uv_signal_start(&server->sigterm, on_signal, SIGTERM)) != 0 ||
 	    (status = uv_signal_start(&server->sigint, on_signal, SIGINT)) != 0 ||
-	    (!is_ignored(SIGHUP) && (status = uv_signal_start(&server->sighup, on_signal, SIGHUP)) != 0))
+	    (!stop_is_ignored(SIGHUP) && (status = uv_signal_start(&server->sighup, on_signal, SIGHUP)) != 0))
 		return uv_error(err, status, "cannot watch for signals");
 	return 0;
 }
@@ -198,7 +237,7 @@ static int start_listening(struct server *server, struct err *err)
 static int open_all(struct server *server, struct err *err)
 {
 	const struct server_options *options = server->options;
-	struct cache_options cache = { .path = options->cache, .max_bytes = options->max_cache_bytes };
+	struct cache_options cache = { .path = server->cache_path, .max_bytes = options->max_cache_bytes };
 	struct pipeline_options pipeline = { .workers = options->workers, .datasets_max = options->datasets_max, .post = post, .post_context = server };
 	int code;
 
@@ -217,13 +256,6 @@ static int open_all(struct server *server, struct err *err)
 	return start_listening(server, err);
 }
 
-static void close_handle(uv_handle_t *handle, void *context)
-{
-	(void)context;
-	if (!uv_is_closing(handle))
-		uv_close(handle, NULL);
-}
-
 static int serve(struct server *server, struct err *err)
 {
 	const struct server_options *options = server->options;
@@ -233,14 +265,16 @@ static int serve(struct server *server, struct err *err)
 		return code;
 	code = open_all(server, err);
 	if (code == 0) {
-		log_info("ready: socket %s, cache %s, %d worker%s", options->socket, options->cache, options->workers,
+		log_info("ready: socket %s, cache %s, %d worker%s", options->socket, server->cache_path, options->workers,
 			 plural(options->workers));
 		uv_run(&server->loop, UV_RUN_DEFAULT);
 	}
-	uv_walk(&server->loop, close_handle, NULL);
+	uv_walk(&server->loop, let_go, NULL);
 	uv_run(&server->loop, UV_RUN_DEFAULT);
+	watch_late_signals(server);
 	pipeline_close(server->pipeline);
 	cache_close(server->cache);
+	end_signals(server);
 	CHECK(uv_loop_close(&server->loop) == 0);
 	uv_mutex_destroy(&server->completions_lock);
 	return code;
@@ -255,8 +289,12 @@ int server_run(const struct server_options *options, struct err *err)
 	signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error like a full disk */
 	if ((code = socket_lock_open(&server.lock, options->socket, err)) != 0)
 		return code;
-	code = serve(&server, err);
+	/* Only now: a daemon that is refused leaves no folder behind. */
+	code = paths_cache(&server.cache_path, options->cache, true, err);
+	if (code == 0)
+		code = serve(&server, err);
 	socket_lock_close(server.lock);
+	mem_free(server.cache_path);
 	if (code == 0)
 		log_info("stopped");
 	return code;

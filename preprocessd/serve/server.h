@@ -21,7 +21,7 @@ enum { SERVER_CLIENTS_MAX = 256, SERVER_DATASETS_DEFAULT = 4096, SERVER_DATASETS
 
 struct server_options {
 	const char *socket;
-	const char *cache; /* folder; exists */
+	const char *cache; /* folder, made where it is missing; NULL: the usual one (paths.h) */
 	uint64_t max_cache_bytes; /* 0: no limit but the disk */
 	int workers;
 	uint64_t datasets_max; /* and as many vocabularies */
@@ -31,8 +31,9 @@ struct server_options {
 };
 
 /* Serves until SIGTERM, SIGINT or a Shutdown request; then finishes what
- * clients wait for, commits and returns 0. A second signal ends the process at
- * once (nothing acknowledged is lost). ERR_BUSY: a live daemon has the socket or the cache. */
+ * clients wait for, commits and returns 0. A second signal, STOP_APART_MS (stop.h) or
+ * more after the first, ends the process at once (nothing acknowledged is lost); others
+ * are without effect from then on until the process ends. ERR_BUSY: a live daemon has the socket or the cache. */
 MUST_USE int server_run(const struct server_options *options, struct err *err);
 
 #endif

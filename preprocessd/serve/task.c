@@ -30,7 +30,9 @@ static void log_end(const struct control *control)
 	struct err err;
 	int code = control->add != NULL ? add_result(control->add, &err) : upkeep_result(control->upkeep, &err);
 
-	if (code != 0)
+	if (code == ERR_CANCELLED)
+		log_warn("%s", err.message); /* says itself what was */
+	else if (code != 0)
 		log_warn("%s%s: %s", control->add != NULL ? "adding " : "", subject_of(control), err.message);
 	else if (control->add != NULL)
 		log_info("added data set %s", subject_of(control));

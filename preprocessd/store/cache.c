@@ -10,6 +10,7 @@
 #include "shared/base/fs.h"
 #include "shared/base/hash.h"
 #include "shared/base/mem.h"
+#include "shared/base/plural.h"
 
 enum {
 	WALK_CHUNK_RECORDS = 64, /* one read transaction of cache_each and cache_check */
@@ -57,8 +58,8 @@ int cache_open(struct cache **out, const struct cache_options *options, struct e
 
 	*out = NULL;
 	if (options->max_bytes != 0 && options->max_bytes < CACHE_LIMIT_BYTES_MIN)
-		return err_set(err, ERR_LIMIT, "a cache limit of %llu bytes; --max-cache takes at least %d KiB",
-			       (unsigned long long)options->max_bytes, CACHE_LIMIT_BYTES_MIN >> 10);
+		return err_set(err, ERR_LIMIT, "a cache limit of %llu byte%s; --max-cache takes at least %d KiB, or 0 for no limit",
+			       (unsigned long long)options->max_bytes, plural(options->max_bytes), CACHE_LIMIT_BYTES_MIN >> 10);
 	if (!fs_is_dir(options->path))
 		return err_set(err, ERR_NOTFOUND, "the cache folder %s does not exist or is no folder", options->path);
 	if ((cache = mem_zalloc(sizeof(*cache))) == NULL)

@@ -14,8 +14,10 @@ static bool is_digit(char c)
 
 /* ---- values ---- */
 
-static int int_error(const char *text, int64_t min, int64_t max, struct err *err)
+static int int_error(const char *text, int64_t min, int64_t max, bool too_large, struct err *err)
 {
+	if (too_large && (max == INT64_MAX || (min == 0 && max == 0)))
+		return err_set(err, ERR_USAGE, "expected a whole number of at most %lld, got '%s'", (long long)INT64_MAX, text);
 	if (min == 0 && max == 0)
 		return err_set(err, ERR_USAGE, "expected a whole number, got '%s'", text);
 	if (max == INT64_MAX)
@@ -31,11 +33,11 @@ int args_parse_int(const char *text, int64_t min, int64_t max, int64_t *out, str
 	char *end;
 
 	if (!is_digit(*p))
-		return int_error(text, min, max, err);
+		return int_error(text, min, max, false, err);
 	errno = 0;
 	long long value = strtoll(text, &end, 10);
 	if (*end != '\0' || errno == ERANGE || (bounded && (value < min || value > max)))
-		return int_error(text, min, max, err);
+		return int_error(text, min, max, *end == '\0' && errno == ERANGE && value > 0, err);
 	*out = value;
 	return 0;
 }

@@ -24,7 +24,7 @@ enum { MESSAGE_EXCERPT_BYTES = 40 };
 
 void json_reader_init(struct json_reader *reader, const char *name, const void *data, size_t size)
 {
-	*reader = (struct json_reader){ .name = name, .data = data, .size = size, .line = 1, .state = STATE_VALUE,
+	*reader = (struct json_reader){ .name = name, .whole = "file", .data = data, .size = size, .line = 1, .state = STATE_VALUE,
 					.kind = JSON_NULL, .text = BUF_INIT };
 	if (size >= 3 && memcmp(data, "\xEF\xBB\xBF", 3) == 0)
 		reader->at = reader->line_start = 3;
@@ -55,11 +55,17 @@ static int fail_at(struct json_reader *reader, size_t at, struct err *err, const
 	return json_fail(reader, err, "%s", message);
 }
 
+static int fail_inside_string(struct json_reader *reader, size_t at, struct err *err)
+{
+	reader->token_at = at;
+	return json_fail(reader, err, "the %s ends inside a string", reader->whole);
+}
+
 static int fail_wanted(struct json_reader *reader, struct err *err, const char *wanted)
 {
 	reader->token_at = reader->at;
 	if (reader->at >= reader->size)
-		return json_fail(reader, err, "the file ends where %s should be", wanted);
+		return json_fail(reader, err, "the %s ends where %s should be", reader->whole, wanted);
 	unsigned char c = (unsigned char)reader->data[reader->at];
 	if (c > 0x20 && c < 0x7F)
 		return json_fail(reader, err, "'%c' where %s should be", c, wanted);
@@ -143,7 +149,7 @@ static int escape(struct json_reader *reader, size_t *at, struct err *err)
 	int code;
 
 	if (*at + 1 >= reader->size)
-		return fail_at(reader, *at, err, "the file ends inside a string");
+		return fail_inside_string(reader, *at, err);
 	char c = reader->data[*at + 1];
 	const char *found = c == '\0' ? NULL : strchr(names, c);
 	if (found != NULL) {

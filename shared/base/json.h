@@ -31,6 +31,7 @@ enum json_kind {
 
 struct json_reader {
 	const char *name; /* for messages; borrowed */
+	const char *whole; /* what ends where the bytes do, in messages: "file" unless set after init */
 	const char *data; /* borrowed */
 	size_t size, at;
 	size_t token_at;  /* where the last event begins, or the fault lies */

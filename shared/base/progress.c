@@ -90,7 +90,8 @@ static void make_line(struct line *line, const struct progress *progress, uint64
 	} else {
 		add(line, "  %llu", (unsigned long long)done);
 	}
-	if (elapsed > SHORTEST_S)
+	/* Where all was done before the first report there is no speed to tell. */
+	if (elapsed > SHORTEST_S && done > progress->first_done)
 		add(line, rate < 10 ? "  %.1f/s" : "  %.0f/s", rate);
 	if (last || total == 0) {
 		progress_format_seconds(time, elapsed);

@@ -7,6 +7,7 @@
 #include "shared/base/clock.h"
 #include "shared/base/log.h"
 #include "shared/base/mem.h"
+#include "shared/base/plural.h"
 #include "shared/client/stream_internal.h"
 #include "shared/wire/slot.h"
 
@@ -194,8 +195,8 @@ static int pump(struct stream *stream, struct err *err)
 int stream_seek(struct stream *stream, uint64_t epoch, uint64_t step, struct err *err)
 {
 	if (step >= stream->info.steps)
-		return err_set(err, ERR_USAGE, "step %llu: an epoch of %s %s has %llu steps, counted from 0",
-			       (unsigned long long)step, stream->dataset, stream->split, (unsigned long long)stream->info.steps);
+		return err_set(err, ERR_USAGE, "step %llu: an epoch of %s %s has %llu step%s, counted from 0", (unsigned long long)step,
+			       stream->dataset, stream->split, (unsigned long long)stream->info.steps, plural(stream->info.steps));
 	/* What was lent comes back by itself: nobody waits for it then. */
 	for (uint32_t i = 0; i < stream->count; i++) {
 		struct entry *entry = entry_at(stream, i);

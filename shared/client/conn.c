@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -61,6 +62,19 @@ static int no_daemon(const char *socket, const char *reason, struct err *err)
 	mem_free(usual);
 	return err_set(err, ERR_UNAVAILABLE, "no preprocessd at %s (%s); start one with: preprocessd%s%s &", socket, reason,
 		       is_usual ? "" : " --socket ", is_usual ? "" : socket);
+}
+
+/* There is a socket, or a folder, that is not for us. */
+static int not_allowed(const char *path, struct err *err)
+{
+	struct stat info;
+
+	if (stat(path, &info) != 0)
+		return err_set(err, ERR_UNAVAILABLE, "%s: you may not enter its folder; a daemon for several users needs a --socket in a folder that "
+			       "they can enter, or start your own with another --socket", path);
+	return err_set(err, ERR_UNAVAILABLE, "%s: the socket there is user %u's and not open to you (%u); that user can let you in with "
+		       "preprocessd --readers GROUP or --adders GROUP, or start your own with another --socket", path, (unsigned)info.st_uid,
+		       (unsigned)geteuid());
 }
 
 /* PREPROCESSD_USER, a name or a number, says whose daemon else is to be trusted. */
@@ -128,6 +142,8 @@ static int connect_to(struct conn *conn, const char *path, bool *absent, struct 
 		int reason = errno;
 
 		*absent = reason == ENOENT || reason == ECONNREFUSED;
+		if (reason == EACCES)
+			return not_allowed(path, err);
 		if (reason != EAGAIN && reason != EINTR)
 			return no_daemon(path, strerror(reason), err);
 		/* The daemon's queue of new clients is full: it lives, but is behind. */

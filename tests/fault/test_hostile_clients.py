@@ -115,6 +115,25 @@ def test_questions_without_end(daemon, want):
     raw.close()
 
 
+def test_a_later_signal_ends_it_at_once(small):
+    """A client that takes no answer holds the daemon's end up for some seconds; who signals again does not want to wait for it."""
+    with Daemon() as own:
+        small.add(own)
+        raw = wire.Raw(own.socket, timeout=1.0)
+        raw.ask(wire.open_request("small"))
+        with pytest.raises((TimeoutError, OSError)):
+            while True:
+                raw.socket.send(wire.frame(wire.read_request(step=999)) * 2000)
+        own.process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        own.process.send_signal(signal.SIGTERM)
+        time.sleep(0.6)
+        assert own.process.poll() is None
+        own.process.send_signal(signal.SIGTERM)
+        assert own.process.wait(2 * SLOW) == -signal.SIGTERM
+        raw.close()
+
+
 def test_thousands_of_connections(daemon, want):
     before = descriptors(daemon)
     for i in range(4000):

@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -130,6 +131,32 @@ def test_a_limit_on_the_size_of_files(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
+def test_standard_output_is_no_file_of_tensors(tmp_path, daemon, small):
+    picture = small.images / small.rows[0][0]
+    assert_fails(run("prepctl", "inspect", "image", picture, "--out", "-", cwd=tmp_path), "--out -", "/dev/stdout", code=2)
+    assert_fails(daemon.prepctl("batch", "small", "--out", "-", cwd=tmp_path), "--out -", "name a file", code=2)
+    assert list(tmp_path.iterdir()) == []
+    run_ok("prepctl", "inspect", "image", picture, "--size", "8", "--out", tmp_path / "8")
+    piped = subprocess.run([BIN / "prepctl", "inspect", "image", picture, "--size", "8", "--out", "/dev/stdout"], stdout=subprocess.PIPE, check=True)
+    assert piped.stdout == (tmp_path / "8").read_bytes()
+
+
+@pytest.mark.parametrize("words", [["reg", "--help"], ["--data", "small", "--reg", "none", "--preset", "tiny", "--dry-run"]], ids=["reg", "dry-run"])
+def test_a_reader_that_has_seen_enough(tmp_path, daemon, words):
+    """`trainer ... | head -1` is no error; a disk that is full is one."""
+    command = [BIN / "trainer", *words, *([] if words[0] == "reg" else ["--out", tmp_path / "run", *daemon.at()])]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment(), check=False, restore_signals=True)
+    finally:
+        os.close(writing)
+    assert ended.returncode == -signal.SIGPIPE and "error" not in ended.stderr, ended
+    with open("/dev/full", "w", encoding="ascii") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), check=False)
+    assert ended.returncode == 1 and "standard output" in ended.stderr, ended
+
+
 def test_help_flows():
     """Sentences are broken where the terminal's width says so, and examples stand by themselves."""
     for words in HELPS:
@@ -177,6 +204,12 @@ def test_paths_that_only_the_client_has(tmp_path, daemon, path):
     for arguments in ([*usual, "--captions", path], [*usual, "--captions", f"val={path}"], [*usual, "--captions", "x.csv", "--vocab", path]):
         assert_fails(daemon.prepctl("add", "piped", *arguments), re.escape(path), "the daemon opens it.*write it to a file first", code=2)
     assert_fails(daemon.prepctl("explain", path), re.escape(path), "the daemon opens it", code=2)
+
+
+@pytest.mark.parametrize("seed, needed", [("--limit-seed", "--limit N"), ("--split-seed", "--split")])
+def test_a_seed_of_nothing(tmp_path, daemon, seed, needed):
+    """What is drawn or dealt out must be asked for: a seed alone did nothing, without a word."""
+    assert_fails(add(daemon, tmp_path, tmp_path / "c.csv", seed, 3), seed, needed, code=2)
 
 
 def test_socket_path_too_long(tmp_path):
@@ -227,6 +260,13 @@ def test_unknown_vocabulary(tmp_path, daemon):
 def add(daemon, folder, captions, *arguments, name="bad", vocab=None):
     return daemon.prepctl("add", name, "--format", "csv", "--images", folder, "--captions", captions, "--size", "64",
                           "--vocab", vocab or write_vocab(captions.parent / "v.txt"), *arguments)
+
+
+@pytest.mark.parametrize("name", ["a b", "x" * 65, "a/b"])
+def test_a_name_that_is_none(tmp_path, daemon, name):
+    write_pictures(tmp_path / "images", 1)
+    captions = write_csv(tmp_path / "c.csv", [("0000.jpg", "a red square")], header=("image", "caption"))
+    assert_fails(add(daemon, tmp_path / "images", captions, name=name), "name", "prepctl add --help", code=2)
 
 
 def test_missing_picture(tmp_path, daemon):
@@ -343,6 +383,16 @@ def test_vocabulary_without_special_words(tmp_path, daemon, word):
     assert_fails(add(daemon, tmp_path / "images", captions, vocab=vocab), re.escape(word), r"lacking")
     result = run("prepctl", "inspect", "text", "--vocab", vocab, stdin="a red square\n")
     assert_fails(result, re.escape(word), "lacking")
+
+
+def test_vocabulary_of_a_cased_model(tmp_path, daemon):
+    rows = write_pictures(tmp_path / "images", 3)
+    vocab = write_vocab(tmp_path / "lower.txt")
+    assert "capital" not in add(daemon, tmp_path / "images", write_csv(tmp_path / "c.csv", rows), name="lower", vocab=vocab).stdout
+    lower, vocab = vocab, tmp_path / "cased.txt"
+    vocab.write_bytes(lower.read_bytes() + b"Paris\n")
+    done = add(daemon, tmp_path / "images", write_csv(tmp_path / "c.csv", rows), name="cased", vocab=vocab)
+    assert done.returncode == 0 and "cased.txt: 1 of its words have capital letters" in done.stdout, done
 
 
 @pytest.mark.parametrize("content, needles", [("", ["empty|ends"]), ('{"images": [', [r":1:|line 1|unexpected end|ends"]), ("[1, 2]", [r"\w"])])

@@ -247,6 +247,22 @@ def test_sigterm_finishes_and_removes_the_socket(small, daemon):
 
 
 @pytest.mark.parametrize("ignored", [False, True], ids=["terminal", "nohup"])
+def test_sighup_cancels_a_client(small, daemon, ignored):
+    small.add(daemon)
+    reader = start("prepctl", "digests", "small", "--batch-size", 8, "--steps", 100000, *daemon.at(),
+                   preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL))
+    reader.stdout.readline()
+    reader.send_signal(signal.SIGHUP)
+    if ignored:
+        reader.stdout.readline()
+        time.sleep(0.3)
+        assert reader.poll() is None
+        reader.send_signal(signal.SIGTERM)
+    said = rest_of(reader, 20)[1]
+    assert reader.returncode == 130 and "cancelled" in said, said
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["terminal", "nohup"])
 def test_sighup_ends_it_too(tmp_path, ignored):
     """As when the terminal of `preprocessd &` is closed; what nohup ignores stays ignored."""
     sock = tmp_path / "s"
@@ -265,6 +281,19 @@ def test_sighup_ends_it_too(tmp_path, ignored):
     finally:
         process.kill()
         process.wait()
+
+
+def test_signals_that_come_in_numbers(small, daemon):
+    """As timeout(1) sends them, to the process and to its group; some hit the cache while it is closed, and the way out behind it."""
+    small.add(daemon)
+    process = daemon.process
+    process.send_signal(signal.SIGTERM)
+    until = time.monotonic() + 0.3
+    while process.poll() is None and time.monotonic() < until:
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(20 * SLOW) == 0 and daemon.log.read_text().endswith("stopped\n")
+    assert not daemon.socket.exists() and not pathlib.Path(f"{daemon.socket}.lock").exists()
 
 
 def slow_picture(path, side, scans, tail):
@@ -317,6 +346,7 @@ def test_interrupted_add_goes_on_where_it_stopped(tmp_path, daemon):
     _, err = adding.communicate(timeout=20 * SLOW)
     assert adding.returncode == 130 and "stays in the cache" in err
     wait_until(lambda: daemon.status()["clients"] == [], "the add to end")
+    wait_until(lambda: "warning: adding many was cancelled" in daemon.log.read_text(), "the log to say so, once")
     done = daemon.status()["decoded"]
     assert done < 400 and daemon.status()["datasets"] == 0
     again = daemon.prepctl_ok("add", *arguments).stdout
@@ -392,8 +422,39 @@ def test_live_daemon_on_the_same_socket_or_cache(daemon, tmp_path):
     for arguments in (["--socket", daemon.socket, "--cache", tmp_path / "other"], ["--socket", daemon.folder / "e.sock", "--cache", daemon.cache]):
         result = run("preprocessd", *arguments, timeout=20)
         assert result.returncode == 1 and pid in result.stderr, result.stderr
+    assert not (tmp_path / "other").exists(), "a daemon that was refused left a folder"
     assert daemon.status()["pid"] == daemon.process.pid
     assert not (daemon.folder / "e.sock").exists()
+
+
+def test_a_live_socket_whose_lock_file_is_gone(daemon, tmp_path):
+    lock = pathlib.Path(f"{daemon.socket}.lock")
+    lock.unlink()
+    result = run("preprocessd", "--socket", daemon.socket, "--cache", tmp_path / "other", timeout=20)
+    assert result.returncode == 1 and f"pid {daemon.process.pid}" in result.stderr and "prepctl shutdown" in result.stderr, result.stderr
+    assert daemon.status()["pid"] == daemon.process.pid and not lock.exists()
+    # One whose socket was removed as well ends without taking away its successor's.
+    daemon.socket.unlink()
+    orphan, daemon.process, daemon.cache = daemon.process, None, tmp_path / "other"
+    daemon.start()
+    orphan.terminate()
+    assert orphan.wait(20 * SLOW) == 0
+    assert daemon.status()["pid"] == daemon.process.pid and lock.exists()
+
+
+def test_another_programs_socket_is_not_removed(tmp_path):
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "s"))
+        other.listen()
+        result = run("preprocessd", "--socket", tmp_path / "s", "--cache", tmp_path / "c", timeout=20)
+        assert result.returncode == 1 and f"pid {os.getpid()}" in result.stderr, result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s"], "a lock file or a cache was left"
+
+
+def test_a_socket_in_a_folder_that_is_missing(tmp_path):
+    result = run("preprocessd", "--socket", tmp_path / "missing" / "s", "--cache", tmp_path / "c", timeout=20)
+    assert result.returncode == 1 and "folder" in result.stderr and "does not exist" in result.stderr, result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_in_the_sockets_place_is_not_removed(tmp_path):
@@ -412,6 +473,21 @@ def test_config_file(tmp_path):
     config.write_text("wrokers = 3\n")
     result = run("preprocessd", "--config", config, timeout=20)
     assert result.returncode == 2 and f"{config}:1" in result.stderr and "wrokers" in result.stderr
+    config.write_text("max-cache = 0\nworkers = 2\n", encoding="utf-8-sig")
+    with Daemon("--config", config, "--workers", 1) as running:
+        assert running.status()["workers"] == 1 and running.status()["cache_max_bytes"] == 0
+
+
+@pytest.mark.parametrize("line, words", [("workers = 300", "from 1 to 256, got '300'"), ("max-cache = much", "a size such as"), ("cache =", "empty"),
+                                         ("log-level = loud", "got 'loud'"), ("readers = nosuchgroup", "no group nosuchgroup")])
+def test_a_bad_value_is_named_with_file_and_line(tmp_path, line, words):
+    config = tmp_path / "preprocessd.conf"
+    config.write_text(f"# mine\n\n{line}\nworkers = 2\n")
+    result = run("preprocessd", "--config", config, "--workers", 1, timeout=20)
+    assert result.returncode == 2 and f"{config}:3: --{line.split()[0]}: " in result.stderr and words in result.stderr, result.stderr
+    # What the command line says is not the file's fault.
+    result = run("preprocessd", "--config", config, "--log-level", "silent", timeout=20)
+    assert result.returncode == 2 and "'silent'" in result.stderr and str(config) not in result.stderr, result.stderr
 
 
 # --- bad input -------------------------------------------------------------------------------------
@@ -647,6 +723,28 @@ def test_explain_says_which_setting_differs(small, daemon, tmp_path):
     assert there(path=bad) is None and there("--size", "32", path=bad) == ["no settings at all: this content is new here"]
 
 
+def test_one_of_everything(tmp_path, daemon):
+    """What is said about one picture, caption, step, sample; and an epoch beyond the last is no fault of its step."""
+    rows = [(name, "red square") for name, *_ in write_pictures(tmp_path / "images", 4)]
+    vocab = write_vocab(tmp_path / "v.txt")
+
+    def add(name, count):
+        captions = write_csv(tmp_path / f"{count}.csv", rows[:count], header=("image", "caption"))
+        return daemon.prepctl("add", name, "--format", "csv", "--images", tmp_path / "images", "--captions", captions, "--vocab", vocab, "--size", 32)
+
+    assert add("one", 1).returncode == 0
+    assert "(1 picture with 1 caption; these files name 4 with 4)" in add("one", 4).stderr
+    out = ["--size", 32, "--out", tmp_path / "b.safetensors"]
+    assert ": 1 sample, 4 tokens, digest " in daemon.prepctl_ok("batch", "one", *out).stdout
+    assert "has 1 step, counted from 0" in daemon.prepctl("batch", "one", "--step", 1, *out).stderr
+    assert "has 1 caption;" in daemon.prepctl("samples", "one", 1).stderr
+    last = daemon.prepctl("digests", "one", "--size", 32, "--epoch", 4294967295, "--steps", 3)
+    assert last.returncode == 2 and last.stdout.startswith("4294967295 0 ") and last.stdout.count("\n") == 1
+    assert "epoch 4294967296: epochs are counted from 0 to 4294967295" in last.stderr and "step" not in last.stderr, last.stderr
+    assert "1 sample in " in daemon.prepctl("digests", "one", "--size", 32, "--rate").stderr
+    assert "limit of 1 byte;" in run("preprocessd", "--max-cache", 1, "--cache", tmp_path / "c", "--socket", tmp_path / "s", timeout=20).stderr
+
+
 def test_unknown_things_name_the_known_ones(small, daemon):
     small.add(daemon)
     out = ["--out", "/dev/null"]
@@ -662,10 +760,11 @@ def test_unknown_things_name_the_known_ones(small, daemon):
 def test_status_names_clients(small, daemon):
     small.add(daemon)
     reader = start("prepctl", "digests", "small", "--batch-size", 8, "--steps", 100000, "--pause", 5, *daemon.at())
-    reader.stdout.readline()
+    for _ in range(9):
+        reader.stdout.readline()
     client, = daemon.status()["clients"]
     assert client["pid"] == reader.pid and client["name"] == "prepctl digests" and "small train" in client["doing"] and client["batches"] > 0
-    assert "prepctl digests" in daemon.prepctl_ok("status").stdout
+    assert re.search(r"prepctl digests: .*, \d+ batches delivered, connected", daemon.prepctl_ok("status").stdout)
     reader.kill()
     reader.communicate()
 

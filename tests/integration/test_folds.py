@@ -128,7 +128,8 @@ def test_a_fold_is_cut_again(daemon, data, tmp_path):
 def test_a_fold_that_is_none_is_refused(daemon, tmp_path):
     for split, word in (("all~fold=6/5", "count from 1"), ("all~fold=1/64", "fewer folds"), ("all~part=1/5", "fold= or rest="),
                         ("all~fold=1/5~fold=1/40", "fewer folds"), ("all~fold=1/2~fold=1/2~fold=1/2~fold=1/2", "three deep"),
-                        ("dev~fold=1/5", 'no split "dev"')):
+                        ("dev~fold=1/5", 'no split "dev"'),
+                        ("train+all", '"all" is every split')):
         result = daemon.prepctl("batch", "folds", "--split", split, "--batch-size", "4", "--out", tmp_path / "x.safetensors")
         assert result.returncode in (1, 2) and word in result.stderr, result.stderr
 

@@ -91,6 +91,18 @@ def test_vocabulary_errors(tmp_path):
         done = run("--vocab", bad, text=b"a\n")
         assert done.returncode == 1 and done.stdout == b""
         assert str(bad).encode() in done.stderr and word in done.stderr and b"vocab.txt" in done.stderr
+    bad.write_bytes(b"\xef\xbb\xbf[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n")
+    done = run("--vocab", bad, text=b"a\n")
+    assert done.returncode == 1 and b"byte order mark" in done.stderr
+
+
+def test_vocabulary_of_a_cased_model(tmp_path):
+    """Its capital letters are never found; names in brackets are no words of texts."""
+    cased = tmp_path / "cased.txt"
+    cased.write_bytes(b"[PAD]\n[UNK]\n[CLS]\n[SEP]\nParis\nDog\na\n##B\n")
+    done = run("--vocab", cased, text=b"a Dog\n")
+    assert (done.returncode, done.stdout) == (0, b"2 6 1 3\n")
+    assert done.stderr.startswith(b"warning: ") and b"3 of its words have capital letters" in done.stderr and done.stderr.count(b"\n") == 1
 
 
 def test_full_disk(vocab):

@@ -87,6 +87,15 @@ def test_classification(daemon, tmp_path):
     assert all(float(row["p"]) > 1 / 3 for row in rows if row["correct"] == "1")
 
 
+def test_ranks_decide_nothing(daemon, tmp_path):
+    """Of contrast there are no predictions and no calibration, and none that are made up; training pairs are measured all the same."""
+    result = train(daemon, tmp_path / "run", "--epochs", "1", "--task", "contrast", "--predictions")["result"]
+    final = result["final"]
+    assert not (tmp_path / "run" / "predictions.csv").exists()
+    assert set(final) == {"accuracy", "loss", "pairs", "pictures", "val_digest", "train_accuracy", "train_loss", "train_pairs"}
+    assert (final["accuracy"], final["pairs"], final["pictures"]) == (result["val"]["accuracy"], 9, 9) and final["train_pairs"] == 24
+
+
 def test_digests_name_weights_and_pairs(daemon, tmp_path):
     def digests(name, *more):
         record = train(daemon, tmp_path / name, "--steps", "2", "--predictions", *more)

@@ -262,6 +262,8 @@ def test_formats(study):
     assert len(runs) == 150 and all(None not in row for row in runs)
     tex = (folder / "report.tex").read_text()
     assert tex.count("\\\\\n") == 11 and "\\begin{tabular}" in tex
+    # The column is step_seconds over the baseline's, as report.json and the page say.
+    assert "Cost: time of a step over the baseline's." in tex
     md = (folder / "report.md").read_text()
     table = [line for line in md.splitlines() if line.startswith("|")]
     assert all(re.sub(r"\\\|", "", line).count("|") == table[0].count("|") for line in table[:12])
@@ -377,6 +379,20 @@ def test_degenerate(tmp_path):
     assert verdicts["nan"]["verdict"] == "no verdict" and "finite" in verdicts["nan"]["why"]
     said = report(folder).stdout
     assert "nan" not in said.lower().replace("nan has no verdict", "").replace("nan 4", "") and "4 runs ended without a finite accuracy" in said
+    check_page(folder)
+
+
+def test_one_fold_without_its_sizes(tmp_path):
+    """Of no picture is no ratio of 0, with which the test would not be corrected at all."""
+    folder = tmp_path / "s"
+    make_study(folder, {"none": 0, "a": 0.4}, folds=1, seeds=(0, 1, 2), pictures=40)
+    for arm in ("none", "a"):
+        for seed in range(3):
+            change(folder, arm, f"f1-s{seed}", pictures=0)
+    found = as_json(folder)
+    against = arm_of(found, "a")["against_baseline"]
+    assert found["test_over_train"] is None and against["verdict"] == "no verdict" and "ratio of validation to training" in against["why"]
+    report(folder)
     check_page(folder)
 
 
@@ -826,6 +842,26 @@ def test_plain_runs(trained, tmp_path):
     (tmp_path / "broken" / "run.json").write_text('{"state": 3}')
     result = run("trainer", "report", tmp_path / "broken")
     assert result.returncode == 1 and "run.json" in result.stderr and "state" in result.stderr
+
+
+@pytest.mark.parametrize("part, key, words", [
+    ("dataset", "version", "on different data"), ("model", "task", "of different tasks"), ("val", "split", "measured on different splits"),
+    ("result.val", "pairs", "measured on different pairs"), ("result.final", "pairs_digest", "measured on different pairs")])
+def test_plain_runs_of_other_measures(trained, tmp_path, part, key, words):
+    """Side by side they seem comparable; and one standard error is that of one measure."""
+    alike = [trained / "study" / "runs" / arm / "f1-s0" for arm in ("none", "adv")]
+    said = run_ok("trainer", "report", *alike).stdout
+    assert "cannot be compared" not in said and "One standard error" in said
+    shutil.copytree(alike[1], tmp_path / "adv")
+    record = json.loads((tmp_path / "adv" / "run.json").read_text())
+    at = record
+    for name in part.split("."):
+        at = at[name]
+    at[key] = at[key] + 2 if key == "pairs" else "0" + at[key][1:]
+    (tmp_path / "adv" / "run.json").write_text(json.dumps(record))
+    said = run_ok("trainer", "report", alike[0], tmp_path / "adv", "--out", tmp_path / "out").stdout
+    for text in (said, *((tmp_path / "out" / f"report.{form}").read_text() for form in ("md", "tex", "html"))):
+        assert f"These runs are {words}: their accuracies cannot be compared." in text and "One standard error" not in text, text
 
 
 @pytest.mark.skipif(not FULL, reason="FULL=1 measures how often verdicts are wrong")

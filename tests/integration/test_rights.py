@@ -137,7 +137,11 @@ def test_only_its_own_user_by_default(users):
     users.start()
     assert users.run(OWNER, "prepctl", *data_of(users, OWNER, "mine")).returncode == 0
     result = users.run(READER, "prepctl", "datasets", groups=[READERS, ADDERS])
-    assert result.returncode != 0 and "Permission denied" in result.stderr
+    said = f"user {pwd.getpwnam(OWNER).pw_uid}'s"
+    assert result.returncode != 0 and said in result.stderr and "--readers" in result.stderr and "start one with" not in result.stderr, result.stderr
+    (users.folder / "open").chmod(0o700)
+    result = users.run(READER, "prepctl", "datasets", groups=[READERS, ADDERS])
+    assert result.returncode != 0 and "its folder" in result.stderr and "start one with" not in result.stderr, result.stderr
 
 
 def test_readers_read_and_nothing_else(users):

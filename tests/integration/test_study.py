@@ -112,6 +112,50 @@ def test_what_the_adversary_did(daemon, tmp_path):
     assert f"<td>{found['clean_loss']:.4f}</td><td>{found['adv_loss']:.4f}</td><td>–</td><td>–</td>" in (out / "report.html").read_text()
 
 
+@pytest.fixture(scope="module")
+def ranks(daemon, tmp_path_factory):
+    """A study of contrast, on the data set's own splits."""
+    out = tmp_path_factory.mktemp("ranks") / "s"
+    said = run_ok("trainer", "study", "--data", "small", "--task", "contrast", "--arms", "none,dropout=0.5:at=text", "--folds", "1", "--seeds", "3", *COMMON,
+                  "--out", out, *daemon.at())
+    return out, said
+
+
+def test_a_study_of_ranks_is_corrected_too(ranks):
+    """For training sets that overlap, by 9 pictures of val over the 24 of train."""
+    out, _ = ranks
+    for path in out.glob("runs/*/*/result.json"):
+        result = json.loads(path.read_text())
+        assert (result["pictures"], result["train_pictures"]) == (9, 24)
+    report = json.loads((out / "report.json").read_text())
+    assert report["test_over_train"] == pytest.approx(9 / 24)
+    assert report["arms"][1]["against_baseline"]["corrected_t"]["test_over_train"] == pytest.approx(9 / 24)
+
+
+def test_what_ranks_do_not_have(daemon, ranks):
+    """No predictions, no calibration, no digest of pairs: they are absent, and reports say that they do not apply."""
+    out, said = ranks
+    assert "predictions.csv" not in said.stderr + said.stdout and not list(out.glob("runs/*/*/predictions.csv"))
+    for path in out.glob("runs/*/*/result.json"):
+        result = json.loads(path.read_text())
+        assert not {"ece", "pairs_digest"} & set(result) and result["train_accuracy"] > 0 and result["pairs"] > 0
+    report = json.loads((out / "report.json").read_text())
+    assert [check["key"] for check in report["identical"]["checks"]] == ["digest", "val_digest", "init_digest"] and report["identical"]["ok"]
+    assert all(arm["ece"]["mean"] is None for arm in report["arms"]) and all(run["ece"] is None for run in report["per_run"])
+    words = "do not apply: a contrast model ranks and decides nothing about single pairs"
+    for name in ("report.md", "report.tex", "report.html"):
+        text = (out / name).read_text()
+        assert words in text and "replicates" not in text and "picture-clustered" not in text, name
+    assert (out / "report.md").read_text().count(": does not apply: a contrast model ranks and decides nothing") == 2
+    # It is read back, too, also where an older version had written zeros.
+    path = out / "runs/none/f1-s0/result.json"
+    kept = path.read_text()
+    path.write_text(json.dumps({**json.loads(kept), "ece": 0, "pairs_digest": "0" * 64}))
+    assert "6 runs are there already" in run_ok("trainer", "study", "--out", out, *daemon.at()).stderr
+    assert json.loads((out / "report.json").read_text())["per_run"][0]["ece"] is None
+    path.write_text(kept)
+
+
 def test_a_study_that_is_done_repeats_nothing(daemon, whole):
     before = {path: path.stat().st_mtime_ns for path in whole.glob("runs/*/*/*")}
     assert "12 runs are there already" in run_ok("trainer", *arguments(daemon, whole)).stderr
@@ -223,6 +267,36 @@ def test_a_damaged_result_is_made_again(daemon, whole, tmp_path, left):
     assert said.returncode == 1 and "is of another run" in said.stderr and "remove that folder" in said.stderr
 
 
+@pytest.mark.parametrize("name, content, words", [
+    ("run.json", "", "run.json:1:1: the file ends"), ("run.json", '{"state": "running"}', "no run's configuration in it"),
+    ("run.json", '{"state": "finished"}', "no result.steps in it"), ("metrics.jsonl", None, "metrics.jsonl: No such file")])
+def test_without_a_result_and_with_damage(daemon, whole, tmp_path, name, content, words):
+    """What the run left can be neither taken as its result nor gone on with: it is trained again, not tried in vain each time."""
+    out = tmp_path / "damaged"
+    shutil.copytree(whole, out)
+    path = out / "runs/dropout/f1-s0"
+    (path / "result.json").unlink()
+    (path / name).unlink()
+    if content is not None:
+        (path / name).write_text(content)
+    said = run_ok("trainer", "study", "--out", out, "--quiet", *daemon.at()).stderr
+    assert len(said.splitlines()) == 1 and "warning: " in said and f"runs/dropout/f1-s0/{name}" in said and words in said, said
+    assert said.endswith("; the run is trained again\n") and results(out) == results(whole)
+
+
+def test_without_a_result_and_with_a_checkpoint(daemon, whole, tmp_path):
+    """A damaged run.json is no loss where a checkpoint says the same: the run goes on from there."""
+    out = tmp_path / "kept"
+    run_ok("trainer", *arguments(daemon, out, "--keep", "all"))
+    path = out / "runs/dropout/f1-s0"
+    (path / "result.json").unlink()
+    (path / "run.json").write_text("")
+    before = {path: path.stat().st_mtime_ns for path in path.glob("checkpoints/*/*")}
+    said = run_ok("trainer", "study", "--out", out, *daemon.at()).stderr
+    assert "trained again" not in said and results(out) == results(whole), said
+    assert before and before == {path: path.stat().st_mtime_ns for path in path.glob("checkpoints/*/*")}
+
+
 def test_an_arm_that_diverges(daemon, tmp_path):
     spec = {"data": "small", "folds": 2, "seeds": 1, "arms": ["none", {"name": "wild", "reg": "none", "options": {"lr": 1e30, "clip": 0, "warmup": 0}}],
             "options": {"preset": "tiny", "batch-size": 8, "epochs": 1}, "keep": "last", "# a comment": 1}
@@ -266,13 +340,64 @@ def test_files_that_are_wrong(daemon, tmp_path, spec, words):
     ({"arms": ["none", "l2+dropout@2-5"]}, "arm l2+dropout@2-5: dropout=0.3@2-5 never works"),
     ({"arms": ["none", "dropout@10"], "options": {"preset": "tiny"}}, "dropout=0.3@10 never works"),
     ({"arms": ["none", {"name": "z", "reg": "dropout@1", "options": {"epochs": 1}}]}, "arm z: dropout=0.3@1 never works"),
-    ({"arms": ["none", "dropout@2"], "options": {"preset": "tiny", "batch-size": 8, "steps": 4}}, "training is over after 2 of them")])
+    ({"arms": ["none", "dropout@2"], "options": {"preset": "tiny", "batch-size": 8, "steps": 4}}, "training is over after 2 of them"),
+    ({"folds": 1, "split": "train"}, "--split train: with --folds 1 nothing is made of it"), ({"folds": 1, "split": "train~fold=1/2"}, "--folds 2 or more"),
+    ({"folds": 1, "fold_seed": 3}, "--fold-seed 3: with --folds 1 there are no folds to cut"),
+    ({"robustness": True, "options": {"preset": "tiny", "task": "contrast"}}, "--robustness: attacks are on pairs and labels")])
 def test_refused_before_the_first_run(daemon, tmp_path, spec, words):
     base = {"data": "small", "folds": 2, "arms": ["none", "l2"], "options": {"preset": "tiny", "batch-size": 8, "epochs": 2}}
     (tmp_path / "spec.json").write_text(json.dumps({**base, **spec}))
     result = run("trainer", "study", tmp_path / "spec.json", "--out", tmp_path / "out", *daemon.at())
     assert result.returncode == 2 and words in result.stderr, result.stderr
     assert not (tmp_path / "out" / "study.json").exists() and not (tmp_path / "out" / "runs").exists()
+
+
+def test_weights_that_are_wanted_too_late(daemon, whole, tmp_path):
+    """Finished runs have none to keep or to attack: that is said, with a way out of it that works."""
+    out = tmp_path / "late"
+    shutil.copytree(whole, out)
+    before = (out / "study.json").read_bytes()
+    first = out / "runs/none/f1-s0"
+    said = run("trainer", "study", "--out", out, "--robustness", *daemon.at())
+    assert said.returncode == 1 and "--robustness: the runs to attack (fold 1, seed 0)" in said.stderr and f"the first is {first}" in said.stderr, said.stderr
+    assert (out / "study.json").read_bytes() == before
+    said = run("trainer", "robust", out, *daemon.at())
+    assert said.returncode == 1 and f"remove their folders (the first is {first})" in said.stderr, said.stderr
+    said = run_ok("trainer", "study", "--out", out, "--keep", "last", "-q", *daemon.at()).stderr
+    assert "warning: 12 of 12 finished runs kept no weights" in said and f"the first is {first}" in said, said
+    for arm in (out / "runs").iterdir():
+        shutil.rmtree(arm / "f1-s0")
+    said = run_ok("trainer", "study", "--out", out, "--keep", "last", *daemon.at()).stderr
+    assert "9 runs are there already" in said and "9 of 9 finished runs kept no weights" in said, said
+    assert len(list(out.glob("runs/*/f1-s0/last.safetensors"))) == 3 and results(out) == results(whole)
+    run_ok("trainer", "robust", out, "--pairs", "8", "--steps", "1", "--restarts", "1", "-q", *daemon.at())
+    assert (out / "robustness.json").exists()
+
+
+def test_one_fold_is_of_the_own_splits(daemon, ranks, tmp_path):
+    """Which two is what the first line and study.json say; what an older version wrote there is understood."""
+    out, said = ranks
+    assert "on small (train and val)" in said.stderr
+    assert json.loads((out / "study.json").read_text())["split"] == "train and val"
+    again = run_ok("trainer", "study", "--out", out, *daemon.at()).stderr
+    assert "6 runs are there already" in again and "on small (train and val)" in again
+    (tmp_path / "s.json").write_text((out / "study.json").read_text())
+    assert "6 runs" in run_ok("trainer", "study", tmp_path / "s.json", "--out", tmp_path / "new", "--dry-run").stdout
+    shutil.copytree(out, tmp_path / "old")
+    for split in ("train+val", "train"):
+        record = {**json.loads((out / "study.json").read_text()), "split": split}
+        (tmp_path / "old" / "study.json").write_text(json.dumps(record))
+        assert "6 runs are there already" in run_ok("trainer", "study", "--out", tmp_path / "old", *daemon.at()).stderr, split
+
+
+def test_attacks_on_ranks_are_refused_later_too(daemon, ranks):
+    """Before anything is trained or written, also where the study has long begun."""
+    out, _ = ranks
+    before = (out / "study.json").read_bytes()
+    said = run("trainer", "study", "--out", out, "--robustness", *daemon.at())
+    assert said.returncode == 2 and "ranks and decides nothing; leave it out" in said.stderr and (out / "study.json").read_bytes() == before, said.stderr
+    said = run("trainer", "robust", out, *daemon.at())
+    assert said.returncode == 1 and "this study is of contrast, which ranks and decides nothing" in said.stderr, said.stderr
 
 
 def test_allowed_before_the_first_run(daemon, tmp_path):

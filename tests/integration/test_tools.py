@@ -304,15 +304,20 @@ def test_nothing_ran_is_a_failure(tmp_path):
     assert count(tmp_path)[1] == 1
 
 
+def write_run(folder, lines, **record):
+    """A run's folder, as far as tools/report-table reads it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    record = {"result": {"steps": 4, "train_seconds": 10.0}, **record}
+    (folder / "run.json").write_text("{\n%s\n}\n" % ",\n".join(f'  "{key}": {json.dumps(value)}' for key, value in record.items()))
+
+
 def test_report_table(tmp_path):
     for name, seconds in (("none", 10.0), ("adv", 15.0)):
-        run = tmp_path / name
-        run.mkdir()
         lines = [{"step": s, "epoch": s // 2, "split": "train", "loss": 0.5, "accuracy": 0.6 + 0.1 * s} for s in range(4)]
         lines.insert(2, {"step": 1, "epoch": 0, "split": "val", "loss": 0.9, "accuracy": 0.51, "pairs": 100})
         lines.append({"step": 3, "epoch": 1, "split": "val", "loss": 6.5e-1, "accuracy": 0.75, "pairs": 100})
-        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        (run / "run.json").write_text('{\n  "result": {"steps": 4, "train_seconds": %s}\n}\n' % seconds)
+        write_run(tmp_path / name, lines, result={"steps": 4, "train_seconds": seconds})
     result = tool(ROOT / "tools/report-table", tmp_path / "none", tmp_path / "adv").stdout.split("\n")
     assert result[1].split() == ["none", "2", "0.750", "0.650", "0.850", "10.0", "1.00x"]
     assert result[2].split() == ["adv", "2", "0.750", "0.650", "0.850", "15.0", "1.50x"]
@@ -327,6 +332,32 @@ def test_report_table(tmp_path):
         rows = tool(ROOT / "tools/report-table", *[tmp_path / name for name in order]).stdout.split("\n")[1:3]
         assert rows[order.index("adv")].split() == ["adv", "1", "-", "-", "0.600", "-", "-"]
         assert rows[order.index("none")].split()[-2:] == ["10.0", "1.00x" if order[0] == "none" else "-"]
+
+
+def test_report_table_without_labels(tmp_path):
+    """A step of which no sample has a label has no accuracy; it is not one of 0."""
+    lines = [{"step": s, "epoch": s // 4, "split": "train", "loss": loss, "accuracy": loss and 1 - loss}
+             for s, loss in enumerate([None, 0.2, None, 0.4, 0.1, None, None, 0.3])]
+    write_run(tmp_path / "part", lines)
+    assert tool(ROOT / "tools/report-table", tmp_path / "part").stdout.split("\n")[1].split()[:5] == ["part", "2", "-", "-", "0.800"]
+    write_run(tmp_path / "bare", [{**line, "loss": None, "accuracy": None} for line in lines])
+    assert tool(ROOT / "tools/report-table", tmp_path / "bare").stdout.split("\n")[1].split()[:5] == ["bare", "2", "-", "-", "-"]
+
+
+def test_report_table_on_other_measures(tmp_path):
+    """One standard error is that of one measure: of runs on other data, tasks, splits or pairs it says that they cannot be compared."""
+    lines = [{"step": 0, "epoch": 0, "split": "train", "loss": 0.5, "accuracy": 0.6},
+             {"step": 0, "epoch": 0, "split": "val", "loss": 0.9, "accuracy": 0.75, "pairs": 100}]
+    record = {"model": {"task": "match", "image_size": 64}, "dataset": {"name": "x", "version": "0a"}, "val": {"split": "val", "pictures": 50}}
+    write_run(tmp_path / "none", lines, **record)
+    bare = [{**lines[0]}]
+    for name, more, change in (("same", lines, {}), ("bare", bare, {"val": {"split": "train"}}), ("data", lines, {"dataset": {"name": "x", "version": "0b"}}),
+                               ("task", lines, {"model": {"task": "classify", "image_size": 64}}),
+                               ("split", lines, {"val": {"split": "train~fold=1/3", "pictures": 50}}), ("pairs", [lines[0], {**lines[1], "pairs": 98}], {})):
+        write_run(tmp_path / name, more, **{**record, **change})
+        said = tool(ROOT / "tools/report-table", tmp_path / "none", tmp_path / name).stdout
+        alike = name in ("same", "bare")
+        assert ("validation pairs: 0.043" in said) == alike and ("cannot be compared" in said) == (not alike), said
 
 
 # --- make bench -----------------------------------------------------------------------

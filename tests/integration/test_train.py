@@ -242,13 +242,44 @@ def test_ctrl_c_writes_a_checkpoint(daemon, uninterrupted, tmp_path, number):
     assert values(out / "last.safetensors") == values(uninterrupted / "last.safetensors")
 
 
-def test_second_ctrl_c_ends_at_once(daemon, tmp_path):
+def test_the_same_signal_said_twice_is_one(daemon, tmp_path):
+    """As timeout(1) does, to the process and to its group: the checkpoint is written all the same."""
     process = start(daemon, tmp_path / "run", "--steps", "100000", "--batch-size", "24")
     wait_for_lines(process, tmp_path / "run", 1)
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGINT)
+    for _ in range(20):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.001)
     _, said = process.communicate(timeout=30 * SLOW)
-    assert process.returncode in (130, -signal.SIGINT), said
+    assert process.returncode == 130 and "--resume" in said, said
+
+
+def test_a_later_signal_ends_at_once(daemon, tmp_path):
+    """Here one that cannot even say that it stops: nobody reads its standard error, and the pipe is full."""
+    reading, writing = os.pipe()
+    try:
+        os.set_blocking(writing, False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                os.write(writing, bytes(1))
+        os.set_blocking(writing, True)
+        process = subprocess.Popen([str(BIN / "trainer"), "--data", "small", "--reg", "none", "--preset", "tiny", "--steps", "100000", "--out",
+                                    str(tmp_path / "run"), *map(str, daemon.at())], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=writing, env=environment())
+        until = time.monotonic() + 20 * SLOW
+        while not (tmp_path / "run").exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.6)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10 * SLOW) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reading)
+        os.close(writing)
 
 
 def test_both_killed(data, uninterrupted, tmp_path):

@@ -114,7 +114,9 @@ static void names_what_is_wrong(void **state)
 	refuses("--size 0", "--size: expected a whole number from 1 to 4096, got '0'");
 	refuses("--size 4097", "--size: expected a whole number from 1 to 4096, got '4097'");
 	refuses("--size 12x", "--size: expected a whole number from 1 to 4096, got '12x'");
-	refuses("--seed 9223372036854775808", "--seed: expected a whole number, got '9223372036854775808'");
+	refuses("--seed 9223372036854775808", "--seed: expected a whole number of at most 9223372036854775807, got '9223372036854775808'");
+	refuses("--seed=-9223372036854775809", "--seed: expected a whole number, got '-9223372036854775809'");
+	refuses("--seed 9223372036854775808x", "--seed: expected a whole number, got '9223372036854775808x'");
 	refuses("--lr nan", "--lr: expected a number such as 0.3 or 1e-4, got 'nan'");
 	refuses("--lr 1e999", "--lr: expected a number such as 0.3 or 1e-4, got '1e999'");
 	refuses("--max-cache 5X", "--max-cache: expected a size such as 512M, 1.5G or 2T, got '5X'");
@@ -170,6 +172,8 @@ static void parses_numbers(void **state)
 	assert_true(whole == INT64_MIN);
 	assert_int_equal(ERR_USAGE, args_parse_int("0", 1, INT64_MAX, &whole, &err));
 	assert_string_equal("expected a whole number of at least 1, got '0'", err.message);
+	assert_int_equal(ERR_USAGE, args_parse_int("99999999999999999999", 0, INT64_MAX, &whole, &err));
+	assert_string_equal("expected a whole number of at most 9223372036854775807, got '99999999999999999999'", err.message);
 	assert_int_equal(ERR_USAGE, args_parse_int("", 0, 0, &whole, &err));
 	assert_int_equal(ERR_USAGE, args_parse_int("+", 0, 0, &whole, &err));
 }

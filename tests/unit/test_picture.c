@@ -132,6 +132,16 @@ static void refuse(const void *bytes, size_t size, int code, const char *words)
 		fail_msg("%s expected with '%s', got %s: %s", err_name(code), words, err_name(got), err.message);
 }
 
+/* The same with zeros behind it, up to `size`: formats that are told by more than their first bytes. */
+static void refuse_padded(const char *bytes, size_t count, size_t size, const char *words)
+{
+	uint8_t all[1024] = { 0 };
+
+	assert_true(count <= size && size <= sizeof(all));
+	memcpy(all, bytes, count);
+	refuse(all, size, ERR_UNSUPPORTED, words);
+}
+
 static size_t find(const struct file *file, uint8_t marker)
 {
 	for (size_t i = 0; i + 1 < file->size; i++) {
@@ -225,6 +235,10 @@ static void test_other_formats_are_named(void **state)
 		refuse(cases[i].bytes, cases[i].size, ERR_UNSUPPORTED, cases[i].words);
 	refuse("", 0, ERR_FORMAT, "empty file");
 	refuse("\x01\x02\x03\x04", 4, ERR_FORMAT, "not a JPEG (starts with 01 02 03");
+	refuse("\xff\xd8", 2, ERR_FORMAT, "not a JPEG (a file of 2 bytes)");
+	refuse_padded("\x0a\x05\x01\x08", 4, 128, "a PCX file, not JPEG");
+	refuse_padded("\x01\xda\x01\x01\x00\x03", 6, 512, "an SGI file, not JPEG");
+	refuse("\0\0\2\0\0\0\0\0TRUEVISION-XFILE.", 26, ERR_UNSUPPORTED, "a TGA file, not JPEG");
 	refuse("\xff\xd8\x00", 3, ERR_FORMAT, "not a JPEG");
 	refuse("\xff", 1, ERR_FORMAT, "not a JPEG");
 }

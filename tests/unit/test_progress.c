@@ -79,12 +79,36 @@ static void terminal_lines(void **state)
 	assert_string_equal("0:02\n", got + strlen(got) - 5);
 }
 
+/* All was done before the first report: no speed was seen, in particular not 0.0/s. */
+static void at_once(void **state)
+{
+	struct progress progress;
+	char got[256];
+	int pipe_fds[2], kept = dup(STDERR_FILENO);
+
+	(void)state;
+	assert_true(kept >= 0 && pipe(pipe_fds) == 0 && dup2(pipe_fds[1], STDERR_FILENO) >= 0);
+	progress_begin(&progress, "gc", 327046, false);
+	progress_update(&progress, 327046, NULL);
+	progress.start_s = clock_seconds() - 2;
+	progress_end(&progress, 327046, NULL);
+	assert_true(dup2(kept, STDERR_FILENO) >= 0);
+	ssize_t size = read(pipe_fds[0], got, sizeof(got) - 1);
+	close(pipe_fds[0]);
+	close(pipe_fds[1]);
+	close(kept);
+	assert_true(size > 0);
+	got[size] = '\0';
+	assert_string_equal("gc  [##################]  327046/327046  100%  0:02\n", got);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(seconds_for_people),
 		cmocka_unit_test(plain_lines),
 		cmocka_unit_test(terminal_lines),
+		cmocka_unit_test(at_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -215,9 +215,50 @@ static void test_csv_plain(void **state)
 	csv_gives("\"a.jpg\",\"\"\n", "a.jpg/train: ");
 	csv_gives("a.jpg,he said \"no\"\n", "a.jpg/train: he said \"no\"");
 	csv_gives("a.jpg, spaces stay \n", "a.jpg/train:  spaces stay ");
-	/* the picture may stand in any column: its caption is the next one, or else the first */
+	/* the picture may stand in any column: its caption is the next one, or the only other */
 	csv_gives("one,a.jpg\ntwo,b.jpg\n", "a.jpg/train: one; b.jpg/train: two");
 	csv_gives("0,a.jpg,one\n1,b.jpg,two\n", "a.jpg/train: one; b.jpg/train: two");
+	csv_refuses("17,one,a.jpg\n", "c.csv:1: the picture is named in column 3, and no column behind it can have the captions");
+}
+
+/* Nothing else is taken for a caption where a header names the pictures' column. */
+static void test_csv_header_without_captions(void **state)
+{
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg");
+	csv_refuses("image,width,height,title\na.jpg,640,480,A dog\n", "no column has a name that captions have");
+	csv_refuses("image,width,height,title\na.jpg,640,480,A dog\n", "--columns IMAGE,CAPTION; there are: image, width, height, title");
+	csv_refuses("image,label\na.jpg,dog\n", "no column has a name that captions have");
+	csv_gives("image,title\na.jpg,A dog\n", "a.jpg/train: A dog");
+	assert_true(note_says("captions are taken from column 2"));
+}
+
+static void test_csv_columns_of_one_name(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" }, .columns = "image,words" };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg");
+	csv_refuses("image,caption,Caption\na.jpg,one,two\n", "columns 2 and 3 are both named \"caption\"; which one is meant?");
+	csv_gives("image,caption,x,x\na.jpg,one,1,2\n", "a.jpg/train: one");
+	scratch_text(&scratch, "c.csv", "image,words,words\na.jpg,one,two\n");
+	refuses(&request, ERR_FORMAT, "columns 2 and 3 are both named \"words\"");
+	request.columns = "1,3";
+	gives(&request, "a.jpg/train: two");
+}
+
+/* What other programs write around and behind a label. */
+static void test_csv_labels(void **state)
+{
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg");
+	scratch_text(&scratch, "i/c.jpg", "another");
+	csv_gives("image,caption,label\na.jpg,x, 9\nb.jpg,y,10 \nc.jpg,z, 9 \n",
+		  "a.jpg/train#0=9: x; b.jpg/train#1=10: y; c.jpg/train#0=9: z");
+	csv_gives("image,caption,label\na.jpg,x,2.0\nb.jpg,y,10.00\nc.jpg,z,-1.0\n",
+		  "a.jpg/train#1=2: x; b.jpg/train#2=10: y; c.jpg/train#0=-1: z");
+	csv_gives("image,caption,label\na.jpg,x,2.50\nb.jpg,y,.0\nc.jpg,z,2.\n",
+		  "a.jpg/train#2=2.50: x; b.jpg/train#0=.0: y; c.jpg/train#1=2.: z");
 }
 
 static void test_csv_header(void **state)
@@ -407,9 +448,9 @@ static void test_csv_skip(void **state)
 	assert_non_null(strstr(failure.source, "c.csv:2"));
 	assert_non_null(strstr(failure.reason, "UTF-8 at its byte 1 (0xc3)"));
 	failure = listing_failure_at(last_listing, 1);
-	assert_string_equal(failure.source, "x.jpg");
-	failure = listing_failure_at(last_listing, 2);
 	assert_non_null(strstr(failure.source, "c.csv:4"));
+	failure = listing_failure_at(last_listing, 2);
+	assert_string_equal(failure.source, "x.jpg");
 	assert_int_equal(listing_note_count(last_listing), 1); /* b.jpg lost all its captions */
 	request.fails[0] = "a.jpg";
 	refuses(&request, ERR_MISMATCH, "nothing is left");
@@ -439,7 +480,9 @@ static void test_missing_pictures(void **state)
 	scratch_text(&scratch, "c.csv", "file,caption\nx.jpg,1\ny.jpg,2\n");
 	request.captions[0] = "c.csv";
 	refuses(&request, ERR_NOTFOUND, "2 of 2 pictures are missing");
-	request.captions[0] = NULL;
+	request.captions[1] = "c.csv";
+	refuses(&request, ERR_USAGE, "c.csv is given twice");
+	request.captions[0] = request.captions[1] = NULL;
 	refuses(&request, ERR_USAGE, "--captions is missing");
 	request.format = "xml";
 	refuses(&request, ERR_USAGE, "--format xml is not known");
@@ -738,7 +781,9 @@ static void test_same_content(void **state)
 	gives(&request, "a.jpg/train#1=y: 1 | 3; b.jpg/train#0=x: 2");
 	assert_true(listing_note_count(last_listing) == 1 && note_says("1 picture has the same content as another one"));
 	scratch_text(&scratch, "c.csv", "file,caption,label\na.jpg,1,x\nb.jpg,2,x\nc.jpg,3,y\n");
-	refuses(&request, ERR_MISMATCH, "have the same content, but the labels \"x\" and \"y\"");
+	refuses(&request, ERR_MISMATCH, "have the same content, but the labels \"x\" (");
+	refuses(&request, ERR_MISMATCH, "c.csv:2) and \"y\" (");
+	refuses(&request, ERR_MISMATCH, "c.csv:4); give both the same, or take one of them out (--columns ");
 	scratch_text(&scratch, "c.csv", "file,caption,split\na.jpg,1,train\nb.jpg,2,val\nc.jpg,3,test\n");
 	refuses(&request, ERR_MISMATCH, "c.jpg (split test) has the same content as ");
 	request.skip = true;
@@ -868,6 +913,73 @@ static void test_limit(void **state)
 	}
 	assert_in_range(halves[0], 40, 80);
 	assert_in_range(same, 1, 30);
+}
+
+static int next_drawn(const bool there[DRAWN_FROM], int i, bool wanted)
+{
+	while (there[i] != wanted)
+		i++;
+	return i;
+}
+
+static void remove_picture(int number)
+{
+	char name[40];
+
+	snprintf(name, sizeof(name), "i/%d.jpg", number);
+	assert_int_equal(remove(in_scratch(name)), 0);
+}
+
+/* A picture that is not there has its place in the draw, and matters only where it is drawn. */
+static void test_limit_where_pictures_are_missing(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" }, .limit = 50 };
+	bool all[DRAWN_FROM], left[DRAWN_FROM];
+	char says[80];
+	int gone;
+
+	(void)state;
+	many_pictures(DRAWN_FROM);
+	captions_apart("");
+	struct manifest *m = run(&request);
+	assert_int_equal(drawn(m, all), 50);
+	manifest_free(m);
+
+	remove_picture(next_drawn(all, 1, false)); /* 0.jpg would be taken for a header */
+	remove_picture(next_drawn(all, 100, false));
+	m = run(&request);
+	assert_int_equal(drawn(m, left), 50);
+	assert_memory_equal(left, all, sizeof(all));
+	assert_int_equal(listing_failure_count(last_listing), 0);
+	manifest_free(m);
+
+	gone = next_drawn(all, 1, true);
+	remove_picture(gone);
+	snprintf(says, sizeof(says), "1 of 50 pictures drawn is missing: %d.jpg; looked in ", gone);
+	refuses(&request, ERR_NOTFOUND, says);
+	request.skip = true;
+	m = run(&request);
+	assert_int_equal(drawn(m, left), 49);
+	assert_int_equal(listing_failure_count(last_listing), 1);
+	left[gone] = true;
+	assert_memory_equal(left, all, sizeof(all));
+	manifest_free(m);
+}
+
+/* Names with a number behind them are one picture, missing or not; without --images each file is searched for beside itself. */
+static void test_missing_beside_the_captions(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "i/c.csv", "j/c.csv" } };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg j/b.jpg");
+	scratch_text(&scratch, "i/c.csv", "a.jpg#0,1\nx.jpg#0,2\nx.jpg#1,3\n");
+	scratch_text(&scratch, "j/c.csv", "b.jpg#0,4\n");
+	refuses(&request, ERR_NOTFOUND, "i/c.csv:2: 1 of 3 pictures is missing: x.jpg#0; looked in ");
+	refuses(&request, ERR_NOTFOUND, "/i (names are taken from column 1");
+	request.skip = true;
+	gives(&request, "a.jpg/train: 1; b.jpg/train: 4");
+	assert_int_equal(listing_failure_count(last_listing), 1);
 }
 
 static void test_limit_beyond_all(void **state)
@@ -1178,6 +1290,33 @@ static void test_json_numbers(void **state)
 	gives(&request, "a.jpg/train#1=10: one; b.jpg/train#1=10: two; 7.0/train#0=-9: three");
 }
 
+/* What Python writes where a table has no value, and "", say as little as null. */
+static void test_json_without_a_value(void **state)
+{
+	struct request request = { .format = "jsonl", .captions = { "d.json" }, .images = { "i" }, .ratio = "train=0.5,val=0.5" };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg");
+	scratch_text(&scratch, "d.json", "{\"image\":\"a.jpg\",\"caption\":\"one\",\"label\":NaN,\"class\":\"k\",\"group\":NaN}\n"
+		     "{\"image\":\"b.jpg\",\"text\":\"two\",\"caption\":NaN,\"label\":\"\",\"group\":\"\",\"split\":NaN}\n");
+	struct manifest *m = run(&request);
+	assert_int_equal(count_split(m, "val"), 1); /* not one group */
+	manifest_free(m);
+	request.ratio = NULL;
+	gives(&request, "a.jpg/train#0=k: one; b.jpg/train: two");
+	scratch_text(&scratch, "d.json", "{\"image\":\"a.jpg\",\"caption\":\"one\",\"split\":\"\"}\n");
+	refuses(&request, ERR_FORMAT, "\"\" cannot be a split's name");
+	scratch_text(&scratch, "d.json", "{\n\"image\":\"a.jpg\",\"caption\":\"one\"}\n");
+	refuses(&request, ERR_FORMAT, "d.json:1:2: the line ends where ");
+	request.format = "karpathy";
+	scratch_text(&scratch, "d.json", "{\"images\":[{\"filename\":\"a.jpg\",\"label\":\"\",\"class\":NaN,\"sentences\":[{\"raw\":\"one\"}]},"
+		     "{\"filename\":\"b.jpg\",\"label\":NaN,\"class\":\"k\",\"group\":\"\",\"sentences\":[{\"raw\":\"two\"}]}]}");
+	gives(&request, "a.jpg/train: one; b.jpg/train#0=k: two");
+	request.format = "coco";
+	scratch_text(&scratch, "d.json", "{\"images\":[{\"id\":NaN,\"file_name\":\"a.jpg\"}],\"annotations\":[]}");
+	refuses(&request, ERR_FORMAT, "image 1 has no id");
+}
+
 /* Which key counts is a matter of the names, not of where they stand. */
 static void test_jsonl_ranks_keys(void **state)
 {
@@ -1345,6 +1484,9 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 		TEST(test_csv_plain),
 		TEST(test_csv_header),
+		TEST(test_csv_header_without_captions),
+		TEST(test_csv_columns_of_one_name),
+		TEST(test_csv_labels),
 		TEST(test_csv_separators),
 		TEST(test_csv_many_columns),
 		TEST(test_csv_columns),
@@ -1366,6 +1508,8 @@ int main(void)
 		TEST(test_same_content),
 		TEST(test_failing_pictures),
 		TEST(test_limit),
+		TEST(test_limit_where_pictures_are_missing),
+		TEST(test_missing_beside_the_captions),
 		TEST(test_limit_beyond_all),
 		TEST(test_ratio),
 		TEST(test_ratio_ignores_order_and_path),
@@ -1377,6 +1521,7 @@ int main(void)
 		TEST(test_karpathy),
 		TEST(test_jsonl),
 		TEST(test_json_numbers),
+		TEST(test_json_without_a_value),
 		TEST(test_jsonl_ranks_keys),
 		TEST(test_keys_stand_once),
 		TEST(test_real_rsicd),

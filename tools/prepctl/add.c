@@ -16,7 +16,7 @@ struct options {
 	const char *name, *format, *vocab, *split, *columns, *on_bad, *exif;
 	struct args_list images, captions;
 	int64_t limit, limit_seed, split_seed, size;
-	bool replace, quiet, skip_bad, exif_apply;
+	bool replace, quiet, skip_bad, exif_apply, limit_seed_given, split_seed_given;
 };
 
 /* The request's paths, absolute. */
@@ -39,11 +39,13 @@ static int parse(int argc, char *const argv[], struct options *o, struct args_re
 		{ .name = "limit", .kind = ARGS_INT, .value = &o->limit, .metavar = "N", .min = 1, .max = INT64_MAX,
 		  .help = "Take only N of the pictures, drawn at random, with all their captions: 50000 of COCO's 118,287, say. Others "
 			  "are not opened. The same caption files give the same ones, and a larger N adds to them. Default: all." },
-		{ .name = "limit-seed", .kind = ARGS_INT, .value = &o->limit_seed, .metavar = "N", .min = 0, .max = INT64_MAX,
+		{ .name = "limit-seed", .kind = ARGS_INT, .value = &o->limit_seed, .given = &o->limit_seed_given, .metavar = "N",
+		  .min = 0, .max = INT64_MAX,
 		  .help = "Which ones. Default 0." },
 		{ .name = "split", .kind = ARGS_TEXT, .value = &o->split, .metavar = "NAME=SHARE,...",
 		  .help = "Split by picture at these shares, such as train=0.8,val=0.2. Default: as the files say, else all in train." },
-		{ .name = "split-seed", .kind = ARGS_INT, .value = &o->split_seed, .metavar = "N", .min = 0, .max = INT64_MAX,
+		{ .name = "split-seed", .kind = ARGS_INT, .value = &o->split_seed, .given = &o->split_seed_given, .metavar = "N",
+		  .min = 0, .max = INT64_MAX,
 		  .help = "Which split of those shares. Default 0." },
 		{ .name = "columns", .kind = ARGS_TEXT, .value = &o->columns, .metavar = "IMAGE,CAPTION,LABEL",
 		  .help = "Names (or numbers from 1) of a CSV's columns, or of a JSONL's keys. LABEL may be left out." },
@@ -82,6 +84,10 @@ static int parse(int argc, char *const argv[], struct options *o, struct args_re
 		return err_set(err, ERR_USAGE, "prepctl add: --format is missing (coco, karpathy, csv or jsonl)");
 	if (o->captions.count == 0)
 		return err_set(err, ERR_USAGE, "prepctl add: --captions FILE is missing");
+	if (o->limit_seed_given && o->limit == 0)
+		return err_set(err, ERR_USAGE, "--limit-seed says which pictures are drawn, and without --limit N none are; give that, too");
+	if (o->split_seed_given && o->split == NULL)
+		return err_set(err, ERR_USAGE, "--split-seed says how --split deals pictures out, and there is none; give --split, too");
 	return prepctl_exif(o->exif, &o->exif_apply, err);
 }
 

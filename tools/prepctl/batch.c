@@ -37,6 +37,8 @@ static int parse(int argc, char *const argv[], struct options *o, struct args_re
 		return code;
 	if (o->out == NULL)
 		return err_set(err, ERR_USAGE, "prepctl batch: --out FILE is missing");
+	if (strcmp(o->out, "-") == 0)
+		return err_set(err, ERR_USAGE, "--out -: standard output gets the digest; name a file for the tensors");
 	return stream_flags_check(&o->stream, err);
 }
 
@@ -120,6 +122,7 @@ static int write_batch(const struct options *o, const char *name, const struct s
 		{ "dataset", name }, { "split", o->stream.split }, { "version", version }, { "digest", digest },
 		{ "epoch", epoch }, { "step", step }, { "seed", seed }, { "vocab", info->vocab_name },
 	};
+	char samples[64], tokens[64];
 	struct tensors tensors = { 0 };
 	int code = make_tensors(&tensors, batch, o->stream.size, info->label_count > 0, err);
 
@@ -131,7 +134,8 @@ static int write_batch(const struct options *o, const char *name, const struct s
 	if (code == 0)
 		code = tensorfile_write(o->out, tensors.views, tensors.count, metadata, (int)ARRAY_LEN(metadata), err);
 	if (code == 0)
-		printf("%s: %u samples, %u tokens, digest %s\n", o->out, batch->count, batch->token_count, digest);
+		printf("%s: %s, %s, digest %s\n", o->out, prepctl_count(samples, batch->count, "sample"),
+		       prepctl_count(tokens, batch->token_count, "token"), digest);
 	free_tensors(&tensors);
 	return code;
 }

@@ -5,6 +5,7 @@
 #include "shared/base/mem.h"
 #include "shared/base/paths.h"
 #include "shared/base/plural.h"
+#include "shared/base/stop.h"
 #include "shared/base/utf8.h"
 #include "tools/prepctl/prepctl.h"
 
@@ -28,6 +29,8 @@ void prepctl_watch_interrupt(void)
 
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
+	if (!stop_is_ignored(SIGHUP))
+		sigaction(SIGHUP, &action, NULL);
 }
 
 int prepctl_parse(const struct args_spec *spec, int argc, char *const argv[], struct args_result *result, struct err *err)

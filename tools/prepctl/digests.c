@@ -72,10 +72,11 @@ static int read_all(const struct options *o, struct stream *stream, struct err *
 	}
 	if (code == 0 && o->rate) {
 		double seconds = clock_seconds() - start_s;
+		char count[64];
 		double bytes = (double)images * 12 * (double)o->stream.size * (double)o->stream.size;
 
-		log_info("%llu samples in %.3f s: %.0f a second, %.2f GB/s of pixels; waited %.3f s", (unsigned long long)samples,
-			 seconds, (double)samples / seconds, bytes / seconds * 1e-9, stream_wait_seconds(stream));
+		log_info("%s in %.3f s: %.0f a second, %.2f GB/s of pixels; waited %.3f s", prepctl_count(count, samples, "sample"), seconds,
+			 (double)samples / seconds, bytes / seconds * 1e-9, stream_wait_seconds(stream));
 	}
 	return code;
 }

@@ -50,6 +50,8 @@ static int parse(int argc, char *const argv[], struct options *options, struct a
 	}
 	if (options->out == NULL)
 		return err_set(err, ERR_USAGE, "prepctl inspect image: --out FILE is needed");
+	if (strcmp(options->out, "-") == 0)
+		return err_set(err, ERR_USAGE, "--out -: name a file, or /dev/stdout where standard output is a pipe");
 	if (strcmp(options->dtype, "u8") != 0 && strcmp(options->dtype, "f32") != 0)
 		return err_set(err, ERR_USAGE, "--dtype %s: u8 or f32 was expected", options->dtype);
 	if (strcmp(options->exif, "ignore") != 0 && strcmp(options->exif, "apply") != 0)

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -139,6 +140,7 @@ static int run(const char *vocab_path, struct err *err)
 	struct buf file = BUF_INIT;
 	struct vocab *vocab = NULL;
 	struct err write_err;
+	char warning[ERR_MESSAGE_BYTES];
 	int code;
 
 	if ((code = fs_read(vocab_path, VOCAB_FILE_BYTES_MAX, &file, err)) != 0) {
@@ -148,6 +150,8 @@ static int run(const char *vocab_path, struct err *err)
 	if ((code = vocab_parse(&vocab, vocab_path, file.data, file.size, err)) != 0 ||
 	    (code = wordpiece_open(&session.wordpiece, vocab, err)) != 0)
 		goto out;
+	if (vocab_warning(vocab, vocab_path, warning, sizeof(warning)))
+		fprintf(stderr, "warning: %s\n", warning);
 	code = encode_input(&session, err);
 	/* What was done before an error is not thrown away. */
 	if (write_out(&session, code == 0 ? err : &write_err) != 0 && code == 0)

@@ -53,7 +53,7 @@ MUST_USE int prepctl_connect(struct conn *conn, const struct prepctl_common *com
 MUST_USE int prepctl_call(struct conn *conn, const struct prepctl_common *common, const char *verb,
 			  const Wire__Request *request, Wire__Reply__BodyCase expected, Wire__Reply **out, struct err *err);
 
-/* Ctrl-C was pressed: for `cancelled` of connections. */
+/* Ctrl-C was pressed, or SIGTERM or SIGHUP (unless nohup ignores it) came: for `cancelled` of connections. */
 bool prepctl_interrupted(void *context);
 void prepctl_watch_interrupt(void);
 

@@ -38,8 +38,9 @@ static void print_status(const Wire__StatusReply *s)
 		const Wire__ClientStatus *client = s->clients[i];
 
 		progress_format_seconds(time, client->connected_s);
-		printf("    pid %-8u %s: %s, %s, connected %s\n", client->pid, client->name,
-		       client->doing[0] != '\0' ? client->doing : "idle", prepctl_count(a, client->batches, "batch delivered"), time);
+		printf("    pid %-8u %s: %s, %llu %s delivered, connected %s\n", client->pid, client->name,
+		       client->doing[0] != '\0' ? client->doing : "idle", (unsigned long long)client->batches,
+		       client->batches == 1 ? "batch" : "batches", time);
 	}
 }
 

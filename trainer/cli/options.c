@@ -115,7 +115,7 @@ static int fill_table(struct train_options *o, struct args_option table[TABLE_MA
 		  .help = "Go on with the run in --out from its last checkpoint; options that are not given are the run's." },
 		{ .name = "predictions", .kind = ARGS_FLAG, .value = &o->predictions,
 		  .help = "At the end write predictions.csv, a line for each validation pair, and measure training pairs and calibration "
-			  "(run.json)." },
+			  "(run.json). Of contrast, which ranks and decides nothing, training pairs alone." },
 		{ .name = "no-weights", .kind = ARGS_FLAG, .value = &o->run.no_weights,
 		  .help = "Leave no weights behind: for a run of which only the numbers are wanted. Checkpoints are written on the way, and "
 			  "removed at the end." },

@@ -7,6 +7,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "shared/base/stop.h"
 #include "trainer/study/child.h"
 
 static volatile sig_atomic_t stop_asked;
@@ -17,12 +18,13 @@ static void on_signal(int number)
 
 	int kept = errno; /* of the call that was interrupted */
 
-	(void)number;
+	if (stop_is_repeated()) {
+		signal(number, SIG_DFL);
+		raise(number);
+	}
+	if (stop_asked)
+		return;
 	stop_asked = 1;
-	/* The next one has its default effect: the end. */
-	signal(SIGINT, SIG_DFL);
-	signal(SIGTERM, SIG_DFL);
-	signal(SIGHUP, SIG_DFL);
 	/* Nothing can be done about a standard error that is gone. */
 	ssize_t ignored = write(STDERR_FILENO, note, sizeof(note) - 1);
 	(void)ignored;
@@ -31,7 +33,7 @@ static void on_signal(int number)
 
 void signals_install(void)
 {
-	struct sigaction action, before;
+	struct sigaction action;
 
 	memset(&action, 0, sizeof(action));
 	action.sa_handler = on_signal;
@@ -39,7 +41,7 @@ void signals_install(void)
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	/* A terminal that is closed; nohup ignores that, and so it stays. */
-	if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+	if (!stop_is_ignored(SIGHUP))
 		sigaction(SIGHUP, &action, NULL);
 	/* Where whoever started us ignores it, the system takes our children's ends away, and nobody would hear of them. */
 	signal(SIGCHLD, SIG_DFL);

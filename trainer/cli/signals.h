@@ -1,6 +1,6 @@
 /*
  * signals.h - Ctrl-C, SIGTERM and SIGHUP (unless ignored, as under nohup) ask a run to stop after the step it is in; a
- * second one ends the process at once, as if nobody had asked to be told.
+ * second one (shared/base/stop.h) ends the process at once, as if nobody had asked to be told.
  *
  * Threads: signals_install() once, by the main thread.
  */

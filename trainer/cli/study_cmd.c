@@ -47,7 +47,8 @@ static int fill_table(struct study_options_given *o, struct args_option *table)
 		{ .name = "baseline", .kind = ARGS_TEXT, .value = &o->baseline, .metavar = "ARM",
 		  .help = "What the others are compared with. Default: none, else the first arm." },
 		{ .name = "folds", .kind = ARGS_INT, .value = &o->folds, .metavar = "K", .min = 1, .max = STUDY_FOLDS_MAX,
-		  .help = "Cut --split into so many folds, each left out for validation once; 1: no folds, but the splits train and val. Default: 5." },
+		  .help = "Cut --split into so many folds, each left out for validation once; 1: no folds, but the splits train and val (then "
+			  "neither --split nor --fold-seed). Default: 5." },
 		{ .name = "seeds", .kind = ARGS_TEXT, .value = &o->seeds, .metavar = "N",
 		  .help = "How many seeds (0, 1, ...), or a list: 3,14,15. Default: 1." },
 		{ .name = "split", .kind = ARGS_TEXT, .value = &o->split, .metavar = "SPLIT",
@@ -68,7 +69,8 @@ static int fill_table(struct study_options_given *o, struct args_option *table)
 		{ .name = "keep", .kind = ARGS_TEXT, .value = &o->keep, .metavar = "WHAT",
 		  .help = "Weights of finished runs: none, last, best, or all (checkpoints too). Default: none." },
 		{ .name = "robustness", .kind = ARGS_FLAG, .value = &o->robustness,
-		  .help = "At the end attack the arms, on fold 1 and the first seed (trainer robust --help)." },
+		  .help = "At the end attack the arms, on fold 1 and the first seed (trainer robust --help). Not with --task contrast, which ranks and "
+			  "decides nothing." },
 		{ .name = "example", .kind = ARGS_FLAG, .value = &o->example, .help = "Print a FILE to start from and end." },
 		{ .name = "dry-run", .kind = ARGS_FLAG, .value = &o->dry_run, .help = "Print the arms and what would run where, and end." },
 		{ .name = "socket", .kind = ARGS_TEXT, .value = &o->socket, .metavar = "PATH", .help = "Of preprocessd." },

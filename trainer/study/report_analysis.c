@@ -10,13 +10,13 @@ static const uint64_t resampling_seed = 20;
 
 /* ---- test over train ---- */
 
-/* One fold only: what the runs say about their sizes. */
+/* One fold only: what the runs say about their sizes. One that was measured on no picture says nothing: a ratio of 0 would be no correction. */
 static double ratio_of_runs(const struct report_data *data)
 {
 	for (int i = 0; i < data->runs_planned; i++) {
 		const struct report_run *run = data->runs[i];
 
-		if (run != NULL && run->train_pictures > 0 && run->pictures >= 0)
+		if (run != NULL && run->train_pictures > 0 && run->pictures > 0)
 			return (double)run->pictures / run->train_pictures;
 	}
 	return NAN;

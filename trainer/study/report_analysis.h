@@ -82,6 +82,7 @@ struct report_identity {
 	int different;
 	int unequal_steps; /* runs left out because they took another number of steps */
 	int unrecorded;    /* finished runs that have no such record */
+	bool inapplicable; /* to a model that ranks: nothing is counted above */
 	char example[256]; /* of a difference */
 };
 enum { REPORT_IDENTITIES = 5 };

@@ -114,6 +114,7 @@ static int read_study(struct report_data *data, struct err *err)
 	data->folds_planned = (int)folds;
 	data->recut = cut != NULL && cut->kind == JSON_STRING && strcmp(cut->text, "each") == 0;
 	data->match = data->task == NULL || strcmp(data->task, "match") == 0;
+	data->ranks = data->task != NULL && strcmp(data->task, "contrast") == 0;
 	if ((int64_t)data->arms * folds * data->seeds > REPORT_RUNS_MAX)
 		return err_set(err, ERR_LIMIT, "%s: %lld runs; the limit is %d", tree->path, (long long)data->arms * folds * data->seeds,
 			       REPORT_RUNS_MAX);
@@ -136,7 +137,7 @@ static void run_free(struct report_run *run)
 	mem_free(run);
 }
 
-static int read_numbers(struct report_run *run, struct err *err)
+static int read_numbers(const struct report_data *data, struct report_run *run, struct err *err)
 {
 	const struct tree *t = &run->result;
 	const struct {
@@ -172,6 +173,11 @@ static int read_numbers(struct report_run *run, struct err *err)
 	if (code == 0 && isfinite(run->accuracy) && (run->accuracy < 0 || run->accuracy > 1))
 		code = err_set(err, ERR_FORMAT, "%s: an accuracy of %g", t->path, run->accuracy);
 	run->finite = isfinite(run->accuracy);
+	/* Zeros, where an older version wrote them of ranks. */
+	if (data->ranks) {
+		run->ece = NAN;
+		run->pairs_digest = NULL;
+	}
 	return code;
 }
 
@@ -225,7 +231,8 @@ static int read_run(struct report_data *data, const char *dir, struct err *err)
 	}
 	if ((code = fs_join(&path, dir, "result.json", err)) != 0)
 		goto out;
-	if ((code = tree_read(&run->result, path, err)) != 0 || (code = read_numbers(run, err)) != 0 || (code = read_place(data, run, err)) != 0) {
+	if ((code = tree_read(&run->result, path, err)) != 0 || (code = read_numbers(data, run, err)) != 0 ||
+	    (code = read_place(data, run, err)) != 0) {
 		if (code != ERR_FORMAT)
 			goto out;
 		log_warn("%s; this run is left out, and trainer study --out %s makes it again", err->message, data->dir);

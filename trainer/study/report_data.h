@@ -92,6 +92,7 @@ struct report_data {
 	struct tree study, robustness;
 	const char *name, *data, *data_version, *task, *design, *equal;
 	bool match;                  /* task match: p is the probability of class 1 */
+	bool ranks;                  /* task contrast: no predictions, no calibration, no digest of pairs */
 	int arms, folds, seeds, baseline;
 	int folds_planned;
 	bool recut;                  /* each seed has folds of its own */

@@ -446,6 +446,10 @@ void page_factorial(struct text *t, const struct report_analysis *a)
 void page_calibration(struct text *t, const struct report_analysis *a)
 {
 	page_section(t, "calibration", "Calibration");
+	if (a->data->ranks) {
+		text_add(t, "<p class=\"muted\">Does not apply: a contrast model ranks and decides nothing.</p>\n");
+		return;
+	}
 	if (a->arm[a->data->baseline].calibration.status != STATS_OK) {
 		text_add(t, "<p class=\"muted\">Reliability diagrams need predictions.csv of a matching task. The table's ECE is what the runs measured "
 				"themselves.</p>\n");

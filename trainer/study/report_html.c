@@ -218,10 +218,24 @@ static void table(struct text *t, const struct report_analysis *a)
 	for (int i = 0; i < a->order_count; i++)
 		table_row(t, a, a->order[i]);
 	text_add(t, "</tbody></table></div>\n<p class=\"muted\">Cost: time of a training step, relative to the baseline&#39;s. Train − val: accuracy "
-		    "on training pairs less that on validation pairs, both without dropout, in points. ECE: expected calibration error.</p>\n");
+		    "on training pairs less that on validation pairs, both without dropout, in points. ECE: expected calibration error. ");
+	words_ranks(t, a, text_html);
+	text_add(t, "</p>\n");
 }
 
 /* ---- how it was decided ---- */
+
+static void second_view_method(struct text *t, const struct report_analysis *a)
+{
+	text_add(t, "<p>");
+	words_ranks(t, a, text_html);
+	if (!a->data->ranks)
+		text_f(t, "The second view holds the trained models fixed and asks about other pictures: a bootstrap that draws pictures with all their pairs "
+			  "(BCa, %d replicates, the same pictures drawn for every arm) and a permutation test that flips the sign of whole pictures. "
+			  "McNemar's test takes pairs as independent, which pairs of one picture are not, so its p is too small; it is here because it is "
+			  "often asked for.", a->replicates);
+	text_add(t, "</p>\n");
+}
 
 static void methods(struct text *t, const struct report_analysis *a)
 {
@@ -243,11 +257,7 @@ static void methods(struct text *t, const struct report_analysis *a)
 	if (a->data->recut)
 		text_add(t, "<p>Each seed cuts folds of its own: repeated cross-validation, tested over all folds and repetitions (Bouckaert and "
 			    "Frank 2004).</p>\n");
-	text_f(t, "<p>The second view holds the trained models fixed and asks about other pictures: a bootstrap that draws pictures with all their pairs "
-			"(BCa, %d "
-		  "replicates, the same pictures drawn for every arm) and a permutation test that flips the sign of whole pictures. McNemar's test takes "
-		"pairs as "
-		  "independent, which pairs of one picture are not, so its p is too small; it is here because it is often asked for.</p>\n", a->replicates);
+	second_view_method(t, a);
 	text_add(t, "<div class=\"scroll\"><table class=\"full\"><thead><tr><th>arm</th><th>t</th><th>df</th><th>by fold: p<span class=\"sub\">Holm</span></th>"
 		    "<th>sign flip: p<span class=\"sub\">Holm</span></th><th>McNemar: p<span class=\"sub\">only arm / only baseline right</span></th>"
 		    "<th>Hedges' g</th><th>errors<br>avoided, %</th><th>found with 80%<br>from, points</th>");
@@ -262,7 +272,10 @@ static void methods(struct text *t, const struct report_analysis *a)
 		text_f(t, "<td>%d</td>", r->test.n > 0 ? r->test.n - 1 : 0);
 		text_f(t, "<td>%s <span class=\"sub\">%s</span></td>", text_p(r->by_fold.p).s, text_p(r->holm_by_fold).s);
 		text_f(t, "<td>%s <span class=\"sub\">%s</span></td>", text_p(r->permutation.p).s, text_p(r->holm_permutation).s);
-		text_f(t, "<td>%s <span class=\"sub\">%.0f / %.0f</span></td>", text_p(r->mcnemar.p).s, r->mcnemar.only_a, r->mcnemar.only_b);
+		if (a->data->ranks)
+			text_add(t, "<td>–</td>");
+		else
+			text_f(t, "<td>%s <span class=\"sub\">%.0f / %.0f</span></td>", text_p(r->mcnemar.p).s, r->mcnemar.only_a, r->mcnemar.only_b);
 		text_f(t, "<td>%s</td>", text_fixed(r->effect.g, 2).s);
 		text_f(t, "<td>%s</td>", text_points(r->error_reduction, 1).s);
 		text_f(t, "<td>%s</td>", text_percent(r->detectable, 2).s);

@@ -74,6 +74,9 @@ void report_identity_check(struct report_analysis *analysis)
 
 		out->key = names[i].key;
 		out->what = names[i].what;
+		out->inapplicable = analysis->data->ranks && (i == PAIRS || i == PREDICTED);
+		if (out->inapplicable)
+			continue;
 		for (int f = 0; f < analysis->data->folds; f++)
 			for (int s = 0; s < analysis->data->seeds; s++)
 				check_cell(analysis->data, f, s, i, out);

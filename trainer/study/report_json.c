@@ -246,6 +246,8 @@ static void add_checks(struct text *t, const struct report_analysis *a)
 	for (int i = 0; i < REPORT_IDENTITIES; i++) {
 		const struct report_identity *c = &a->identity[i];
 
+		if (c->inapplicable)
+			continue;
 		text_f(t, "%s\n    {\"key\": \"%s\", \"cells\": %d, \"different\": %d, \"unequal_steps\": %d, \"unrecorded\": %d, \"example\": ",
 		       i > 0 ? "," : "", c->key, c->cells, c->different, c->unequal_steps, c->unrecorded);
 		text_json(t, c->example[0] != '\0' ? c->example : NULL);

@@ -82,8 +82,12 @@ void report_md(struct text *t, const struct report_analysis *a)
 		    "|---|---|---|---|---|---|---|---|---|---|---|\n");
 	for (int i = 0; i < rows(a); i++)
 		md_row(t, a, arm_at(a, i));
-	text_f(t, "\nThe interval of the difference and p are of the corrected resampled t test (Nadeau and Bengio 2003) with test/train = %s; the bootstrap "
-		  "draws pictures (%d replicates). ", text_fixed(a->ratio, 4).s, a->replicates);
+	text_f(t, "\nThe interval of the difference and p are of the corrected resampled t test (Nadeau and Bengio 2003) with test/train = %s",
+	       text_fixed(a->ratio, 4).s);
+	if (!data->ranks)
+		text_f(t, "; the bootstrap draws pictures (%d replicates)", a->replicates);
+	text_add(t, ". ");
+	words_ranks(t, a, text_md);
 	words_power(t, a, text_md);
 	text_add(t, "\n");
 	if (a->factorial.factors > 0 && a->factorial.runs > 0) {
@@ -181,8 +185,12 @@ void report_tex(struct text *t, const struct report_analysis *a)
 	text_f(t, ", %d fold%s $\\times$ %d seed%s. Accuracy $\\pm$ 95\\%% $t$ interval over runs; difference to ", data->folds_planned,
 	       plural((uint64_t)data->folds_planned), data->seeds, plural((uint64_t)data->seeds));
 	text_tex(t, data->arm[data->baseline].name);
-	text_f(t, " in points with the corrected resampled $t$ interval (test/train %s), Holm-adjusted over %d arm%s, and the picture-clustered "
-		  "bootstrap. Cost in clean steps.", text_fixed(a->ratio, 4).s, a->compared, plural((uint64_t)a->compared));
+	text_f(t, " in points with the corrected resampled $t$ interval (test/train %s), Holm-adjusted over %d arm%s%s. Cost: time of a step over the "
+		  "baseline's.",
+	       text_fixed(a->ratio, 4).s, a->compared, plural((uint64_t)a->compared), data->ranks ? "" : ", and the picture-clustered bootstrap");
+	if (data->ranks)
+		text_add(t, " ");
+	words_ranks(t, a, text_tex);
 	if (!a->complete)
 		text_add(t, " ");
 	words_incomplete(t, a, text_tex);

@@ -238,6 +238,8 @@ int report_predictions_read(struct report_data *data, struct report_run *run, st
 		code = err_nomem(err, sizeof(*t.pairs));
 	if (code != 0)
 		goto out;
+	if (data->ranks)
+		goto out;
 	run->unpredicted = !fs_exists(path);
 	data->unpredicted += run->unpredicted;
 	if (run->unpredicted)

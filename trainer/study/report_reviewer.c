@@ -49,7 +49,8 @@ void page_samples(struct text *t, const struct report_analysis *a, const struct 
 	for (int r = 0; r < samples->row_count; r++)
 		shown += samples->rows[r].count;
 	if (shown == 0) {
-		text_add(t, "<p class=\"muted\">None to show: no predictions.csv, or no samples were asked for.</p>\n");
+		text_add(t, data->ranks ? "<p class=\"muted\">None to show: a contrast model ranks and decides nothing, right or wrong.</p>\n" :
+					  "<p class=\"muted\">None to show: no predictions.csv, or no samples were asked for.</p>\n");
 		return;
 	}
 	text_add(t, "<p>For each arm the pairs that it gets wrong while the others mostly do not, the surest mistakes first. Marks: right or wrong in most "

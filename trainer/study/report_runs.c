@@ -15,7 +15,8 @@ struct plain_run {
 	char *name;          /* what tells it from the others: the end of its path */
 	struct tree tree;
 	struct report_curve curve;
-	const char *state, *reg, *data, *version, *digest;
+	const char *state, *reg, *data, *version, *digest, *task;
+	const char *val_split, *val_pairs; /* what it was measured on; val_pairs: their digest, which not every run has */
 	double accuracy, loss, pairs, best, seconds;
 	double train_accuracy, train_loss; /* of the last epoch's steps, as they ran */
 	int64_t steps;
@@ -40,10 +41,25 @@ static double last_of(const double *values, int count)
 	return count > 0 ? values[count - 1] : NAN;
 }
 
+static int read_measure(struct plain_run *run, struct err *err)
+{
+	const struct tree *t = &run->tree;
+	const struct tree_node *dataset, *model, *val;
+	int code;
+
+	if ((code = tree_branch(t, t->root, "dataset", JSON_OBJECT_BEGIN, &dataset, err)) != 0 ||
+	    (code = tree_branch(t, t->root, "model", JSON_OBJECT_BEGIN, &model, err)) != 0 ||
+	    (code = tree_branch(t, t->root, "val", JSON_OBJECT_BEGIN, &val, err)) != 0 ||
+	    (code = tree_text(t, dataset, "name", &run->data, err)) != 0 || (code = tree_text(t, dataset, "version", &run->version, err)) != 0 ||
+	    (code = tree_text(t, model, "task", &run->task, err)) != 0)
+		return code;
+	return tree_text(t, val, "split", &run->val_split, err);
+}
+
 static int read_result(struct plain_run *run, struct err *err)
 {
 	const struct tree *t = &run->tree;
-	const struct tree_node *result, *val, *best;
+	const struct tree_node *result, *val, *best, *final;
 	int code;
 
 	run->accuracy = run->loss = run->pairs = run->best = run->seconds = NAN;
@@ -52,6 +68,8 @@ static int read_result(struct plain_run *run, struct err *err)
 		return code;
 	if ((code = tree_branch(t, result, "val", JSON_OBJECT_BEGIN, &val, err)) != 0 ||
 	    (code = tree_branch(t, result, "best", JSON_OBJECT_BEGIN, &best, err)) != 0 ||
+	    (code = tree_branch(t, result, "final", JSON_OBJECT_BEGIN, &final, err)) != 0 ||
+	    (code = tree_text(t, final, "pairs_digest", &run->val_pairs, err)) != 0 ||
 	    (code = tree_count(t, result, "steps", &run->steps, err)) != 0 ||
 	    (code = tree_real(t, result, "train_seconds", &run->seconds, err)) != 0 ||
 	    (code = tree_real(t, val, "accuracy", &run->accuracy, err)) != 0 || (code = tree_real(t, val, "loss", &run->loss, err)) != 0 ||
@@ -74,7 +92,6 @@ static void results_so_far(struct plain_run *run)
 
 static int run_open(struct plain_run *run, const char *dir, struct err *err)
 {
-	const struct tree_node *dataset;
 	const char *end = dir + strlen(dir), *start;
 	char *path = NULL;
 	int code = fs_join(&path, dir, "run.json", err);
@@ -92,9 +109,7 @@ static int run_open(struct plain_run *run, const char *dir, struct err *err)
 	const struct tree *t = &run->tree;
 	if ((code = tree_text(t, t->root, "state", &run->state, err)) != 0 || (code = tree_text(t, t->root, "reg", &run->reg, err)) != 0 ||
 	    (code = tree_text(t, t->root, "digest", &run->digest, err)) != 0 ||
-	    (code = tree_branch(t, t->root, "dataset", JSON_OBJECT_BEGIN, &dataset, err)) != 0 ||
-	    (code = tree_text(t, dataset, "name", &run->data, err)) != 0 || (code = tree_text(t, dataset, "version", &run->version, err)) != 0 ||
-	    (code = read_result(run, err)) != 0 || (code = report_curve_read(&run->curve, dir, err)) != 0)
+	    (code = read_measure(run, err)) != 0 || (code = read_result(run, err)) != 0 || (code = report_curve_read(&run->curve, dir, err)) != 0)
 		goto out;
 	run->train_accuracy = last_of(run->curve.train_accuracy, run->curve.count);
 	run->train_loss = last_of(run->curve.train_loss, run->curve.count);
@@ -137,17 +152,42 @@ static double standard_error(const struct plain_runs *runs)
 	return r->pairs > 0 && isfinite(r->accuracy) ? sqrt(r->accuracy * (1 - r->accuracy) / r->pairs) : NAN;
 }
 
+static bool differ(const char *a, const char *b)
+{
+	return a != NULL && b != NULL && strcmp(a, b) != 0;
+}
+
+/* Why their accuracies are not of one measure; NULL: they are, as far as the runs say. */
+static const char *unlike(const struct plain_run *a, const struct plain_run *b)
+{
+	if (differ(a->version, b->version))
+		return "on different data";
+	if (differ(a->task, b->task))
+		return "of different tasks";
+	if (differ(a->val_split, b->val_split))
+		return "measured on different splits";
+	if (differ(a->val_pairs, b->val_pairs) || (isfinite(a->pairs) && isfinite(b->pairs) && a->pairs != b->pairs))
+		return "measured on different pairs";
+	return NULL;
+}
+
+static const char *incomparable(const struct plain_runs *runs)
+{
+	const char *why = NULL;
+
+	for (int i = 0; i < runs->count; i++)
+		for (int k = 0; k < i && why == NULL; k++)
+			why = unlike(&runs->run[k], &runs->run[i]);
+	return why;
+}
+
 static void note(struct text *t, const struct plain_runs *runs)
 {
-	for (int i = 1; i < runs->count; i++) {
-		const char *a = runs->run[0].version, *b = runs->run[i].version;
+	const char *why = incomparable(runs);
 
-		if (a != NULL && b != NULL && strcmp(a, b) != 0) {
-			text_add(t, "These runs are on different data: their accuracies cannot be compared. ");
-			break;
-		}
-	}
-	if (isfinite(standard_error(runs)))
+	if (why != NULL)
+		text_f(t, "These runs are %s: their accuracies cannot be compared. ", why);
+	else if (isfinite(standard_error(runs)))
 		text_f(t, "One standard error of an accuracy on %.0f validation pairs is %s points, if pairs were independent. ", runs->run[0].pairs,
 		       text_percent(standard_error(runs), 2).s);
 	text_add(t, "Single runs do not say whether a difference is real: trainer study does.");
@@ -214,6 +254,10 @@ static void make_md(struct text *t, const struct plain_runs *runs)
 
 static void make_tex(struct text *t, const struct plain_runs *runs)
 {
+	const char *why = incomparable(runs);
+
+	if (why != NULL)
+		text_f(t, "%% These runs are %s: their accuracies cannot be compared.\n", why);
 	text_add(t, "% Needs \\usepackage{booktabs,textcomp}.\n\\begin{tabular}{lrrrrr}\n\\toprule\n"
 		    "Run & Val (\\%) & Best (\\%) & Val loss & Train (\\%) & Cost \\\\\n\\midrule\n");
 	for (int i = 0; i < runs->count; i++) {

@@ -307,6 +307,13 @@ void words_incomplete(struct text *t, const struct report_analysis *a, text_esca
 		       failed == 1 ? "is" : "are");
 }
 
+void words_ranks(struct text *t, const struct report_analysis *a, text_escape escape)
+{
+	if (a->data->ranks)
+		escape(t, "Bootstrap, permutation test, McNemar and calibration (ECE) do not apply: a contrast model ranks and decides nothing about "
+			  "single pairs. ");
+}
+
 /* An arm that knows its training pairs has learned, though nothing that holds for other pictures. */
 void words_plateau(struct text *t, const struct report_analysis *a, text_escape escape)
 {
@@ -388,7 +395,9 @@ void words_power(struct text *t, const struct report_analysis *a, text_escape es
 
 void words_identity(struct text *t, const struct report_identity *i, text_escape escape)
 {
-	if (i->cells == 0 && i->unequal_steps == 0)
+	if (i->inapplicable)
+		text_add(t, "does not apply: a contrast model ranks and decides nothing");
+	else if (i->cells == 0 && i->unequal_steps == 0)
 		text_add(t, "not recorded");
 	else if (i->different == 0 && i->cells == 1)
 		text_add(t, "identical over the arms in the one fold and seed");

@@ -25,6 +25,8 @@ void words_factors(struct text *t, const struct report_analysis *analysis, text_
 void words_second_view(struct text *t, const struct report_analysis *analysis, int arm, text_escape escape);
 /* "31 of 45 runs have finished: ..."; nothing for a complete study. */
 void words_incomplete(struct text *t, const struct report_analysis *analysis, text_escape escape);
+/* What does not apply to a model that ranks; nothing where all does. */
+void words_ranks(struct text *t, const struct report_analysis *analysis, text_escape escape);
 /* Arms that have not left chance; nothing where all have. Matching only, where chance is one half. */
 #define REPORT_CHANCE_BELOW 0.55
 #define REPORT_LEARNED_FROM 0.6 /* of training pairs: overfitted, not on the plateau */

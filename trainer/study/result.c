@@ -130,7 +130,7 @@ static const struct field fields[] = {
 	{ "steps", "result.steps", false, false },
 	{ "accuracy", "result.final.accuracy", false, false },
 	{ "loss", "result.final.loss", false, false },
-	{ "ece", "result.final.ece", false, false },
+	{ "ece", "result.final.ece", false, true },
 	{ "train_accuracy", "result.final.train_accuracy", false, false },
 	{ "train_loss", "result.final.train_loss", false, false },
 	{ "best_accuracy", "result.best.accuracy", false, true },
@@ -141,7 +141,7 @@ static const struct field fields[] = {
 	{ "digest", "digest", true, false },
 	{ "val_digest", "result.final.val_digest", true, false },
 	{ "init_digest", "init_digest", true, false },
-	{ "pairs_digest", "result.final.pairs_digest", true, false },
+	{ "pairs_digest", "result.final.pairs_digest", true, true },
 	{ "data_version", "dataset.version", true, false },
 	{ "reg_full", "reg", true, false },
 };
@@ -264,7 +264,8 @@ int study_result_read(const struct study_spec *spec, const char *dir, const stru
 	if (!flat_real(flat, "accuracy", &out->accuracy) || !flat_real(flat, "train_accuracy", &out->train_accuracy) ||
 	    !flat_real(flat, "train_seconds", &out->train_seconds) || !flat_int(flat, "steps", &out->steps) ||
 	    !take_digest(flat, "digest", out->digest) || !take_digest(flat, "val_digest", out->val_digest) ||
-	    !take_digest(flat, "init_digest", out->init_digest) || !take_digest(flat, "pairs_digest", out->pairs_digest))
+	    !take_digest(flat, "init_digest", out->init_digest) ||
+	    (!study_ranks(spec) && !take_digest(flat, "pairs_digest", out->pairs_digest)))
 		code = err_set(err, ERR_FORMAT, "%s: incomplete", path);
 	else if (arm == NULL || !flat_int(flat, "fold", &fold) || !flat_int(flat, "seed", &seed) ||
 		 strcmp(arm, spec->arms[cell->arm].name) != 0 || fold != cell->fold || seed != spec->seeds[cell->seed])

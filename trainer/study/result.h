@@ -20,7 +20,8 @@ struct study_cell {
 struct study_result {
 	double accuracy, train_accuracy, train_seconds;
 	int64_t steps;
-	char digest[HASH_HEX_BYTES], val_digest[HASH_HEX_BYTES], init_digest[HASH_HEX_BYTES], pairs_digest[HASH_HEX_BYTES];
+	char digest[HASH_HEX_BYTES], val_digest[HASH_HEX_BYTES], init_digest[HASH_HEX_BYTES];
+	char pairs_digest[HASH_HEX_BYTES]; /* "" of ranks */
 };
 
 /* STUDY/runs/ARM/fK-sN[/name] */

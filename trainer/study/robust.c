@@ -309,18 +309,23 @@ static int find_arms(struct robustness *r, struct err *err)
 		else
 			log_warn("%s: not there, so the arm %s is not attacked", path, o->spec->arms[arm].name);
 	}
+	study_run_path(o->spec, o->dir, &(struct study_cell){ 0, o->fold, o->seed }, "", path);
 	if (r->all.count == 0)
-		return err_set(err, ERR_NOTFOUND, "no weights of fold %d, seed %" PRId64 " were kept in %s; run the study with --robustness or --keep last",
-			       o->fold, o->spec->seeds[o->seed], o->dir);
+		return err_set(err, ERR_NOTFOUND, "no weights of fold %d, seed %" PRId64 " were kept in %s; where these runs are done, remove their "
+			       "folders (the first is %s), and then trainer study --out %s --keep last trains them and keeps their weights",
+			       o->fold, o->spec->seeds[o->seed], o->dir, path, o->dir);
 	return 0;
 }
 
 int robust_run(const struct robust_options *options, struct err *err)
 {
 	struct robustness r = { .all = { .options = options } };
-	int code = find_arms(&r, err);
+	int code;
 
-	if (code != 0)
+	if (study_ranks(options->spec))
+		return err_set(err, ERR_UNSUPPORTED, "%s: attacks are on pairs and labels; this study is of contrast, which ranks and decides nothing",
+			       options->dir);
+	if ((code = find_arms(&r, err)) != 0)
 		goto out;
 	kernels_set_threads(options->threads > 0 ? options->threads : 0);
 	progress_begin(&r.bar, "attacking", (uint64_t)r.all.count * (ROBUST_TARGETS * (ROBUST_KINDS * ROBUST_RUNGS + 1) + 1), options->quiet);

@@ -472,7 +472,7 @@ static int check_split(const struct study_spec *spec, struct err *err)
 
 	if (code == 0 && spec->folds > 1 && folds.count == FOLD_DEPTH_MAX)
 		return err_set(err, ERR_USAGE, "the split %s is cut %d times already, and a study cuts it once more; name what it is a part "
-			       "of, or take --folds 1", spec->split, FOLD_DEPTH_MAX);
+			       "of", spec->split, FOLD_DEPTH_MAX);
 	return code;
 }
 
@@ -493,11 +493,14 @@ static void fill_in(struct study_spec *spec)
 {
 	if (spec->name[0] == '\0')
 		snprintf(spec->name, sizeof(spec->name), "%s", spec->data);
+	if (spec->folds < 0)
+		spec->folds = 5;
 	spec->split_default = spec->split[0] == '\0';
 	if (spec->split_default)
 		snprintf(spec->split, sizeof(spec->split), "train+val");
-	if (spec->folds < 0)
-		spec->folds = 5;
+	/* Older versions wrote the first for the second. */
+	if (spec->folds == 1 && strcmp(spec->split, "train+val") == 0)
+		snprintf(spec->split, sizeof(spec->split), STUDY_OWN_SPLITS);
 	if (spec->seed_count == 0) {
 		spec->seed_count = 1;
 		spec->seeds[0] = 0;
@@ -549,6 +552,13 @@ void study_split(const struct study_spec *spec, int fold, int seed, bool trainin
 	if (cut != 0)
 		snprintf(suffix, sizeof(suffix), ",seed=%" PRId64, cut);
 	snprintf(out, STUDY_SPLIT_BYTES, "%s~%s=%d/%d%s", spec->split, training ? "rest" : "fold", fold, spec->folds, suffix);
+}
+
+bool study_ranks(const struct study_spec *spec)
+{
+	const char *task = study_options_get(&spec->common, "task");
+
+	return task != NULL && strcmp(task, "contrast") == 0;
 }
 
 /* ---- writing ---- */

@@ -71,6 +71,9 @@ struct study_spec {
 	char init_hash[HASH_HEX_BYTES]; /* SHA-256 of --init's file; "": none */
 };
 
+/* What `split` is with one fold: the data set's own two. */
+#define STUDY_OWN_SPLITS "train and val"
+
 void study_spec_init(struct study_spec *spec);
 /* Adds to what is set already. Keys that begin with '#' are comments. ERR_FORMAT and ERR_USAGE name line and key. */
 MUST_USE int study_spec_read(struct study_spec *spec, const char *path, struct err *err);
@@ -84,11 +87,16 @@ MUST_USE int study_keep_parse(enum study_keep *out, const char *name, struct err
 MUST_USE int study_options_set(struct study_options *options, const char *name, const char *value, struct err *err);
 const char *study_options_get(const struct study_options *options, const char *name); /* NULL: not set */
 
+/* Whether its runs rank and decide nothing (task contrast): no predictions, no calibration, nothing to attack. */
+bool study_ranks(const struct study_spec *spec);
+
 /* Fills in what was not said, makes the arms of a design, checks everything that can be checked without a daemon. */
 MUST_USE int study_spec_resolve(struct study_spec *spec, struct err *err);
 /* spec_check.c: what a study that has not begun is refused for, of a resolved one: options that are the study's own, or that make an arm
- * incomparable, and terms that would never work. */
+ * incomparable, terms that would never work, and what to make folds of where there are none. */
 MUST_USE int study_spec_check(const struct study_spec *spec, struct err *err);
+/* The same of one that has begun, too: attacks may be asked for later. */
+MUST_USE int study_check_attacks(const struct study_spec *spec, struct err *err);
 /* ERR_USAGE names a term that begins when its arm's training is over. steps_per_epoch 0: not known, arms of so many steps are passed over. */
 MUST_USE int study_check_schedules(const struct study_spec *spec, int64_t steps_per_epoch, struct err *err);
 /* The object of study.json without its braces' closing part: from `{` to the last of the fields that make up the study. */

@@ -80,10 +80,34 @@ int study_check_schedules(const struct study_spec *spec, int64_t steps_per_epoch
 	return 0;
 }
 
+/* What says how folds are made, where none are: it would be recorded, and do nothing. */
+static int check_one_fold(const struct study_spec *spec, struct err *err)
+{
+	if (spec->folds > 1)
+		return 0;
+	if (strcmp(spec->split, STUDY_OWN_SPLITS) != 0)
+		return err_set(err, ERR_USAGE, "--split %s: with --folds 1 nothing is made of it, as the runs train on the split train and are measured "
+			       "on val; leave it out, or cut it with --folds 2 or more", spec->split);
+	if (spec->fold_seed != 0)
+		return err_set(err, ERR_USAGE, "--fold-seed %" PRId64 ": with --folds 1 there are no folds to cut; leave it out, or take --folds 2 or "
+			       "more", spec->fold_seed);
+	return 0;
+}
+
+int study_check_attacks(const struct study_spec *spec, struct err *err)
+{
+	if (spec->robust.on && study_ranks(spec))
+		return err_set(err, ERR_USAGE, "--robustness: attacks are on pairs and labels, and --task contrast ranks and decides nothing; leave it "
+			       "out (where a study.json has it, let \"robustness\" be false there)");
+	return 0;
+}
+
 int study_spec_check(const struct study_spec *spec, struct err *err)
 {
 	int code = check_options(&spec->common, "options", err);
 
+	if (code == 0)
+		code = check_one_fold(spec, err);
 	for (int i = 0; i < spec->arm_count && code == 0; i++)
 		if ((code = check_options(&spec->arms[i].options, spec->arms[i].name, err)) == 0)
 			code = check_arm(spec, &spec->arms[i], err);

@@ -497,6 +497,31 @@ static void announce(const struct study *s)
 		log_info("%d run%s there already", work->done + work->diverged, work->done + work->diverged == 1 ? " is" : "s are");
 }
 
+/* Weights can be asked for when the runs are long done. Attacks that will find none are refused here, before the other runs are trained. */
+static int check_weights(const struct study *s, struct err *err)
+{
+	const struct work *work = &s->work;
+	int lacking = 0, attacked = 0, vain = 0;
+	char first[RESULT_PATH_BYTES] = "";
+
+	for (int i = 0; i < work->run_count; i++) {
+		const bool lacks = work_lacks_weights(work, &work->runs[i]), wanted = work_is_attacked(work, &work->runs[i]);
+
+		attacked += wanted;
+		vain += wanted && lacks;
+		if (lacks && lacking++ == 0)
+			study_run_path(s->spec, s->options->dir, &work->runs[i].cell, "", first);
+	}
+	if (vain > 0 && vain == attacked)
+		return err_set(err, ERR_NOTFOUND, "--robustness: the runs to attack (fold 1, seed %" PRId64 ") are done and their weights are gone; "
+			       "remove their folders (the first is %s), and the same command trains them again", s->spec->seeds[0], first);
+	if (lacking > 0)
+		log_warn("%d of %d finished run%s kept no weights when %s trained, and only training makes them: to have them, remove the folder%s "
+			 "of such runs (the first is %s), and the same command trains them again; or choose another --out", lacking, work->done,
+			 plural((uint64_t)work->done), work->done == 1 ? "it was" : "they were", plural((uint64_t)lacking), first);
+	return 0;
+}
+
 static void print_plan(const struct study *s)
 {
 	const struct work *work = &s->work;
@@ -517,7 +542,7 @@ static int run(struct study *s, struct err *err)
 	/* A study that has begun is gone on with as it is. */
 	if (!has_file(s, "study.json") && (code = study_spec_check(s->spec, err)) != 0)
 		return code;
-	if ((code = check_arms(s, err)) != 0 || (code = name_init(s, err)) != 0)
+	if ((code = study_check_attacks(s->spec, err)) != 0 || (code = check_arms(s, err)) != 0 || (code = name_init(s, err)) != 0)
 		return code;
 	if (o->dry_run) {
 		s->work.run_count = s->spec->arm_count * s->spec->folds * s->spec->seed_count;
@@ -532,6 +557,8 @@ static int run(struct study *s, struct err *err)
 	if ((code = work_open(&s->work, o, err)) != 0)
 		return code;
 	announce(s);
+	if ((code = check_weights(s, err)) != 0)
+		return code;
 	if (s->spec->equal == STUDY_TIME && ((code = timing_run(&s->work, err)) != 0 ||
 					     (!s->exists && (code = study_check_schedules(s->spec, s->steps_per_epoch, err)) != 0)))
 		return code;

@@ -245,7 +245,7 @@ void view_draw(struct work *work, bool now)
 		 plural((uint64_t)work->run_count), eta);
 }
 
-void view_note(struct work *work, const char *format, ...)
+void view_note(struct work *work, enum log_level level, const char *format, ...)
 {
 	char line[1024];
 	va_list args;
@@ -254,7 +254,7 @@ void view_note(struct work *work, const char *format, ...)
 	vsnprintf(line, sizeof(line), format, args);
 	va_end(args);
 	clear(&work->view);
-	log_info("%s", line);
+	log_line(level, "%s", line);
 	if (work->view.terminal && !work->view.quiet)
 		draw_terminal(work);
 }

@@ -18,17 +18,33 @@
 #include "shared/base/progress.h"
 #include "trainer/study/child.h"
 #include "trainer/study/work.h"
+#include "trainer/train/session.h"
 
 /* A run that breaks is bad luck; so many in a row are a reason that the next one will meet, too. */
 enum { BROKEN_IN_A_ROW_MAX = 3, EXIT_STOPPED = 130, TREE_FILES = 8 };
 
 /* ---- what there is ---- */
 
+/* A full disk, say, is no damage: the run stays as it is. */
+static bool is_damage(int code)
+{
+	return code == ERR_FORMAT || code == ERR_LIMIT || code == ERR_CORRUPT || code == ERR_NOTFOUND;
+}
+
+static int remove_run(const struct work *work, const struct run_entry *run, struct err *err)
+{
+	char path[RESULT_PATH_BYTES];
+
+	study_run_path(work->spec, work->dir, &run->cell, "", path);
+	work_remove_tree(path);
+	return fs_exists(path) ? err_set(err, ERR_IO, "%s: remove that folder, and the same command trains the run again", path) : 0;
+}
+
 /* From what the run itself wrote down; where that is damaged as well, the run has to be trained again from its start: what a finished
  * run could be gone on with is gone. */
 static int mend(struct work *work, struct run_entry *run, struct err *err)
 {
-	char damage[ERR_MESSAGE_BYTES], path[RESULT_PATH_BYTES];
+	char damage[ERR_MESSAGE_BYTES];
 	int code;
 
 	snprintf(damage, sizeof(damage), "%s", err->message);
@@ -36,13 +52,10 @@ static int mend(struct work *work, struct run_entry *run, struct err *err)
 		code = study_result_read(work->spec, work->dir, &run->cell, &run->result, err);
 	if (code == 0)
 		log_warn("%s; made again from the run's own files", damage);
-	/* A full disk, say, is no damage: the run stays as it is. */
-	if (code != ERR_FORMAT && code != ERR_LIMIT && code != ERR_NOTFOUND)
+	if (!is_damage(code))
 		return code;
 	log_warn("%s; the run is trained again", damage);
-	study_run_path(work->spec, work->dir, &run->cell, "", path);
-	work_remove_tree(path);
-	return fs_exists(path) ? err_set(err, ERR_IO, "%s: remove that folder, and the same command trains the run again", path) : ERR_NOTFOUND;
+	return (code = remove_run(work, run, err)) != 0 ? code : ERR_NOTFOUND;
 }
 
 static int look_at(struct work *work, struct run_entry *run, struct err *err)
@@ -125,19 +138,48 @@ static bool is_attacked(const struct study_spec *spec, const struct study_cell *
 	return spec->robust.on && cell->seed == 0 && cell->fold == 1;
 }
 
+bool work_is_attacked(const struct work *work, const struct run_entry *run)
+{
+	return is_attacked(work->spec, &run->cell) && !work->attacked;
+}
+
+static bool keeps_last(const struct work *work, const struct run_entry *run)
+{
+	const enum study_keep keep = work->spec->keep;
+
+	return keep == STUDY_KEEP_ALL || keep == STUDY_KEEP_LAST || work_is_attacked(work, run);
+}
+
+static bool keeps_best(const struct work *work)
+{
+	return work->spec->keep == STUDY_KEEP_ALL || work->spec->keep == STUDY_KEEP_BEST;
+}
+
 void work_prune(const struct work *work, const struct run_entry *run)
 {
-	const struct study_spec *spec = work->spec;
-	bool needed = is_attacked(spec, &run->cell) && !work->attacked;
 	char path[RESULT_PATH_BYTES];
 
-	study_run_path(spec, work->dir, &run->cell, "checkpoints", path);
-	if (spec->keep != STUDY_KEEP_ALL)
+	study_run_path(work->spec, work->dir, &run->cell, "checkpoints", path);
+	if (work->spec->keep != STUDY_KEEP_ALL)
 		work_remove_tree(path);
-	if (spec->keep != STUDY_KEEP_ALL && spec->keep != STUDY_KEEP_LAST && !needed)
+	if (!keeps_last(work, run))
 		remove_file(work, run, "last.safetensors");
-	if (spec->keep != STUDY_KEEP_ALL && spec->keep != STUDY_KEEP_BEST)
+	if (!keeps_best(work))
 		remove_file(work, run, "best.safetensors");
+}
+
+static bool lacks(const struct work *work, const struct run_entry *run, const char *name)
+{
+	char path[RESULT_PATH_BYTES];
+
+	study_run_path(work->spec, work->dir, &run->cell, name, path);
+	return !fs_exists(path);
+}
+
+bool work_lacks_weights(const struct work *work, const struct run_entry *run)
+{
+	return run->state == RUN_DONE && ((keeps_last(work, run) && lacks(work, run, "last.safetensors")) ||
+					  (keeps_best(work) && lacks(work, run, "best.safetensors")));
 }
 
 /* ---- starting ---- */
@@ -314,7 +356,7 @@ static int ended_badly(struct work *work, struct run_entry *run, int status, str
 				 WTERMSIG(status) == 9 ? " (out of memory?)" : "");
 		snprintf(work->message, sizeof(work->message), "%.300s", words);
 	}
-	view_note(work, "%s f%d-s%" PRId64 " %s: %.600s", arm->name, run->cell.fold, work->spec->seeds[run->cell.seed],
+	view_note(work, LOG_INFO, "%s f%d-s%" PRId64 " %s: %.600s", arm->name, run->cell.fold, work->spec->seeds[run->cell.seed],
 		  run->state == RUN_DIVERGED ? "diverged; the study goes on without it" : "failed", words);
 	return code;
 }
@@ -328,9 +370,39 @@ static bool is_finished(const char *run_dir)
 	return strcmp(state, "finished") == 0;
 }
 
+/* Whether run.json or, in its place, a checkpoint says what is trained there; where neither was written yet, nobody needs it. */
+static int check_config(const char *run_dir, struct err *err)
+{
+	char path[RESULT_PATH_BYTES + 16];
+	struct run_config config;
+	struct hash version, vocab;
+	bool lost;
+	int code;
+
+	snprintf(path, sizeof(path), "%s/run.json", run_dir);
+	if (!fs_exists(path))
+		return 0;
+	code = record_read_config(run_dir, &config, &version, &vocab, &lost, err);
+	run_config_free(&config);
+	return code;
+}
+
+/* What an earlier session left of a run: it is done where it ended while nobody waited for it, and removed where it can be neither taken as
+ * it is nor gone on with. */
+static int meet(struct work *work, struct run_entry *run, const char *run_dir, struct err *err)
+{
+	const bool finished = is_finished(run_dir);
+	struct err reason;
+	int code = finished ? ended_well(work, run, &reason) : check_config(run_dir, &reason);
+
+	if (!is_damage(code) || (finished && checkpoint_exists(run_dir)))
+		return 0;
+	view_note(work, LOG_WARN, "%s; the run is trained again", reason.message);
+	return remove_run(work, run, err);
+}
+
 static int start_some(struct work *work, struct err *err)
 {
-	struct err ignored;
 	int next = 0, code;
 
 	for (int j = 0; j < work->job_count && !work->stopping; j++) {
@@ -344,7 +416,9 @@ static int start_some(struct work *work, struct err *err)
 			study_run_path(work->spec, work->dir, &run->cell, "", path);
 			if (run->state != RUN_PENDING || !work_is_free(path))
 				continue;
-			if (!is_finished(path) || ended_well(work, run, &ignored) != 0)
+			if ((code = meet(work, run, path, err)) != 0)
+				return code;
+			if (run->state == RUN_PENDING)
 				break;
 		}
 		if (next == work->run_count)

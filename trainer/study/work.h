@@ -9,6 +9,7 @@
 
 #include <sys/types.h>
 
+#include "shared/base/log.h"
 #include "trainer/study/result.h"
 #include "trainer/study/study.h"
 
@@ -63,6 +64,10 @@ MUST_USE int work_arguments(const struct study_spec *spec, const char *dir, cons
 			    const char *socket, char ***out, int *argc, struct err *err);
 /* What a finished run need not keep. */
 void work_prune(const struct work *work, const struct run_entry *run);
+/* Whether it is one of those that are still to be attacked. */
+bool work_is_attacked(const struct work *work, const struct run_entry *run);
+/* Whether it was done before it was to keep what it is to keep now. */
+bool work_lacks_weights(const struct work *work, const struct run_entry *run);
 
 /* A folder and all in it, where it is there; what cannot be removed is a warning. */
 void work_remove_tree(const char *path);
@@ -76,8 +81,8 @@ void follow_job(const struct work *work, struct job *job);
 void view_open(struct work *work);
 void view_draw(struct work *work, bool now);
 void view_close(struct work *work);
-/* A line above the view. */
-void view_note(struct work *work, const char *format, ...) PRINTF_LIKE(2, 3);
+/* A line of the log above the view. */
+void view_note(struct work *work, enum log_level level, const char *format, ...) PRINTF_LIKE(3, 4);
 /* Seconds to the end at this pace; negative: unknown. */
 double view_eta(const struct work *work);
 

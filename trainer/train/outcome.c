@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "shared/base/log.h"
+
 int outcome_weights_digest(const struct params *params, struct hash *out, struct err *err)
 {
 	struct hash_stream *stream;
@@ -42,9 +44,12 @@ static int measure_val(struct session *s, struct err *err)
 	char path[SESSION_PATH_BYTES + 32];
 	int code;
 
-	/* Ranks are no predictions of pairs. */
-	if (s->plan.task == TASK_CONTRAST)
+	/* Ranks are no predictions of pairs, but they too are of every picture. */
+	if (s->plan.task == TASK_CONTRAST) {
+		o->pictures = s->val.pictures;
+		log_info("no predictions.csv: a contrast model ranks and decides nothing");
 		return measure_part(s, &s->val, NULL, &o->val, err);
+	}
 	code = predictions_open(&predictions, 2 * (size_t)s->val.captions, err);
 
 	snprintf(path, sizeof(path), "%s/predictions.csv", s->dir);

@@ -1,6 +1,7 @@
 /*
  * outcome.h - what a finished run is measured by, beside its last validation:
  * predictions.csv, the same measure on pairs of the training pictures, calibration.
+ * A contrast model ranks and decides nothing: of these it has the second alone.
  *
  * Accuracy on training pairs is taken as on validation pairs (no dropout,
  * running statistics, every caption once right and once wrong), so that their

@@ -67,28 +67,29 @@ static int add_score(struct buf *out, const char *name, double accuracy, double 
 static int add_final(const struct session *s, struct buf *out, struct err *err)
 {
 	const struct outcome *o = &s->outcome;
+	/* Ranks have no probability that could be calibrated, and are of no list of pairs. */
+	const bool val = s->validates, decides = s->plan.task != TASK_CONTRAST;
 	const struct {
 		const char *name;
 		double value;
-		bool of_val;
+		bool there;
 	} reals[] = {
-		{ "accuracy", o->val.accuracy, true }, { "loss", o->val.loss, true }, { "ece", o->val.ece, true },
-		{ "train_accuracy", o->train.accuracy, false }, { "train_loss", o->train.loss, false }, { "train_ece", o->train.ece, false },
+		{ "accuracy", o->val.accuracy, val }, { "loss", o->val.loss, val }, { "ece", o->val.ece, val && decides },
+		{ "train_accuracy", o->train.accuracy, true }, { "train_loss", o->train.loss, true }, { "train_ece", o->train.ece, decides },
 	};
-	char val[HASH_HEX_BYTES], pairs[HASH_HEX_BYTES];
+	char digest[HASH_HEX_BYTES];
 	int code = buf_printf(out, err, ", \"final\": {\"train_pairs\": %" PRIu64, o->train.pairs);
 
 	for (size_t i = 0; i < ARRAY_LEN(reals) && code == 0; i++) {
-		if (reals[i].of_val && !s->validates)
-			continue;
-		if ((code = buf_printf(out, err, ", \"%s\": ", reals[i].name)) == 0)
+		if (reals[i].there && (code = buf_printf(out, err, ", \"%s\": ", reals[i].name)) == 0)
 			code = json_add_real(out, reals[i].value, err);
 	}
-	hash_to_hex(&o->val.chain, val);
-	hash_to_hex(&o->pairs_digest, pairs);
-	if (code == 0 && s->validates)
-		code = buf_printf(out, err, ", \"pairs\": %" PRIu64 ", \"pictures\": %zu, \"val_digest\": \"%s\", \"pairs_digest\": \"%s\"",
-				  o->val.pairs, o->pictures, val, pairs);
+	hash_to_hex(&o->val.chain, digest);
+	if (code == 0 && val)
+		code = buf_printf(out, err, ", \"pairs\": %" PRIu64 ", \"pictures\": %zu, \"val_digest\": \"%s\"", o->val.pairs, o->pictures, digest);
+	hash_to_hex(&o->pairs_digest, digest);
+	if (code == 0 && val && decides)
+		code = buf_printf(out, err, ", \"pairs_digest\": \"%s\"", digest);
 	return code != 0 ? code : buf_add_text(out, "}", err);
 }
 
