@@ -1,8 +1,8 @@
 /*
  * fuzz_reader.h - runs one format's reader over any bytes, then finishes the listing.
  *
- * The first byte picks the options; every picture "exists", so that what lies
- * behind finding it is reached.
+ * The first byte picks the options: every picture "exists", so that what lies behind finding it is reached, or none but those with
+ * an absolute name that there is; some are drawn or all are taken.
  */
 #ifndef TESTS_FUZZ_FUZZ_READER_H
 #define TESTS_FUZZ_FUZZ_READER_H
@@ -50,7 +50,7 @@ static int fuzz_reader(reader_format read, const uint8_t *data, size_t size)
 	if (size == 0)
 		return 0;
 	CHECK(listing_open(&listing, &err) == 0);
-	listing->files = mem_array(1, sizeof(*listing->files));
+	CHECK((listing->files = mem_zalloc(sizeof(*listing->files))) != NULL);
 	listing->files[0].name = mem_strdup("fuzz");
 	listing->file_count = 1;
 	listing->skip_bad = (data[0] & 1) != 0;
@@ -68,7 +68,11 @@ static int fuzz_reader(reader_format read, const uint8_t *data, size_t size)
 		reader.columns[COLUMN_IMAGE] = "2";
 		reader.columns[COLUMN_CAPTION] = "a";
 	}
-	if (read(&reader, (const char *)data + 1, size - 1, &err) == 0)
+	int code = read(&reader, (const char *)data + 1, size - 1, &err);
+
+	if (code == 0 && (data[0] & 32) != 0 && listing->caption_count > 0)
+		code = listing_draw(listing, 1 + (data[0] >> 6), size, &err);
+	if (code == 0 && missing_settle(listing, &folders, (data[0] & 32) != 0, &err) == 0)
 		fuzz_finish(listing, (data[0] & 16) != 0);
 	reader_close(&reader);
 	listing_free(listing);
