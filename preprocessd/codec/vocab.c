@@ -136,26 +136,27 @@ static int32_t find_word(const struct trie *trie, const char *text)
 	return node == TRIE_NONE ? TRIE_NONE : trie->units[node].id;
 }
 
-static int find_special(int32_t *id, const struct vocab *vocab, const char *name, const char *word, struct err *err)
+static int find_special(int32_t *id, const struct vocab *vocab, const char *name, bool mark, const char *word, struct err *err)
 {
 	*id = find_word(&vocab->trie, word);
 	if (*id != TRIE_NONE)
 		return 0;
-	if (vocab->mark)
+	if (mark)
 		return err_set(err, ERR_FORMAT, "%s: no line says %s: the file begins with a byte order mark, which is part of its first line; write it "
 			       "without (sed -i '1s/^\\xEF\\xBB\\xBF//' FILE)", name, word);
 	return err_set(err, ERR_FORMAT, "%s: no line says %s; a BERT vocabulary has [PAD], [UNK], [CLS] and [SEP], each on a line of its own "
 		       "(use the vocab.txt that came with the model)", name, word);
 }
 
-static int find_specials(struct vocab *vocab, const char *name, struct err *err)
+/* mark: a byte order mark stands in front of the file. */
+static int find_specials(struct vocab *vocab, const char *name, bool mark, struct err *err)
 {
 	int code;
 
-	if ((code = find_special(&vocab->unk, vocab, name, "[UNK]", err)) != 0 ||
-	    (code = find_special(&vocab->cls, vocab, name, "[CLS]", err)) != 0 ||
-	    (code = find_special(&vocab->sep, vocab, name, "[SEP]", err)) != 0 ||
-	    (code = find_special(&vocab->pad, vocab, name, "[PAD]", err)) != 0)
+	if ((code = find_special(&vocab->unk, vocab, name, mark, "[UNK]", err)) != 0 ||
+	    (code = find_special(&vocab->cls, vocab, name, mark, "[CLS]", err)) != 0 ||
+	    (code = find_special(&vocab->sep, vocab, name, mark, "[SEP]", err)) != 0 ||
+	    (code = find_special(&vocab->pad, vocab, name, mark, "[PAD]", err)) != 0)
 		return code;
 	vocab->continuing = find_node(&vocab->trie, "##");
 	for (int c = 0; c < 128; c++) {
@@ -208,10 +209,10 @@ int vocab_parse(struct vocab **out, const char *name, const void *bytes, size_t 
 	if ((code = read_lines(words, &count, &vocab->size, name, bytes, size, err)) != 0)
 		goto out;
 	count = sort_and_keep_last(words, count);
-	vocab->mark = size >= 3 && memcmp(bytes, "\xEF\xBB\xBF", 3) == 0;
 	if ((code = trie_build(&vocab->trie, words, count, err)) != 0 ||
 	    (code = wordtable_build(&vocab->whole, words, count, err)) != 0 ||
-	    (code = find_specials(vocab, name, err)) != 0 || (code = bert_chars_open(&vocab->chars, err)) != 0)
+	    (code = find_specials(vocab, name, size >= 3 && memcmp(bytes, "\xEF\xBB\xBF", 3) == 0, err)) != 0 ||
+	    (code = bert_chars_open(&vocab->chars, err)) != 0)
 		goto out;
 	vocab->cased = count_cased(words, count);
 	make_fingerprint(vocab, bytes, size);

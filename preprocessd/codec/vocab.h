@@ -26,7 +26,6 @@ struct vocab {
 	int32_t unk, cls, sep, pad;
 	int32_t ascii_alone[128]; /* id of a punctuation character as a word, else unk */
 	struct bert_chars *chars;
-	bool mark;     /* a byte order mark in front */
 	int32_t cased; /* words that are never found: they have capital letters, and texts are lower-cased */
 	struct hash fingerprint;
 };

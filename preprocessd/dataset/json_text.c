@@ -3,16 +3,6 @@
 
 #include "preprocessd/dataset/reader.h"
 
-/* Of a number's text without the zeros behind its point: 5.0, as programs write whole numbers that were floats on their way, is 5. */
-static size_t number_bytes(const struct buf *text)
-{
-	const char *point = memchr(text->data, '.', text->size);
-
-	if (point == NULL || strspn(point + 1, "0") != (size_t)(text->data + text->size - point - 1))
-		return text->size;
-	return (size_t)(point - text->data);
-}
-
 bool json_is_null(const struct json_reader *json)
 {
 	return json->kind == JSON_NULL || (json->kind == JSON_NUMBER && strcmp(json->text.data, "NaN") == 0);
@@ -29,7 +19,7 @@ int json_text(struct json_reader *json, struct buf *out, bool *has, const char *
 	case JSON_NUMBER:
 		buf_clear(out);
 		*has = true;
-		return buf_add(out, json->text.data, json->kind == JSON_NUMBER ? number_bytes(&json->text) : json->text.size, err);
+		return buf_add(out, json->text.data, json->kind == JSON_NUMBER ? reader_number_bytes(json->text.data, json->text.size) : json->text.size, err);
 	default:
 		return json_fail(json, err, "%s must be a string or a number", what);
 	}

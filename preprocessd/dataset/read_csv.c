@@ -275,20 +275,6 @@ static int explain(struct reader *reader, const struct csv *csv, bool header, co
 				"in column %u and captions in column %u", reader->name, columns->image + 1, columns->caption + 1);
 }
 
-/* Of a whole number without the zeros behind its point: 5.0, as programs write whole numbers that were floats on their way, is 5. */
-static size_t whole_bytes(const char *text, size_t bytes)
-{
-	size_t at = bytes > 0 && text[0] == '-', digits = at, end;
-
-	while (at < bytes && text[at] >= '0' && text[at] <= '9')
-		at++;
-	if (at == digits || at == bytes || text[at] != '.')
-		return bytes;
-	for (end = at + 1; end < bytes && text[end] == '0'; end++)
-		;
-	return end == bytes && end > at + 1 ? at : bytes;
-}
-
 /* An empty cell says nothing. */
 static int take_optional(const struct csv *csv, uint32_t column, struct buf *out, bool *has, struct err *err)
 {
@@ -298,7 +284,7 @@ static int take_optional(const struct csv *csv, uint32_t column, struct buf *out
 		return 0;
 	const char *text = trimmed_field(csv, column, &bytes);
 	*has = bytes > 0;
-	return buf_add(out, text, whole_bytes(text, bytes), err);
+	return buf_add(out, text, reader_number_bytes(text, bytes), err);
 }
 
 static int row(struct reader *reader, const struct csv *csv, const struct columns *columns, struct item *item, struct err *err)

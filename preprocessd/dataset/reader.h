@@ -71,6 +71,9 @@ MUST_USE int reader_find_picture(struct reader *reader, int16_t split, const str
 				 bool *there, struct err *err);
 /* Does it end as names of JPEG files do (and Flickr8k's "#3" behind that)? */
 bool reader_looks_like_picture(const char *name, size_t bytes);
+/* Bytes of a text without the zeros behind a whole number's point: 5.0, as programs write whole numbers that were floats on their way,
+ * is 5. All of them where it is no such number. */
+size_t reader_number_bytes(const char *text, size_t bytes);
 /* An ERR_FORMAT with the place in front. */
 int reader_fail(const struct reader *reader, uint32_t number, struct err *err, const char *format, ...) PRINTF_LIKE(4, 5);
 /* An item that is left out: with skip_bad a failure and 0, else the error. */

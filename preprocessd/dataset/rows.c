@@ -246,6 +246,19 @@ bool reader_looks_like_picture(const char *name, size_t bytes)
 	return false;
 }
 
+size_t reader_number_bytes(const char *text, size_t bytes)
+{
+	size_t at = bytes > 0 && text[0] == '-', digits = at, end;
+
+	while (at < bytes && text[at] >= '0' && text[at] <= '9')
+		at++;
+	if (at == digits || at == bytes || text[at] != '.')
+		return bytes;
+	for (end = at + 1; end < bytes && text[end] == '0'; end++)
+		;
+	return end == bytes && end > at + 1 ? at : bytes;
+}
+
 /* --- pictures into the listing ------------------------------------------------------------- */
 
 static int conflict(const struct reader *reader, const struct item *item, struct place before, const char *what,
