@@ -7,15 +7,8 @@
 
 #include <cmocka.h>
 
+#include "tests/support/ok.h"
 #include "trainer/train/about.h"
-
-#define OK(call)                                                                                     \
-	do {                                                                                         \
-		struct err err_ = { 0 };                                                             \
-		struct err *err = &err_;                                                             \
-		if ((call) != 0)                                                                     \
-			fail_msg("%s: %s", #call, err_.message);                                     \
-	} while (0)
 
 static const struct about_model model = { .task = TASK_CLASSIFY, .image_size = 64, .vocab_size = 100, .classes = 3, .features = 8 };
 

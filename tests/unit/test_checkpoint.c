@@ -15,17 +15,10 @@
 #include "shared/base/fs.h"
 #include "shared/base/log.h"
 #include "shared/base/mem.h"
+#include "tests/support/ok.h"
 #include "trainer/io/checksum.h"
 #include "trainer/io/statefile.h"
 #include "trainer/train/checkpoint.h"
-
-#define OK(call)                                                                                     \
-	do {                                                                                         \
-		struct err err_ = { 0 };                                                             \
-		struct err *err = &err_;                                                             \
-		if ((call) != 0)                                                                     \
-			fail_msg("%s: %s", #call, err_.message);                                     \
-	} while (0)
 
 enum { PATH_MAX_BYTES = 512 };
 

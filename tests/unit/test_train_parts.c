@@ -13,6 +13,7 @@
 
 #include "shared/base/fs.h"
 #include "shared/base/mem.h"
+#include "tests/support/ok.h"
 #include "trainer/client/feed.h"
 #include "trainer/io/tensorboard.h"
 #include "trainer/reg/dropout.h"
@@ -22,14 +23,6 @@
 #include "trainer/train/optimizer.h"
 #include "trainer/train/pairs.h"
 #include "trainer/train/schedule.h"
-
-#define OK(call)                                                                                     \
-	do {                                                                                         \
-		struct err err_ = { 0 };                                                             \
-		struct err *err = &err_;                                                             \
-		if ((call) != 0)                                                                     \
-			fail_msg("%s: %s", #call, err_.message);                                     \
-	} while (0)
 
 /* ---- schedules: torch.optim.lr_scheduler.LambdaLR with Hugging Face's lambdas, base 3e-4,
  * 5 steps of warm-up, 20 in all (PyTorch 1.13) ---- */

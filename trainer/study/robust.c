@@ -14,8 +14,7 @@
 #include "trainer/kernels/kernels.h"
 #include "trainer/study/result.h"
 #include "trainer/study/robust_parts.h"
-#include "trainer/train/about.h"
-#include "trainer/train/config.h"
+#include "trainer/train/origin.h"
 
 const double robust_pixel_eps[ROBUST_RUNGS] = { 0, 0.5 / 255, 1.0 / 255, 2.0 / 255, 8.0 / 255, 64.0 / 255 };
 const double robust_text_eps[ROBUST_RUNGS] = { 0, 0.01, 0.03, 0.1, 0.5, 4 };
@@ -27,59 +26,47 @@ const char *const robust_kind_names[ROBUST_KINDS] = { "noise", "fgsm", "pgd" };
 /* ---- an arm's model ---- */
 
 struct loaded {
-	struct run_config config;
-	struct about_model about;
+	struct origin origin;
 	struct model *model;
 };
 
-static int read_about(struct loaded *out, const struct statefile *state, struct err *err)
+static int open_model(struct loaded *out, const struct statefile *file, struct err *err)
 {
-	const struct tensorfile *file = statefile_safetensors(state);
-	const char *texts[2] = { NULL, NULL };
-	int code = 0;
-
-	if (file != NULL) {
-		texts[0] = tensorfile_metadata(file, "config");
-		texts[1] = tensorfile_metadata(file, "model");
-	}
-	for (int i = 0; i < 2 && code == 0; i++) {
-		struct json_reader reader;
-
-		if (texts[i] == NULL)
-			return err_set(err, ERR_MISMATCH, "%s: does not say what model it is", statefile_path(state));
-		json_reader_init(&reader, tensorfile_path(file), texts[i], strlen(texts[i]));
-		code = i == 0 ? run_config_read(&out->config, &reader, err) : about_model_read(&out->about, &reader, err);
-		json_reader_free(&reader);
-	}
-	return code;
-}
-
-static int load(struct loaded *out, const char *path, struct err *err)
-{
-	struct statefile *file = NULL;
+	struct run_config *run = &out->origin.config;
+	const struct about_model *about = &out->origin.model;
 	struct model_config config;
 	struct model_limits limits;
 	int code;
 
-	*out = (struct loaded){ .model = NULL };
-	run_config_init(&out->config);
-	if ((code = statefile_open(&file, path, err)) != 0 || (code = read_about(out, file, err)) != 0)
-		goto out;
-	if (out->config.preset == NULL || out->config.max_len < 2) {
-		code = err_set(err, ERR_FORMAT, "%s: its configuration is incomplete", path);
-		goto out;
-	}
-	if ((code = run_config_model(&out->config, out->about.task, true, &config, err)) != 0)
-		goto out;
-	config.classes = (int)out->about.classes;
-	config.text.vocab_size = (int)out->about.vocab_size;
-	config.text.pad_id = (int)out->about.pad_id;
-	attack_limits(&limits, (uint32_t)out->config.max_len);
+	if (!out->origin.ours)
+		return err_set(err, ERR_MISMATCH, "%s: does not say what model it is", statefile_path(file));
+	if (run->preset == NULL || run->max_len < 2)
+		return err_set(err, ERR_FORMAT, "%s: its configuration is incomplete", statefile_path(file));
+	if ((code = run_config_model(run, about->task, true, &config, err)) != 0)
+		return code;
+	config.classes = (int)about->classes;
+	config.text.vocab_size = (int)about->vocab_size;
+	config.text.pad_id = (int)about->pad_id;
+	attack_limits(&limits, (uint32_t)run->max_len);
 	if (config.task != TASK_MATCH && config.task != TASK_CLASSIFY)
-		code = err_set(err, ERR_UNSUPPORTED, "%s: attacks are on pairs and labels; this model was trained for another task", path);
-	else if ((code = model_open(&out->model, &config, &limits, err)) == 0)
-		code = weights_load_strict(model_params(out->model), file, "", err);
-out:
+		return err_set(err, ERR_UNSUPPORTED, "%s: attacks are on pairs and labels; this model was trained for another task",
+			       statefile_path(file));
+	if ((code = model_open(&out->model, &config, &limits, err)) != 0)
+		return code;
+	return weights_load_strict(model_params(out->model), file, "", err);
+}
+
+/* unload() frees what there is, also after an error. */
+static int load(struct loaded *out, const char *path, struct err *err)
+{
+	struct statefile *file;
+	int code;
+
+	*out = (struct loaded){ .model = NULL };
+	if ((code = statefile_open(&file, path, err)) != 0)
+		return code;
+	if ((code = origin_read(&out->origin, file, err)) == 0)
+		code = open_model(out, file, err);
 	statefile_close(file);
 	return code;
 }
@@ -87,7 +74,7 @@ out:
 static void unload(struct loaded *loaded)
 {
 	model_close(loaded->model);
-	run_config_free(&loaded->config);
+	origin_free(&loaded->origin);
 	loaded->model = NULL;
 }
 
@@ -98,21 +85,21 @@ static int open_pairs(const struct robust_options *o, const struct loaded *first
 	char split[STUDY_SPLIT_BYTES];
 	struct feed_options options = { .client_name = "trainer robust", .dataset = o->spec->data, .split = split,
 					.vocab = study_options_get(&o->spec->common, "vocab"), .batch_size = 32,
-					.image_size = (uint32_t)first->about.image_size, .max_len = (uint32_t)first->config.max_len,
+					.image_size = (uint32_t)first->origin.model.image_size, .max_len = (uint32_t)first->origin.config.max_len,
 					.cancelled = o->cancelled, .cancel_context = o->cancel_context };
 	struct feed *feed = NULL;
 	char *socket = NULL;
 	int code;
 
 	study_split(o->spec, o->fold, o->seed, false, split);
-	if ((code = run_exif_parse(first->config.exif, &options.exif_apply, err)) != 0 ||
+	if ((code = run_exif_parse(first->origin.config.exif, &options.exif_apply, err)) != 0 ||
 	    (code = paths_socket(&socket, o->socket, false, err)) != 0)
 		return code;
 	options.socket = socket;
 	if ((code = feed_open(&feed, &options, err)) == 0 && o->spec->has_version && !hash_equal(&feed_info(feed)->version, &o->spec->version))
 		code = err_set(err, ERR_MISMATCH, "data set %s is another version now than the study began with", o->spec->data);
 	if (code == 0)
-		code = attack_data_open(out, feed, first->about.task, o->pairs, (int)first->about.image_size, (uint32_t)first->config.max_len, err);
+		code = attack_data_open(out, feed, first->origin.model.task, o->pairs, (int)options.image_size, options.max_len, err);
 	feed_close(feed);
 	mem_free(socket);
 	return code;
@@ -191,11 +178,11 @@ static int with_model(struct robustness *r, struct robust_arm *arm, bool transfe
 			goto out;
 		r->has_data = true;
 		r->all.pairs = r->data.pairs;
-		r->all.classes = (int)loaded.about.classes;
-		r->image_size = loaded.about.image_size;
-		r->max_len = loaded.config.max_len;
+		r->all.classes = (int)loaded.origin.model.classes;
+		r->image_size = loaded.origin.model.image_size;
+		r->max_len = loaded.origin.config.max_len;
 	}
-	if (loaded.about.image_size != r->image_size || loaded.config.max_len != r->max_len) {
+	if (loaded.origin.model.image_size != r->image_size || loaded.origin.config.max_len != r->max_len) {
 		code = err_set(err, ERR_MISMATCH, "arm %s: its pictures or captions are of another size; attacks compare arms on the same pairs", name);
 		goto out;
 	}

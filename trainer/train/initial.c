@@ -99,10 +99,6 @@ static int load_weights(struct session *s, const char *path, enum weights_kind k
 		err_prefix(err, "--%s", option);
 		goto out;
 	}
-	if (report.loaded == 0) {
-		code = err_set(err, ERR_MISMATCH, "--%s: %s holds no weight of this model", option, path);
-		goto out;
-	}
 	if ((code = check_whole(&report, path, kind, err)) != 0) {
 		err_prefix(err, "--%s", option);
 		goto out;
