@@ -85,7 +85,7 @@ LIB_trainer := $(B)/libtrainer.a
 PROGRAMS := $(if $(wildcard preprocessd/main.c),$(B)/bin/preprocessd) \
 	$(if $(wildcard tools/prepctl/main.c),$(B)/bin/prepctl) $(if $(wildcard trainer/main.c),$(B)/bin/trainer)
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c)) $(B)/tests/test_differences \
-	$(B)/tests/test_resize_emulated $(B)/tests/test_tiles_emulated
+	$(B)/tests/test_resize_emulated $(B)/tests/test_tiles_emulated $(B)/tests/test_gemm_bf16_emulated
 # libgomp is not instrumented for races: what uses the trainer's kernels stays out of MODE=tsan.
 UNIT_TESTS_TSAN := $(patsubst tests/unit/%.c,$(B)/tests/%,$(if $(filter tsan,$(MODE)),$(shell grep -L '"trainer/' tests/unit/test_*.c 2>/dev/null)))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/bin/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -313,6 +313,12 @@ $(B)/tests/test_resize_emulated: $(B)/obj/tests/unit/test_resize.o $(call emulat
 
 $(B)/tests/test_tiles_emulated: $(B)/obj/tests/unit/test_tiles.o $(call emulated,trainer/kernels/gemm_avx512.c \
 	trainer/kernels/winograd_avx512.c) $(LIB_test) $(LIB_trainer) $(LIB_shared)
+	@mkdir -p $(@D)
+	$(call say,LINK $@)
+	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_TRAINER) $(LIBS_SHARED) -lcmocka -o $@
+
+$(B)/tests/test_gemm_bf16_emulated: $(B)/obj/tests/unit/test_gemm_bf16.o $(call emulated,trainer/kernels/gemm_avx512_bf16.c) \
+	$(LIB_test) $(LIB_trainer) $(LIB_shared)
 	@mkdir -p $(@D)
 	$(call say,LINK $@)
 	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(LIBS_TRAINER) $(LIBS_SHARED) -lcmocka -o $@

@@ -1,7 +1,7 @@
 /*
  * immintrin.h - the AVX-512 instructions that the daemon's loops and the trainer's products use, in plain C.
  *
- * Found before the compiler's own header, it lets resize_avx512.c, normalize_x86.c and gemm_avx512.c
+ * Found before the compiler's own header, it lets resize_avx512.c, normalize_x86.c, gemm_avx512.c and gemm_avx512_bf16.c
  * run in tests on processors that have no AVX-512, where nothing else would: an error in
  * them would change pixels and sums on other machines only. Files compiled so see EMULATED_AVX512. What each does is taken from Intel's
  * "Intrinsics Guide"; where there is AVX-512, the same tests run on the instructions.
@@ -32,6 +32,7 @@ typedef struct {
 	_Alignas(64) float f[16];
 } __m512;
 typedef uint64_t __mmask64;
+typedef uint16_t __mmask16;
 
 #define EMULATED static inline __attribute__((unused))
 #define EACH(i, n) for (int i = 0; i < (n); i++)
@@ -422,6 +423,80 @@ EMULATED __m512 _mm512_fmadd_ps(__m512 a, __m512 b, __m512 c)
 	EACH(i, 16)
 		c.f[i] = fmaf(a.f[i], b.f[i], c.f[i]);
 	return c;
+}
+
+/* --- bf16 ----------------------------------------------------------------------------- */
+
+typedef __m512 __m512bh; /* 32 numbers, two in each element */
+
+EMULATED __m256i _mm256_maskz_loadu_epi16(__mmask16 mask, const void *from)
+{
+	__m256i v = { { 0 } };
+
+	EACH(i, 16)
+		if (mask & 1u << i)
+			memcpy(v.u8 + 2 * i, (const uint8_t *)from + 2 * i, 2);
+	return v;
+}
+
+EMULATED __m512i _mm512_castsi256_si512(__m256i low)
+{
+	__m512i v = { { 0 } };
+
+	memcpy(v.u8, low.u8, sizeof(low.u8));
+	return v;
+}
+
+EMULATED __m512i _mm512_inserti64x4(__m512i v, __m256i half, int which)
+{
+	memcpy(v.u8 + 32 * which, half.u8, sizeof(half.u8));
+	return v;
+}
+
+EMULATED __m512i emulated_set_epi16(const int16_t *last_first)
+{
+	__m512i v;
+
+	EACH(i, 32)
+		memcpy(v.u8 + 2 * i, last_first + 31 - i, 2);
+	return v;
+}
+#define _mm512_set_epi16(...) emulated_set_epi16((const int16_t[]){ __VA_ARGS__ })
+
+EMULATED __m512i _mm512_permutexvar_epi16(__m512i places, __m512i v)
+{
+	__m512i out;
+
+	EACH(i, 32)
+	{
+		uint16_t place;
+
+		memcpy(&place, places.u8 + 2 * i, 2);
+		memcpy(out.u8 + 2 * i, v.u8 + 2 * (place & 31), 2);
+	}
+	return out;
+}
+
+EMULATED float emulated_half(const __m512bh *v, int i, int upper)
+{
+	uint32_t word;
+	float value;
+
+	memcpy(&word, &v->f[i], sizeof(word));
+	word = upper ? word & 0xffff0000 : word << 16;
+	memcpy(&value, &word, sizeof(value));
+	return fabsf(value) < 0x1p-126f ? copysignf(0, value) : value;
+}
+
+EMULATED __m512 _mm512_dpbf16_ps(__m512 sum, __m512bh a, __m512bh b)
+{
+	EACH(i, 16)
+		for (int upper = 1; upper >= 0; upper--) {
+			float x = emulated_half(&a, i, upper), y = emulated_half(&b, i, upper);
+
+			sum.f[i] = fmaf(x, y, sum.f[i]);
+		}
+	return sum;
 }
 
 #endif

@@ -41,7 +41,7 @@ static void check_block(size_t tall, size_t wide, size_t depth, bool columns, bo
 	size_t b_step = in_place ? WIDE + GUARD : GEMM_PANEL, b_floats = in_place ? depth * b_step : b_apart * GEMM_BLOCK_WIDE;
 	float *a = noise(columns ? a_apart * TALL : (size_t)TALL * GEMM_ROW_FLOATS, 1), *b = noise(b_floats, 2);
 	float *c[2] = { filled(TALL * line, UNTOUCHED), filled(TALL * line, UNTOUCHED) }, *rows[2][TALL];
-	struct gemm_block block = { .tall = tall, .wide = wide, .a_apart = a_apart, .b_apart = b_apart, .b_step = b_step, .depth = depth,
+	struct gemm_block block = { .tall = tall, .wide = wide, .a_apart = a_apart, .a_step = ROWS, .b_apart = b_apart, .b_step = b_step, .depth = depth,
 				    .add = add, .ask = { { a, 1 }, { b, GEMM_ASK_STEP_MAX } } };
 	struct gemm_block one = block;
 

@@ -67,7 +67,7 @@ static void own(const struct run *r, size_t layer)
 	int parts = r->gemm.a_form == GEMM_COLUMNS ? gemm_parts(r->gemm.m, r->gemm.n, r->gemm.k) : 1;
 	struct gemm g = r->gemm;
 
-	g.b += layer * r->b_next;
+	g.b = (const float *)g.b + layer * r->b_next;
 	g.c += layer * r->c_next;
 	if (parts > 1)
 		gemm_run_parts(&g, parts, r->parts, r->threads);

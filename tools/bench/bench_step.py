@@ -176,10 +176,11 @@ def add_rows(table, what, runs, peers, as_it_comes):
             for length, how in ((0, "the batch's longest"), (PADDED_LENGTH, f"{PADDED_LENGTH} tokens")):
                 table.add(f"{what}, {precision}", rate, "pairs/s", f"PyTorch fp32 on {threads} of {cores()} cores, its own choice, padded to {how}", own[length])
         table.add(f"{what}, {precision}, needed operations", flops / 1e9, "GFLOP/s", "the peak of fp32 multiply-adds", peak / 1e9)
-    fp32 = median([run.rate for run in runs["fp32"]])
-    for name, title in (("libraries", "the libraries' kernels"), ("alone", "OpenBLAS's kernels alone")):
+    for name, precision, title in (("libraries", "fp32", "the libraries' kernels"), ("alone", "fp32", "OpenBLAS's kernels alone"),
+                                   ("bf16 libraries", "bf16", "the libraries' kernels")):
         if runs[name]:
-            table.add(f"{what}, fp32, {title}", median([run.rate for run in runs[name]]), "pairs/s", "as it comes", fp32)
+            table.add(f"{what}, {precision}, {title}", median([run.rate for run in runs[name]]), "pairs/s", "as it comes",
+                      median([run.rate for run in runs[precision]]))
     gigabytes = [run.gigabytes for run in runs["fp32"] if run.gigabytes]
     if gigabytes:
         table.add(f"{what}, peak memory of trainer, fp32", gigabytes[0], "GB")
@@ -188,7 +189,7 @@ def add_rows(table, what, runs, peers, as_it_comes):
 def bench(table, preset, options, with_peer, folder):
     batch, size, steps = SHAPES[preset]
     steps = max(options.steps or steps, SKIPPED_STEPS + 1)
-    runs = {"fp32": [], "bf16": [], "libraries": [], "alone": []}
+    runs = {"fp32": [], "bf16": [], "libraries": [], "alone": [], "bf16 libraries": []}
     peers, as_it_comes = {0: [], PADDED_LENGTH: []}, None
     own_choice = torch_threads() if with_peer else 0
     with Daemon() as daemon:
@@ -205,6 +206,7 @@ def bench(table, preset, options, with_peer, folder):
                     as_it_comes = own_choice, {length: torch_rate(preset, batch, data[:SKIPPED_STEPS + 2], length, own_choice) for length in peers}
             if bf16:
                 runs["bf16"].append(Run(daemon, preset, "bf16", steps, out.with_suffix(".bf16")))
+                runs["bf16 libraries"].append(Run(daemon, preset, "bf16", steps, out.with_suffix(".bf16-libraries"), libraries=True))
             runs["libraries"].append(Run(daemon, preset, "fp32", steps, out.with_suffix(".libraries"), libraries=True))
             if not options.no_openblas:
                 runs["alone"].append(Run(daemon, preset, "fp32", steps, out.with_suffix(".alone"), OPENBLAS_TRAINER, libraries=True))

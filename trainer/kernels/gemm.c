@@ -5,12 +5,12 @@
 #include <string.h>
 
 #include "shared/base/check.h"
-#include "trainer/kernels/gemm_tile.h"
+#include "trainer/kernels/gemm_pack.h"
 
 enum {
 	ROWS = GEMM_TILE_ROWS,
-	M_BLOCK = 20 * ROWS,        /* packed rows of a: 130 kB, a quarter of the second-level cache */
-	N_BLOCK = 24 * GEMM_PANEL,  /* packed columns of b where they are packed for this product: 390 kB */
+	M_BLOCK = GEMM_M_BLOCK,
+	N_BLOCK = GEMM_N_BLOCK,
 	M_STRIP_MIN = 8 * ROWS,
 	M_STRIP_MAX = 2 * M_BLOCK,
 	N_STRIP_MIN = 4 * GEMM_PANEL,
@@ -24,27 +24,17 @@ enum {
 /* Products of fewer multiply-adds are done before a team is awake. */
 static const double TEAM_MIN = 250000;
 
-static _Alignas(64) float a_blocks[GEMM_THREADS_MAX][M_BLOCK * GEMM_ROW_FLOATS];
+static _Alignas(64) float a_blocks[GEMM_THREADS_MAX][GEMM_A_FLOATS];
 static _Alignas(64) float b_blocks[GEMM_THREADS_MAX][N_BLOCK / GEMM_PANEL * (GEMM_K_BLOCK + 1) * GEMM_PANEL];
 
-/* What one piece of work covers; k_first .. k_last is all of k unless it is cut into parts. */
+/* What one piece of work covers; k_first .. k_last, in words, is all of k unless it is cut into parts. */
 struct piece {
 	size_t m_first, m_last, n_first, n_last, k_first, k_last;
 };
 
-static size_t min_of(size_t a, size_t b)
-{
-	return a < b ? a : b;
-}
-
 static size_t round_up(size_t a, size_t step)
 {
 	return (a + step - 1) / step * step;
-}
-
-static size_t share_of(size_t all, size_t shares)
-{
-	return (all + shares - 1) / shares;
 }
 
 static const struct gemm_tiles *chosen_tiles;
@@ -75,199 +65,30 @@ bool gemm_is_chosen(void)
 	return chosen;
 }
 
-/* A place among windows or pixels, going from one to the next without dividing. */
-struct cursor {
-	size_t picture;
-	int y, x;
-};
-
-static struct cursor cursor_at(size_t i, int grid_height, int grid_width)
+bool gemm_bf16_is_chosen(void)
 {
-	size_t line = i / (size_t)grid_width;
-
-	return (struct cursor){ line / (size_t)grid_height, (int)(line % (size_t)grid_height), (int)(i % (size_t)grid_width) };
+	return gemm_is_chosen() && gemm_tiles_bf16() != NULL;
 }
 
-static void cursor_next(struct cursor *at, int grid_height, int grid_width)
+static const struct gemm_tiles *tiles_of(const struct gemm *g)
 {
-	if (++at->x < grid_width)
-		return;
-	at->x = 0;
-	if (++at->y < grid_height)
-		return;
-	at->y = 0;
-	at->picture++;
+	return g->bf16 ? gemm_tiles_bf16() : gemm_tiles();
 }
 
-static void zero(float *to, size_t count)
+/* k as tiles count it. */
+static size_t words_of(const struct gemm *g, size_t elements)
 {
-	memset(to, 0, count * sizeof(*to));
+	return g->bf16 ? share_of(elements, 2) : elements;
 }
 
-/* Short runs, as of pictures with three channels, are copied before a call would have begun. */
-static inline void copy(float *to, const float *from, size_t count)
+static size_t elements_of(const struct gemm *g, size_t words)
 {
-	if (count > 64) {
-		memcpy(to, from, count * sizeof(*to));
-		return;
-	}
-	for (; count >= 8; count -= 8, to += 8, from += 8)
-		memcpy(to, from, 8 * sizeof(*to));
-	for (size_t i = 0; i < count; i++)
-		to[i] = from[i];
+	return g->bf16 ? 2 * words : words;
 }
 
-/* Elements first .. first + count of the window at a place. A line of its taps lies without gaps in the picture. */
-static void copy_window(const struct gemm_windows *w, const float *pictures, struct cursor at, size_t first, size_t count, float *to)
+static size_t floats_of(const struct gemm *g, size_t elements)
 {
-	size_t line = (size_t)w->taps_x * (size_t)w->channels, width = (size_t)w->width * (size_t)w->channels;
-	ptrdiff_t left = ((ptrdiff_t)at.x * w->step + w->first_x) * w->channels;
-	ptrdiff_t y = (ptrdiff_t)at.y * w->step + w->first_y + (ptrdiff_t)(first / line);
-	const float *picture = pictures + at.picture * (size_t)w->height * width;
-
-	for (size_t within = first % line; count > 0; y++, within = 0) {
-		size_t run = min_of(line - within, count), before = 0, inside = 0;
-		ptrdiff_t x = left + (ptrdiff_t)within;
-
-		count -= run;
-		if (y >= 0 && y < w->height) {
-			before = x < 0 ? min_of((size_t)-x, run) : 0;
-			x += (ptrdiff_t)before;
-			inside = x < (ptrdiff_t)width ? min_of(width - (size_t)x, run - before) : 0;
-		}
-		if (before > 0)
-			zero(to, before);
-		if (inside > 0)
-			copy(to + before, picture + (size_t)y * width + (size_t)x, inside);
-		if (before + inside < run)
-			zero(to + before + inside, run - before - inside);
-		to += run;
-	}
-}
-
-/* From one tile's packed columns to the next: not a power of two, so that they lie in different places of the cache. */
-static size_t columns_apart(size_t depth)
-{
-	return depth * ROWS + 16;
-}
-
-/* Line by line of memory: widths of powers of two, and a column would meet itself in one place of the cache. */
-static void pack_a_columns(const struct gemm *g, size_t m_first, size_t m_last, size_t k, size_t depth, float *block)
-{
-	size_t tiles_all = share_of(m_last - m_first, ROWS), apart = columns_apart(depth), whole = tiles_all;
-	const float *from = g->a + k * g->lda + m_first;
-
-	while (whole > 0 && m_first + (whole - 1) * ROWS + 8 > g->m) /* narrow() reads eight */
-		whole--;
-	gemm_tiles()->narrow(from, g->lda, depth, whole, apart, block);
-	for (size_t t = whole; t < tiles_all; t++)
-		for (size_t i = 0; i < depth; i++)
-			for (size_t r = 0; r < ROWS; r++)
-				block[t * apart + i * ROWS + r] =
-					m_first + t * ROWS + r < m_last ? from[i * g->lda + t * ROWS + r] : 0.0f;
-}
-
-/* Rows m_first .. m_last of columns k .. k + depth of a. */
-static void pack_a(const struct gemm *g, size_t m_first, size_t m_last, size_t k, size_t depth, float *block)
-{
-	size_t count = m_last - m_first;
-	float *to = block;
-
-	if (g->a_form == GEMM_COLUMNS) {
-		pack_a_columns(g, m_first, m_last, k, depth, block);
-		return;
-	}
-	if (g->a_form == GEMM_WINDOWS) {
-		const struct gemm_windows *w = &g->windows;
-		struct cursor at = cursor_at(m_first, w->grid_height, w->grid_width);
-
-		for (size_t i = 0; i < count; i++, to += GEMM_ROW_FLOATS) {
-			copy_window(w, g->a, at, k, depth, to);
-			cursor_next(&at, w->grid_height, w->grid_width);
-		}
-	} else {
-		for (size_t i = 0; i < count; i++, to += GEMM_ROW_FLOATS)
-			memcpy(to, g->a + (m_first + i) * g->lda + k, depth * sizeof(*to));
-	}
-	for (size_t i = count; i % ROWS != 0; i++, to += GEMM_ROW_FLOATS)
-		zero(to, depth);
-}
-
-/* One row of b, n elements, into row k of panels that lie `apart`. */
-static void spread_row(const float *from, size_t n, size_t k, size_t apart, float *panels)
-{
-	float *to = panels + k * GEMM_PANEL;
-
-	for (; n >= GEMM_PANEL; n -= GEMM_PANEL, from += GEMM_PANEL, to += apart)
-		memcpy(to, from, GEMM_PANEL * sizeof(*to));
-	if (n > 0) {
-		memcpy(to, from, n * sizeof(*to));
-		zero(to + n, GEMM_PANEL - n);
-	}
-}
-
-/* The same of a window, columns n .. n + width, without a row in between: channels fill whole lines of panels. */
-static void spread_window(const struct gemm_windows *w, const float *pictures, struct cursor at, size_t n, size_t width, size_t k,
-			  size_t apart, float *panels)
-{
-	size_t line = (size_t)w->taps_x * (size_t)w->channels, row = (size_t)w->width * (size_t)w->channels, within = n % line;
-	ptrdiff_t left = ((ptrdiff_t)at.x * w->step + w->first_x) * w->channels;
-	ptrdiff_t y = (ptrdiff_t)at.y * w->step + w->first_y + (ptrdiff_t)(n / line);
-	const float *picture = pictures + at.picture * (size_t)w->height * row;
-	float *to = panels + k * GEMM_PANEL;
-
-	for (size_t end; width > 0; y++, within = 0) {
-		const float *from = picture + y * (ptrdiff_t)row;
-
-		end = min_of(line, within + width);
-		width -= end - within;
-		for (; within < end; within += GEMM_PANEL, to += apart) {
-			ptrdiff_t x = left + (ptrdiff_t)within;
-
-			if (y < 0 || y >= w->height || x < 0 || x >= (ptrdiff_t)row)
-				zero(to, GEMM_PANEL);
-			else
-				memcpy(to, from + x, GEMM_PANEL * sizeof(*to));
-		}
-	}
-}
-
-/* Columns n .. n + width (at most GEMM_PANEL) of b, whose transpose lies in memory. */
-static void turn_panel(const float *from, size_t ld, size_t width, size_t depth, float *panel)
-{
-	if (width == GEMM_PANEL) {
-		gemm_tiles()->turn(from, ld, depth, panel);
-		return;
-	}
-	for (size_t k = 0; k < depth; k++)
-		for (size_t n = 0; n < GEMM_PANEL; n++)
-			panel[k * GEMM_PANEL + n] = n < width ? from[n * ld + k] : 0.0f;
-}
-
-static void pack_b(const struct gemm *g, size_t n, size_t width, size_t k, size_t depth, size_t apart, float *panels)
-{
-	if (g->b_form == GEMM_COLUMNS) {
-		for (size_t i = 0; i < width; i += GEMM_PANEL, panels += apart)
-			turn_panel(g->b + (n + i) * g->ldb + k, g->ldb, min_of(width - i, GEMM_PANEL), depth, panels);
-	} else if (g->b_form == GEMM_ROWS) {
-		for (size_t i = 0; i < depth; i++)
-			spread_row(g->b + (k + i) * g->ldb + n, width, i, apart, panels);
-	} else {
-		const struct gemm_windows *w = &g->windows;
-		struct cursor at = cursor_at(k, w->grid_height, w->grid_width);
-		bool lines = w->channels % GEMM_PANEL == 0 && n % GEMM_PANEL == 0;
-		float row[N_BLOCK];
-
-		for (size_t i = 0; i < depth; i++) {
-			if (lines) {
-				spread_window(w, g->b, at, n, width, i, apart, panels);
-			} else {
-				copy_window(w, g->b, at, n, width, row);
-				spread_row(row, width, i, apart, panels);
-			}
-			cursor_next(&at, w->grid_height, w->grid_width);
-		}
-	}
+	return g->bf16 ? elements / 2 : elements;
 }
 
 /* Where rows m_first .. m_last of c begin. */
@@ -354,38 +175,46 @@ static struct gemm_ask next_ask(struct region *r, size_t depth, const float *not
 	return ask;
 }
 
-/* What pack_b() will read for columns n .. n + width, rows k .. k + depth of b. A window's new pixels are about those of its middle. */
+/* `count` elements of so many lines of an operand, from element `first` of line `line` on. Nothing more than asking depends on it. */
+static struct region source_region(const struct gemm *g, const void *operand, size_t line, size_t first, size_t lines, size_t count, size_t ld)
+{
+	return region_of((const float *)operand + floats_of(g, line * ld + first), lines, floats_of(g, count), floats_of(g, ld));
+}
+
+/* What gemm_pack_b() will read for columns n .. n + width, words k .. k + depth of b. A window's new pixels are about those of its last line. */
 static struct region b_region(const struct gemm *g, size_t n, size_t width, size_t k, size_t depth)
 {
 	const struct gemm_windows *w = &g->windows;
 	struct cursor at;
 	size_t line, y;
 
+	k = elements_of(g, k);
 	if (g->b_form == GEMM_PANELS || depth == 0)
 		return region_of(g->b, 0, 0, 0);
+	depth = elements_of(g, depth);
 	if (g->b_form == GEMM_COLUMNS)
-		return region_of(g->b + n * g->ldb + k, width, depth, g->ldb);
+		return source_region(g, g->b, n, k, width, depth, g->ldb);
 	if (g->b_form == GEMM_ROWS)
-		return region_of(g->b + k * g->ldb + n, depth, width, g->ldb);
+		return source_region(g, g->b, k, n, depth, width, g->ldb);
 	at = cursor_at(k, w->grid_height, w->grid_width);
 	line = (size_t)w->width * (size_t)w->channels;
-	y = (size_t)(at.y * w->step);
-	return region_of(g->b + (at.picture * (size_t)w->height + y) * line + (size_t)(at.x * w->step * w->channels), n == 0,
-			 depth * (size_t)w->channels * (size_t)w->step * (size_t)w->step, 0);
+	y = (size_t)(at.y * w->step + (w->first_y + w->taps_y > 0 ? w->first_y + w->taps_y - 1 : 0));
+	return source_region(g, g->b, at.picture * (size_t)w->height + y, (size_t)(at.x * w->step * w->channels), n == 0,
+			     depth * (size_t)w->channels * (size_t)w->step * (size_t)w->step, line);
 }
 
-/* What pack_a() will read of columns of the whole piece, as they lie ... */
+/* What gemm_pack_a() will read of columns of the whole piece, as they lie ... */
 static struct region a_columns_region(const struct gemm *g, const struct piece *p, size_t k, size_t depth)
 {
 	if (g->a_form != GEMM_COLUMNS)
 		depth = 0;
-	return region_of(g->a + k * g->lda + p->m_first, depth, p->m_last - p->m_first, g->lda);
+	return source_region(g, g->a, elements_of(g, k), p->m_first, elements_of(g, depth), p->m_last - p->m_first, g->lda);
 }
 
 /* ... and of rows from m on. */
 static struct region a_rows_region(const struct gemm *g, size_t m, size_t count, size_t k, size_t depth)
 {
-	return region_of(g->a + m * g->lda + k, depth > 0 ? count : 0, depth, g->lda);
+	return source_region(g, g->a, m, elements_of(g, k), depth > 0 ? count : 0, elements_of(g, depth), g->lda);
 }
 
 /* Columns of b as blocks read them. */
@@ -398,14 +227,18 @@ struct panels {
 static void multiply_blocks(const struct gemm *g, const float *a, struct panels b, size_t depth, float *const *rows, size_t height, size_t n,
 			    size_t width, bool add, struct region *next_a, struct region *next_b)
 {
-	const struct gemm_tiles *tiles = gemm_tiles();
+	const struct gemm_tiles *tiles = tiles_of(g);
 	size_t tall_most = tiles->tall * ROWS, wide_most = tiles->wide * GEMM_PANEL;
 	size_t down = share_of(height, tall_most), blocks = down * share_of(width, wide_most);
 	bool columns = g->a_form == GEMM_COLUMNS;
 	block_function *function = columns ? tiles->by_columns : tiles->by_rows;
-	size_t tile_floats = columns ? columns_apart(depth) : (size_t)ROWS * GEMM_ROW_FLOATS;
-	struct gemm_block block = { .a_apart = tile_floats, .b_apart = b.apart, .b_step = b.step, .depth = depth, .add = add };
+	size_t tile_floats = columns ? gemm_columns_apart(depth) : (size_t)ROWS * GEMM_ROW_FLOATS;
+	struct gemm_block block = { .a_apart = tile_floats, .a_step = ROWS, .b_apart = b.apart, .b_step = b.step, .depth = depth, .add = add };
 
+	if (g->bf16) {
+		block.a_apart = tile_floats = ROWS;
+		block.a_step = GEMM_PAIRS_STEP;
+	}
 	share_region(next_a, blocks, depth);
 	share_region(next_b, blocks, depth);
 	for (size_t j = 0, wide; j < width; j += wide, b.from += block.wide * b.apart) {
@@ -432,19 +265,20 @@ static void multiply_blocks(const struct gemm *g, const float *a, struct panels 
 /* Rows of b can be read where they lie. Not by many rows of a: packed, a panel stays in the first-level cache for all of them. */
 static bool is_read_in_place(const struct gemm *g, size_t rows, size_t width)
 {
-	return g->b_form == GEMM_ROWS && width % GEMM_PANEL == 0 && g->ldb <= IN_PLACE_FLOATS && rows <= IN_PLACE_ROWS;
+	return g->b_form == GEMM_ROWS && !g->bf16 && width % GEMM_PANEL == 0 && g->ldb <= IN_PLACE_FLOATS && rows <= IN_PLACE_ROWS;
 }
 
 /* Columns n .. n + width, rows k .. k + depth of b, which meet `rows` rows of a; packed into memory where they have to be. */
 static struct panels panels_of(const struct gemm *g, size_t rows, size_t n, size_t width, size_t k, size_t depth, float *memory)
 {
 	size_t apart = gemm_panel_floats(g->b_form == GEMM_PANELS ? g->k : depth);
+	const float *b = g->b;
 
 	if (g->b_form == GEMM_PANELS)
-		return (struct panels){ g->b + n / GEMM_PANEL * apart + k * GEMM_PANEL, apart, GEMM_PANEL };
+		return (struct panels){ b + n / GEMM_PANEL * apart + k * GEMM_PANEL, apart, GEMM_PANEL };
 	if (is_read_in_place(g, rows, width))
-		return (struct panels){ g->b + k * g->ldb + n, GEMM_PANEL, g->ldb };
-	pack_b(g, n, width, k, depth, apart, memory);
+		return (struct panels){ b + k * g->ldb + n, GEMM_PANEL, g->ldb };
+	gemm_pack_b(g, n, width, k, depth, apart, memory);
 	return (struct panels){ memory, apart, GEMM_PANEL };
 }
 
@@ -457,13 +291,15 @@ static void multiply_piece(const struct gemm *g, const struct piece *p)
 
 	if (rows_all == 0)
 		return;
-	m_step = round_up(share_of(rows_all, share_of(rows_all, M_BLOCK)), gemm_tiles()->tall * ROWS);
+	m_step = round_up(share_of(rows_all, share_of(rows_all, M_BLOCK)), tiles_of(g)->tall * ROWS);
 	for (size_t n = p->n_first, width; n < p->n_last; n += width) {
 		width = min_of(p->n_last - n, N_BLOCK);
 		for (size_t k = p->k_first; k < p->k_last; k += step) {
 			size_t depth = min_of(step, p->k_last - k), next_depth = min_of(step, p->k_last - k - depth);
 			struct panels b = panels_of(g, rows_all, n, width, k, depth, b_blocks[thread]);
-			struct region next_b = b_region(g, n, width, k + depth, next_depth);
+			struct region next_b = next_depth > 0 ? b_region(g, n, width, k + depth, next_depth) :
+								b_region(g, n + width, min_of(p->n_last - n - width, N_BLOCK), p->k_first,
+									 n + width < p->n_last ? step : 0);
 			struct region next_a = a_columns_region(g, p, k + depth, next_depth);
 
 			for (size_t m = p->m_first, height; m < p->m_last; m += height) {
@@ -471,7 +307,7 @@ static void multiply_piece(const struct gemm *g, const struct piece *p)
 
 				height = min_of(p->m_last - m, m_step);
 				last = m + height == p->m_last;
-				pack_a(g, m, m + height, k, depth, a);
+				gemm_pack_a(g, m, m + height, k, depth, a);
 				place_rows(g, m, m + height, rows);
 				if (g->a_form == GEMM_ROWS && last)
 					next_a = a_rows_region(g, p->m_first, min_of(rows_all, m_step), k + depth, next_depth);
@@ -532,7 +368,7 @@ static void clear(const struct gemm *g)
 		count = min_of(g->m - m, M_BLOCK);
 		place_rows(g, m, m + count, rows);
 		for (size_t i = 0; i < count; i++)
-			zero(rows[i], g->n);
+			memset(rows[i], 0, g->n * sizeof(*rows[i]));
 	}
 }
 
@@ -541,7 +377,7 @@ void gemm_run(const struct gemm *g, int threads)
 	int team = team_of(g, threads);
 	struct cut cut;
 
-	CHECK(gemm_tiles() != NULL);
+	CHECK(tiles_of(g) != NULL);
 	if (g->m == 0 || g->n == 0)
 		return;
 	if (g->k == 0) {
@@ -550,7 +386,7 @@ void gemm_run(const struct gemm *g, int threads)
 		return;
 	}
 	cut = cut_of(g, (size_t)team);
-	size_t pieces = cut.m_pieces * cut.n_pieces, tall = gemm_tiles()->tall * ROWS, wide = gemm_tiles()->wide * GEMM_PANEL;
+	size_t pieces = cut.m_pieces * cut.n_pieces, tall = tiles_of(g)->tall * ROWS, wide = tiles_of(g)->wide * GEMM_PANEL;
 
 #pragma omp parallel for schedule(dynamic, 1) num_threads(team) if (pieces > 1)
 	for (size_t i = 0; i < pieces; i++) {
@@ -558,7 +394,7 @@ void gemm_run(const struct gemm *g, int threads)
 
 		multiply_piece(g, &(struct piece){ piece_first(g->m, tall, cut.m_pieces, m), piece_first(g->m, tall, cut.m_pieces, m + 1),
 						   piece_first(g->n, wide, cut.n_pieces, n), piece_first(g->n, wide, cut.n_pieces, n + 1),
-						   0, g->k });
+						   0, words_of(g, g->k) });
 	}
 }
 
@@ -571,7 +407,9 @@ int gemm_parts(size_t m, size_t n, size_t k)
 
 void gemm_run_parts(const struct gemm *g, int parts, float *results, int threads)
 {
-	CHECK(gemm_tiles() != NULL && parts >= 1 && parts <= GEMM_PARTS_MAX && g->pixels == NULL);
+	size_t words = words_of(g, g->k);
+
+	CHECK(tiles_of(g) != NULL && parts >= 1 && parts <= GEMM_PARTS_MAX && g->pixels == NULL);
 	if (parts == 1) {
 		struct gemm whole = *g;
 
@@ -588,8 +426,8 @@ void gemm_run_parts(const struct gemm *g, int parts, float *results, int threads
 		one.c = results + (size_t)part * g->m * g->n;
 		one.ldc = g->n;
 		one.add = false;
-		multiply_piece(&one, &(struct piece){ 0, g->m, 0, g->n, g->k * (size_t)part / (size_t)parts,
-						      g->k * (size_t)(part + 1) / (size_t)parts });
+		multiply_piece(&one, &(struct piece){ 0, g->m, 0, g->n, words * (size_t)part / (size_t)parts,
+						      words * (size_t)(part + 1) / (size_t)parts });
 	}
 }
 
@@ -600,5 +438,5 @@ void gemm_pack_panels(enum gemm_form form, const float *b, size_t ldb, size_t k,
 
 #pragma omp parallel for schedule(static) num_threads(threads)
 	for (size_t panel = 0; panel < share_of(n, GEMM_PANEL); panel++)
-		pack_b(&g, panel * GEMM_PANEL, min_of(n - panel * GEMM_PANEL, GEMM_PANEL), 0, k, apart, panels + panel * apart);
+		gemm_pack_b(&g, panel * GEMM_PANEL, min_of(n - panel * GEMM_PANEL, GEMM_PANEL), 0, k, apart, panels + panel * apart);
 }

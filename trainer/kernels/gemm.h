@@ -16,6 +16,7 @@
  * Exactness: each element of c is sum over blocks of at most GEMM_K_BLOCK terms, each a chain of
  * fused multiply-adds in the order of k, and the blocks' sums are added in order. That depends on
  * k alone: not on m, n, the element's place, the number of threads, or which of the two instruction sets there is.
+ * In bf16 blocks have twice as many terms, added as VDPBF16PS does it: of each two neighbours the second one's product first.
  *
  * Threads:   one caller; the OpenMP team works inside. Whoever is free takes the next piece.
  * Ownership: all operands are borrowed. Blocks live in static memory, touched when first used.
@@ -63,7 +64,9 @@ struct gemm_pixels {
 struct gemm {
 	size_t m, n, k;
 	enum gemm_form a_form, b_form;
-	const float *a, *b;
+	bool bf16;                    /* a and b are not floats but uint16_t (bf16.h); sums and c are floats. a: GEMM_COLUMNS; b: GEMM_ROWS, or
+	                               * GEMM_WINDOWS of pictures with an even number of channels */
+	const void *a, *b;
 	size_t lda, ldb;              /* of GEMM_ROWS and GEMM_COLUMNS */
 	struct gemm_windows windows;  /* of a or b */
 	float *c;
@@ -74,6 +77,9 @@ struct gemm {
 
 /* Whether this processor is one for these kernels, and the environment (TRAINER_KERNELS=libraries) does not forbid it. */
 bool gemm_is_chosen(void);
+
+/* The same for products in bf16: AVX512_BF16 is there, and no AMX, which oneDNN uses. */
+bool gemm_bf16_is_chosen(void);
 
 /* With m or n 0 nothing happens; with k 0 c becomes 0 unless it is added to. */
 void gemm_run(const struct gemm *g, int threads);

@@ -119,7 +119,8 @@ static void narrow(const float *from, size_t ld, size_t depth, size_t count, siz
 
 const struct gemm_tiles *gemm_tiles_avx2(void)
 {
-	static const struct gemm_tiles tiles = { 1, 1, by_rows, by_columns, turn, narrow };
+	static const struct gemm_tiles tiles = { .tall = 1, .wide = 1, .by_rows = by_rows, .by_columns = by_columns, .turn = turn,
+						 .narrow = narrow };
 
 	__builtin_cpu_init();
 	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &tiles : NULL;

@@ -309,12 +309,13 @@ static void add_parts(const struct conv *conv, const float *results, int parts, 
 	}
 }
 
-static void gemm_conv_backward_weights(struct conv *conv, const void *x, const void *dy, int n, float *grad)
+static void weights_by_product(struct conv *conv, bool bf16, const void *x, const void *dy, int n, float *grad)
 {
 	const struct conv_shape *s = &conv->shape;
 	int parts = parts_of(conv, n);
 	float *results = conv->engine->weight_gradient.data;
-	struct gemm g = { .m = (size_t)s->out_channels,
+	struct gemm g = { .bf16 = bf16,
+			  .m = (size_t)s->out_channels,
 			  .n = taps_square(s) * (size_t)s->in_channels,
 			  .k = (size_t)n * (size_t)conv->out_height * (size_t)conv->out_width,
 			  .a_form = GEMM_COLUMNS,
@@ -328,6 +329,18 @@ static void gemm_conv_backward_weights(struct conv *conv, const void *x, const v
 			  .ldc = (size_t)s->in_channels,
 			  .add = true };
 
+	if (parts == 1 && s->kernel == 1) {
+		gemm_run(&g, conv->engine->threads);
+		return;
+	}
+	gemm_run_parts(&g, parts, results, conv->engine->threads);
+	add_parts(conv, results, parts, grad);
+}
+
+static void gemm_conv_backward_weights(struct conv *conv, const void *x, const void *dy, int n, float *grad)
+{
+	const struct conv_shape *s = &conv->shape;
+
 	if (conv->by_winograd) {
 		winograd_gradient_run(&(struct winograd_gradient){ .in = s->in_channels,
 								   .out = s->out_channels,
@@ -337,16 +350,28 @@ static void gemm_conv_backward_weights(struct conv *conv, const void *x, const v
 								   .x = x,
 								   .dy = dy,
 								   .grad = grad,
-								   .work = results,
+								   .work = conv->engine->weight_gradient.data,
 								   .threads = conv->engine->threads });
 		return;
 	}
-	if (parts == 1 && s->kernel == 1) {
-		gemm_run(&g, conv->engine->threads);
-		return;
-	}
-	gemm_run_parts(&g, parts, results, conv->engine->threads);
-	add_parts(conv, results, parts, grad);
+	weights_by_product(conv, false, x, dy, n, grad);
+}
+
+bool gemm_conv_does_bf16_weights(const struct conv_shape *shape)
+{
+	return gemm_bf16_is_chosen() && shape->in_channels % 2 == 0;
+}
+
+int gemm_conv_reserve_bf16_weights(struct conv *conv, struct err *err)
+{
+	size_t floats = (size_t)parts_of(conv, conv->pictures_max) * conv_weight_elements(&conv->shape);
+
+	return scratch_reserve(&conv->engine->weight_gradient, floats * sizeof(float), err);
+}
+
+void gemm_conv_bf16_weights(struct conv *conv, const void *x, const void *dy, int n, float *grad)
+{
+	weights_by_product(conv, true, x, dy, n, grad);
 }
 
 static int gemm_conv_open(struct conv **out, struct image_engine *engine, const struct conv_shape *shape, int slot, int pictures_max,

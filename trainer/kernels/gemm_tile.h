@@ -9,6 +9,8 @@
 #ifndef TRAINER_KERNELS_GEMM_TILE_H
 #define TRAINER_KERNELS_GEMM_TILE_H
 
+#include <stdint.h>
+
 #include "trainer/kernels/gemm.h"
 
 enum {
@@ -33,6 +35,7 @@ struct gemm_ask {
 struct gemm_block {
 	size_t tall, wide; /* at least 1, at most those of struct gemm_tiles */
 	size_t a_apart;    /* by_columns: floats from one tile's columns of a to those of the tile below */
+	size_t a_step;     /* and from one column to the next: GEMM_TILE_ROWS, but for pairs of bf16 */
 	size_t b_apart;    /* floats from one panel of b to the next */
 	size_t b_step;     /* and from one row of a panel to the next: GEMM_PANEL where they are packed */
 	size_t depth;
@@ -51,11 +54,17 @@ struct gemm_tiles {
 	/* tile t at to + t * apart, (depth, GEMM_TILE_ROWS), = columns GEMM_TILE_ROWS * t ... of from (depth, ld); reads and
 	 * writes 2 floats beyond each tile */
 	void (*narrow)(const float *from, size_t ld, size_t depth, size_t count, size_t apart, float *to);
+	/* Tables for pairs of bf16 alone: `count` elements of two lines zipped into words, GEMM_PANEL at a time to + t * apart; the last
+	 * ones are filled up with zeros. */
+	void (*zip)(const uint16_t *even, const uint16_t *odd, size_t count, size_t apart, float *to);
 };
 
 /* NULL: not for this processor. */
 const struct gemm_tiles *gemm_tiles_avx2(void);
 const struct gemm_tiles *gemm_tiles_avx512(void);
+
+/* For products in bf16. NULL: not for this processor; also where it has AMX. */
+const struct gemm_tiles *gemm_tiles_bf16(void);
 
 /* What gemm.h and winograd.h use: the widest that the processor has; NULL: none. */
 const struct gemm_tiles *gemm_tiles(void);

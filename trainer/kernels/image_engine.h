@@ -111,6 +111,11 @@ void blas_conv_forward(struct conv *conv, const void *x, int n, void *y);
 void blas_conv_backward_data(struct conv *conv, const void *dy, int n, void *dx, bool add);
 void blas_conv_backward_weights(struct conv *conv, const void *x, const void *dy, int n, float *grad);
 
+/* gemm_conv.c: weight gradients of activations in bf16, where this says so. */
+bool gemm_conv_does_bf16_weights(const struct conv_shape *shape);
+MUST_USE int gemm_conv_reserve_bf16_weights(struct conv *conv, struct err *err);
+void gemm_conv_bf16_weights(struct conv *conv, const void *x, const void *dy, int n, float *grad);
+
 /* image_norm.c: what surrounds convolutions, shared by both fast tables. */
 void fast_bn_stats(struct bn *bn, const void *x, size_t rows);
 void fast_bn_relu(const struct bn *bn, const void *x, size_t rows, void *y);

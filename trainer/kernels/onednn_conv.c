@@ -54,6 +54,12 @@ static bool in_floats(const struct conv *conv)
 	return conv->engine->onednn->type == dnnl_f32;
 }
 
+/* Weight gradients in bf16 that are not oneDNN's: cold from memory, as in training, its kernels take longer. */
+static bool weights_are_own(const struct conv *conv)
+{
+	return !in_floats(conv) && gemm_conv_does_bf16_weights(&conv->shape);
+}
+
 /* NULL: use OpenBLAS, if the activations are floats. */
 static struct plan *try_plan(struct conv *conv, int n, enum pass pass)
 {
@@ -219,9 +225,14 @@ static void onednn_conv_backward_data(struct conv *conv, const void *dy, int n, 
 
 static void onednn_conv_backward_weights(struct conv *conv, const void *x, const void *dy, int n, float *grad)
 {
-	struct plan *plan = plan_for(conv, n, PASS_WEIGHTS);
 	const struct onednn *library = conv->engine->onednn;
+	struct plan *plan;
 
+	if (weights_are_own(conv)) {
+		gemm_conv_bf16_weights(conv, x, dy, n, grad);
+		return;
+	}
+	plan = plan_for(conv, n, PASS_WEIGHTS);
 	if (plan == NULL) {
 		blas_conv_backward_weights(conv, x, dy, n, grad);
 		return;
@@ -273,10 +284,14 @@ static int onednn_conv_open(struct conv **out, struct image_engine *engine, cons
 	if (rc == 0 && shape->stride != 1)
 		rc = scratch_reserve(&engine->data_gradient,
 				     (size_t)pictures_max * conv_in_elements(conv) * engine->rows->element_bytes, err);
+	if (rc == 0 && weights_are_own(conv))
+		rc = gemm_conv_reserve_bf16_weights(conv, err);
 	if (rc < 0)
 		goto out;
 	for (int pass = 0; pass < PASSES; pass++) {
-		if (!(passes & 1u << pass) || try_plan(conv, pictures_max, (enum pass)pass) != NULL || in_floats(conv))
+		bool own = pass == PASS_WEIGHTS && weights_are_own(conv);
+
+		if (!(passes & 1u << pass) || own || try_plan(conv, pictures_max, (enum pass)pass) != NULL || in_floats(conv))
 			continue; /* without a plan, OpenBLAS serves */
 		rc = err_set(err, ERR_UNSUPPORTED,
 			     "oneDNN cannot plan a convolution in bf16 from %d to %d channels, kernel %d, stride %d (or memory "

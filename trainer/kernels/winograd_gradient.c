@@ -108,7 +108,7 @@ static void patch_of(const struct winograd_gradient *w, const struct places *p, 
 static void multiply(const struct places *p, size_t position, size_t tile, size_t tiles, size_t depth, bool add)
 {
 	const struct gemm_tiles *best = gemm_tiles();
-	struct gemm_block block = { .a_apart = TILE, .b_apart = PANEL, .b_step = GEMM_PANEL, .depth = depth, .add = add };
+	struct gemm_block block = { .a_apart = TILE, .a_step = GEMM_TILE_ROWS, .b_apart = PANEL, .b_step = GEMM_PANEL, .depth = depth, .add = add };
 	size_t ask_step = share_of(GEMM_PANEL, share_of(tiles, best->tall));
 	const float *panel = p->patches + position * p->panels * PANEL;
 	float *sums = p->sums + position * p->position, *rows[STRIP * ROWS];
