@@ -102,7 +102,7 @@ static void test_transforms(void **state)
 		skip();
 	in = noise(PLACES, 5);
 	for (int which = 0; which < 2; which++) {
-		float *to[POSITIONS];
+		float line[4 * CHANNELS], *lines[4] = { line, line + CHANNELS, line + 2 * CHANNELS, line + 3 * CHANNELS }, *to[POSITIONS];
 
 		out[which] = filled(6 * PLACES, UNTOUCHED);
 		for (int p = 0; p < POSITIONS; p++)
@@ -120,7 +120,14 @@ static void test_transforms(void **state)
 		steps[which]->weights(in + 9 * GEMM_PANEL, -GEMM_PANEL, out[which] + 3 * PLACES + 2048, GEMM_PANEL + GUARD);
 		for (int p = 0; p < POSITIONS; p++)
 			to[p] = out[which] + 4 * PLACES + p * (TILES * (ROWS + 4) + GUARD);
-		steps[which]->spread(in, TILES * ROWS + 8, TILES, to, ROWS + 4);
+		for (size_t y = 0; y < 4; y++) {
+			const float *from[4] = { in, in + PITCH, in + 2 * PITCH, in + 3 * PITCH };
+
+			steps[which]->spread_line(y, from, TILES, to + 4 * y, ROWS + 4);
+			steps[which]->input_line(y, in, (size_t)5 * PITCH, PITCH, CHANNELS, lines);
+			for (int x = 0; x < 4; x++)
+				assert_memory_equal(lines[x], out[which] + (4 * y + (size_t)x) * (CHANNELS + GUARD), CHANNELS * sizeof(float));
+		}
 		for (size_t c = 0; c < GEMM_PANEL; c += steps[which]->lanes) {
 			float taps[9 * GEMM_PANEL];
 
@@ -173,7 +180,7 @@ static void check_convolutions(void)
 	enum { IN = 80, OUT = 48, SIDE = 7, PICTURES = 3, PIXELS = PICTURES * SIDE * SIDE, THREADS = 2 };
 	float *x = noise(PIXELS * IN, 1), *dy = noise(PIXELS * OUT, 2), *w = noise(IN * OUT * 9, 3), *y[2], *grad[2];
 	float *packed = filled(winograd_weight_floats(IN, OUT), 0), *work = filled(winograd_work_floats(IN, THREADS), 0);
-	float *sums = filled(winograd_gradient_floats(IN, OUT), 0);
+	float *sums = filled(winograd_gradient_floats(IN, OUT, THREADS), 0);
 
 	for (int which = 0; which < 2; which++) {
 		y[which] = filled(PIXELS * OUT, 0);

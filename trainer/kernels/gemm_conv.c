@@ -90,7 +90,7 @@ static int reserve(struct conv *conv, struct err *err)
 		int channels = s->in_channels > s->out_channels ? s->in_channels : s->out_channels;
 
 		rc = scratch_reserve(&engine->winograd, winograd_work_floats(channels, engine->threads) * sizeof(float), err);
-		gradients = winograd_gradient_floats(s->in_channels, s->out_channels);
+		gradients = winograd_gradient_floats(s->in_channels, s->out_channels, engine->threads);
 	}
 	return rc < 0 ? rc : scratch_reserve(&engine->weight_gradient, gradients * sizeof(float), err);
 }

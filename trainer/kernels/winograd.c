@@ -200,24 +200,21 @@ static bool is_inside(const struct winograd_pictures *x, struct winograd_patch a
 	return at.y > 0 && at.x > 0 && at.y + SIDE - 1 <= x->height && at.x + SIDE - 1 <= x->width;
 }
 
-void winograd_input(const struct winograd_steps *steps, const struct winograd_pictures *x, struct winograd_patch at, size_t c, size_t count,
-		    float *const *to)
+struct winograd_view winograd_view(const struct winograd_pictures *x, struct winograd_patch at, size_t c, size_t count, float *copied)
 {
-	_Alignas(64) float copied[SIDE * SIDE * WINOGRAD_CHANNELS_AT_ONCE];
 	size_t channels = (size_t)x->channels;
 
-	if (is_inside(x, at)) {
-		steps->input(winograd_pixel(x, at, at.y - 1, at.x - 1) + c, (size_t)x->width * channels, channels, count, to);
-		return;
-	}
+	if (is_inside(x, at))
+		return (struct winograd_view){ winograd_pixel(x, at, at.y - 1, at.x - 1) + c, (size_t)x->width * channels, channels };
 	winograd_copy(x, at, 1, SIDE, c, count, count, copied);
-	steps->input(copied, SIDE * count, count, count, to);
+	return (struct winograd_view){ copied, SIDE * count, count };
 }
 
 /* Patch number t of the block. */
 static void input_patch(const struct winograd *w, const struct layout *l, struct winograd_patch at, size_t t, float *patches)
 {
 	struct winograd_pictures x = { w->x, w->height, w->width, w->in };
+	_Alignas(64) float copied[WINOGRAD_VIEW_FLOATS];
 
 	for (size_t part = 0, count; part < l->parts; part++)
 		for (size_t c = 0, depth = min_of(l->depth, (size_t)w->in - part * l->depth); c < depth; c += count) {
@@ -226,7 +223,9 @@ static void input_patch(const struct winograd *w, const struct layout *l, struct
 			count = min_of(depth - c, WINOGRAD_CHANNELS_AT_ONCE);
 			for (size_t p = 0; p < POSITIONS; p++)
 				to[p] = place_of(l, patches, p, part) + t * GEMM_ROW_FLOATS + c;
-			winograd_input(l->steps, &x, at, part * l->depth + c, count, to);
+			struct winograd_view v = winograd_view(&x, at, part * l->depth + c, count, copied);
+
+			l->steps->input(v.from, v.line, v.pixel, count, to);
 		}
 }
 

@@ -79,6 +79,8 @@ void winograd_run(const struct winograd *w);
 /*
  * The weight gradient, by the transpose of the same: G' (sum over patches of [(B' x B) * (A dy A')]) G, 16 products of (out, patches)
  * (patches, in). Sums go over at most GEMM_K_BLOCK patches in a chain, blocks are added in order: bits depend on the pictures of a call.
+ * A thread takes a line of four positions and does all of it, transforms included, in memory of its own: where cores are far from one
+ * another, as those of a virtual machine may be, what one has written is dear to read for the next.
  */
 struct winograd_gradient {
 	int in, out; /* channels */
@@ -89,7 +91,7 @@ struct winograd_gradient {
 	int threads;
 };
 
-size_t winograd_gradient_floats(int in, int out);
+size_t winograd_gradient_floats(int in, int out, int threads);
 
 void winograd_gradient_run(const struct winograd_gradient *w);
 

@@ -37,7 +37,7 @@ INLINE void store_tile(float *to, tile_line value)
 }
 
 /* A line of B' x: lines a and b of the patch, one plus or minus the other; then the four columns. */
-INLINE void input_line(const float *a, const float *b, bool plus, size_t pixel, size_t channels, float *const *to)
+INLINE void line_of(const float *a, const float *b, bool plus, size_t pixel, size_t channels, float *const *to)
 {
 	float *to0 = to[0], *to1 = to[1], *to2 = to[2], *to3 = to[3];
 
@@ -57,14 +57,32 @@ INLINE void input_line(const float *a, const float *b, bool plus, size_t pixel, 
 	}
 }
 
+static void sum_line(const float *a, const float *b, size_t pixel, size_t channels, float *const *to)
+{
+	line_of(a, b, true, pixel, channels, to);
+}
+
+static void difference_line(const float *a, const float *b, size_t pixel, size_t channels, float *const *to)
+{
+	line_of(a, b, false, pixel, channels, to);
+}
+
+static void input_line(size_t y, const float *from, size_t line, size_t pixel, size_t channels, float *const *to)
+{
+	const float *line1 = from + line, *line2 = line1 + line;
+
+	switch (y) {
+	case 0: difference_line(from, line2, pixel, channels, to); break;
+	case 1: sum_line(line1, line2, pixel, channels, to); break;
+	case 2: difference_line(line2, line1, pixel, channels, to); break;
+	default: difference_line(line1, line2 + line, pixel, channels, to); break;
+	}
+}
+
 static void input(const float *from, size_t line, size_t pixel, size_t channels, float *const *to)
 {
-	const float *line1 = from + line, *line2 = line1 + line, *line3 = line2 + line;
-
-	input_line(from, line2, false, pixel, channels, to);
-	input_line(line1, line2, true, pixel, channels, to + SIDE);
-	input_line(line2, line1, false, pixel, channels, to + 2 * SIDE);
-	input_line(line1, line3, false, pixel, channels, to + 3 * SIDE);
+	for (size_t y = 0; y < SIDE; y++)
+		input_line(y, from, line, pixel, channels, to + y * SIDE);
 }
 
 /* A' of four, in a fixed order. */
@@ -124,31 +142,32 @@ INLINE void spread(const vector g[3], vector out[SIDE])
 	out[3] = g[2];
 }
 
-/* A of two. */
-INLINE void spread_two(tile_line first, tile_line second, tile_line out[SIDE])
+/* Line y of A of two. */
+INLINE tile_line spread_to(size_t y, tile_line first, tile_line second)
 {
-	out[0] = first;
-	out[1] = first + second;
-	out[2] = first - second;
-	out[3] = (tile_line){ 0 } - second;
+	return y == 0 ? first : y == 1 ? first + second : y == 2 ? first - second : (tile_line){ 0 } - second;
 }
 
-static void spread_results(const float *from, size_t apart, size_t count, float *const *to, size_t tile)
+INLINE void spread_tiles(size_t y, const float *const from[4], size_t tiles, float *const *to, size_t tile)
 {
-	for (size_t i = 0; i < count; i++, from += GEMM_TILE_ROWS) {
-		tile_line left[SIDE], right[SIDE];
+	for (size_t i = 0; i < tiles; i++) {
+		size_t c = i * GEMM_TILE_ROWS;
+		tile_line left = spread_to(y, load_tile(from[0] + c), load_tile(from[2] + c));
+		tile_line right = spread_to(y, load_tile(from[1] + c), load_tile(from[3] + c));
 
-		spread_two(load_tile(from), load_tile(from + 2 * apart), left);
-		spread_two(load_tile(from + apart), load_tile(from + 3 * apart), right);
 #pragma GCC unroll 4
-		for (int y = 0; y < SIDE; y++) {
-			tile_line out[SIDE];
+		for (size_t x = 0; x < SIDE; x++)
+			store_tile(to[x] + i * tile, spread_to(x, left, right));
+	}
+}
 
-			spread_two(left[y], right[y], out);
-#pragma GCC unroll 4
-			for (int x = 0; x < SIDE; x++)
-				store_tile(to[y * SIDE + x] + i * tile, out[x]);
-		}
+static void spread_line(size_t y, const float *const from[4], size_t tiles, float *const *to, size_t tile)
+{
+	switch (y) {
+	case 0: spread_tiles(0, from, tiles, to, tile); break;
+	case 1: spread_tiles(1, from, tiles, to, tile); break;
+	case 2: spread_tiles(2, from, tiles, to, tile); break;
+	default: spread_tiles(3, from, tiles, to, tile); break;
 	}
 }
 
@@ -212,4 +231,4 @@ static void weights(const float *taps, ptrdiff_t step, float *to, size_t apart)
 	}
 }
 
-static const struct winograd_steps WINOGRAD_STEPS = { LANES, input, output, weights, spread_results, gather };
+static const struct winograd_steps WINOGRAD_STEPS = { LANES, input, output, weights, input_line, spread_line, gather };

@@ -1,5 +1,5 @@
 /* Weight gradients by the transpose of winograd.c's filtering. */
-#include <stdlib.h>
+#include <omp.h>
 #include <string.h>
 
 #include "shared/base/check.h"
@@ -8,18 +8,17 @@
 
 enum {
 	POSITIONS = WINOGRAD_POSITIONS,
+	SIDE = WINOGRAD_PATCH,         /* lines of positions, and positions of a line */
 	ROWS = GEMM_TILE_ROWS,
 	BLOCK = GEMM_K_BLOCK,          /* patches that are summed in a chain */
 	RESULTS = WINOGRAD_RESULT * WINOGRAD_RESULT,
 	TILE = BLOCK * ROWS + 16,      /* floats from one tile's packed results to the next one's: not a power of two */
 	PANEL = (BLOCK + 1) * GEMM_PANEL,
 	STRIP = 20,                    /* tiles that stay in the second-level cache while panels pass */
-	AT_ONCE = 16,                  /* patches that one thread transforms */
 	TAPS = 9,
 	LANES_MAX = 16,
-	WIDE = 8,                      /* GEMM_TILE_ROWS and two more */
 	RESULT_TILES = 10,             /* of outputs that are transformed together */
-	RESULT_PITCH = RESULT_TILES * ROWS + WIDE,
+	RESULT_PITCH = RESULT_TILES * ROWS + 8,
 };
 
 static size_t min_of(size_t a, size_t b)
@@ -32,91 +31,117 @@ static size_t share_of(size_t all, size_t shares)
 	return (all + shares - 1) / shares;
 }
 
-/* Where the parts of the work memory begin, how large they are, and what fills them. */
+/* How the work is cut, and where the parts of the work memory begin. */
 struct places {
 	size_t tiles, panels;   /* of a position */
+	size_t strips, strip;   /* of outputs, where there are more threads than lines of positions; tiles of one */
 	size_t line, position;  /* of the sums: floats from one output to the next, from one position to the next */
 	const struct winograd_steps *steps;
-	float *results, *patches, *sums; /* sums have lines for the outputs that only fill the last tile, too */
+	float *sums;            /* lines for the outputs that only fill the last tile, too */
+	float *own;             /* of the first thread */
+	size_t own_floats;
 };
 
-static struct places places_of(int in, int out, float *work)
+static struct places places_of(int in, int out, int threads, float *work)
 {
 	struct places p = { .tiles = share_of((size_t)out, ROWS), .panels = (size_t)in / GEMM_PANEL, .line = (size_t)in + GEMM_PANEL };
 
+	p.strip = share_of(p.tiles, share_of((size_t)threads, SIDE));
+	p.strips = share_of(p.tiles, p.strip);
 	p.position = p.line * p.tiles * ROWS;
+	p.own_floats = SIDE * (p.strip * TILE + p.panels * PANEL);
 	p.steps = winograd_steps();
-	if (work != NULL) {
-		p.results = work;
-		p.patches = p.results + POSITIONS * p.tiles * TILE;
-		p.sums = p.patches + POSITIONS * p.panels * PANEL;
-	}
+	p.sums = work;
+	p.own = work != NULL ? work + POSITIONS * p.position : NULL;
 	return p;
 }
 
-size_t winograd_gradient_floats(int in, int out)
+static int team_of(int threads)
 {
-	struct places p = places_of(in, out, NULL);
-
-	return POSITIONS * (p.tiles * TILE + p.panels * PANEL + p.position);
+	return threads < 1 ? 1 : threads;
 }
 
-/* Some tiles of line t. The last line of a piece of work may not touch the next line, which is somebody else's. */
-static void spread(const struct places *p, const float *from, size_t tile, size_t tiles, size_t t, bool last)
+size_t winograd_gradient_floats(int in, int out, int threads)
 {
-	_Alignas(64) float aside[POSITIONS * RESULT_TILES * WIDE];
-	float *to[POSITIONS];
+	struct places p = places_of(in, out, team_of(threads), NULL);
 
-	for (size_t i = 0; i < POSITIONS; i++)
-		to[i] = last ? aside + i * RESULT_TILES * WIDE : p->results + (i * p->tiles + tile) * TILE + t * ROWS;
-	p->steps->spread(from, RESULT_PITCH, tiles, to, last ? (size_t)WIDE : (size_t)TILE);
-	for (size_t i = 0; last && i < POSITIONS; i++)
-		for (size_t j = 0; j < tiles; j++)
-			memcpy(p->results + (i * p->tiles + tile + j) * TILE + t * ROWS, to[i] + j * WIDE, ROWS * sizeof(**to));
+	return POSITIONS * p.position + (size_t)team_of(threads) * p.own_floats;
 }
 
-/* Gradients of patch t of a block, some tiles of outputs at a time, with zeros behind the last output. */
-static void results_of(const struct winograd_gradient *w, const struct places *p, struct winograd_patch at, size_t t, bool last)
+/* What one thread does: line y of the positions, some tiles of outputs. */
+struct piece {
+	const struct winograd_gradient *w;
+	const struct places *p;
+	size_t y, tile, tiles;
+	float *results, *patches; /* (4, tiles, TILE) and (4, panels, PANEL) */
+};
+
+/* Gradients of patch t of a block, where they lie; copied where a result is outside of the picture, or reading goes beyond the last one. */
+static void results_of(const struct piece *s, struct winograd_patch at, size_t t)
 {
+	const struct winograd_gradient *w = s->w;
 	struct winograd_pictures dy = { w->dy, w->height, w->width, w->out };
+	const float *end = w->dy + (size_t)w->pictures * (size_t)w->height * (size_t)w->width * (size_t)w->out;
+	bool inside = at.y + 1 < w->height && at.x + 1 < w->width;
 	_Alignas(64) float copied[RESULTS * RESULT_PITCH];
 
-	for (size_t tile = 0; tile < p->tiles; tile += RESULT_TILES) {
-		size_t first = tile * ROWS, count = min_of((size_t)w->out - first, RESULT_TILES * ROWS + 2);
+	for (size_t done = 0, tiles; done < s->tiles; done += tiles) {
+		size_t first = (s->tile + done) * ROWS, width, count;
+		const float *from[RESULTS];
+		float *to[SIDE];
 
-		if (count < RESULT_TILES * ROWS + 2)
+		tiles = min_of(s->tiles - done, RESULT_TILES);
+		width = tiles * ROWS + 2;
+		count = min_of((size_t)w->out - first, width);
+		for (int i = 0; i < RESULTS; i++)
+			from[i] = inside ? winograd_pixel(&dy, at, at.y + i / 2, at.x + i % 2) + first : copied + i * RESULT_PITCH;
+		if (inside && (size_t)(end - from[RESULTS - 1]) < width)
+			for (int i = 0; i < RESULTS; i++)
+				from[i] = copied + i * RESULT_PITCH;
+		if (from[0] == copied) {
 			memset(copied, 0, sizeof(copied));
-		winograd_copy(&dy, at, 0, WINOGRAD_RESULT, first, count, RESULT_PITCH, copied);
-		spread(p, copied, tile, min_of(p->tiles - tile, RESULT_TILES), t, last);
+			winograd_copy(&dy, at, 0, WINOGRAD_RESULT, first, count, RESULT_PITCH, copied);
+		}
+		for (size_t x = 0; x < SIDE; x++)
+			to[x] = s->results + (x * s->tiles + done) * TILE + t * ROWS;
+		s->p->steps->spread_line(s->y, from, tiles, to, TILE);
 	}
 }
 
-static void patch_of(const struct winograd_gradient *w, const struct places *p, struct winograd_patch at, size_t t)
+static void patch_of(const struct piece *s, struct winograd_patch at, size_t t)
 {
-	struct winograd_pictures x = { w->x, w->height, w->width, w->in };
+	struct winograd_pictures x = { s->w->x, s->w->height, s->w->width, s->w->in };
+	_Alignas(64) float copied[WINOGRAD_VIEW_FLOATS];
 
-	for (size_t panel = 0; panel < p->panels; panel++) {
-		float *to[POSITIONS];
+	for (size_t c = 0, count; c < (size_t)s->w->in; c += count) {
+		struct winograd_view v;
 
-		for (size_t i = 0; i < POSITIONS; i++)
-			to[i] = p->patches + (i * p->panels + panel) * PANEL + t * GEMM_PANEL;
-		winograd_input(p->steps, &x, at, panel * GEMM_PANEL, GEMM_PANEL, to);
+		count = min_of((size_t)s->w->in - c, WINOGRAD_CHANNELS_AT_ONCE);
+		v = winograd_view(&x, at, c, count, copied);
+		for (size_t n = 0; n < count; n += GEMM_PANEL) {
+			float *to[SIDE];
+
+			for (size_t i = 0; i < SIDE; i++)
+				to[i] = s->patches + (i * s->p->panels + (c + n) / GEMM_PANEL) * PANEL + t * GEMM_PANEL;
+			s->p->steps->input_line(s->y, v.from + n, v.line, v.pixel, GEMM_PANEL, to);
+		}
 	}
 }
 
-/* Sums of one position, outputs of some tiles, += a block of patches. */
-static void multiply(const struct places *p, size_t position, size_t tile, size_t tiles, size_t depth, bool add)
+/* Sums of position x of the line, outputs of some tiles, += a block of patches. */
+static void multiply(const struct piece *s, size_t x, size_t tile, size_t tiles, size_t depth, bool add)
 {
 	const struct gemm_tiles *best = gemm_tiles();
+	const struct places *p = s->p;
 	struct gemm_block block = { .a_apart = TILE, .a_step = GEMM_TILE_ROWS, .b_apart = PANEL, .b_step = GEMM_PANEL, .depth = depth, .add = add };
 	size_t ask_step = share_of(GEMM_PANEL, share_of(tiles, best->tall));
-	const float *panel = p->patches + position * p->panels * PANEL;
-	float *sums = p->sums + position * p->position, *rows[STRIP * ROWS];
+	const float *panel = s->patches + x * p->panels * PANEL;
+	float *sums = p->sums + (s->y * SIDE + x) * p->position, *rows[STRIP * ROWS];
 
 	for (size_t r = 0; r < tiles * ROWS; r++)
-		rows[r] = sums + (tile * ROWS + r) * p->line;
+		rows[r] = sums + ((s->tile + tile) * ROWS + r) * p->line;
 	for (size_t j = 0; j < p->panels; j += block.wide, panel += block.wide * PANEL) {
-		const float *a = p->results + (position * p->tiles + tile) * TILE;
+		const float *a = s->results + (x * s->tiles + tile) * TILE;
 
 		block.wide = min_of(p->panels - j, best->wide);
 		const float *next = panel + block.wide * PANEL; /* asked for while these are at work */
@@ -128,6 +153,25 @@ static void multiply(const struct places *p, size_t position, size_t tile, size_
 			next += ask_step * depth;
 			best->by_columns(&block, a, panel, rows + i * ROWS, j * GEMM_PANEL);
 		}
+	}
+}
+
+static void run_piece(const struct piece *s)
+{
+	const struct winograd_gradient *w = s->w;
+	size_t patches = winograd_patches(w->pictures, w->height, w->width), strip = share_of(s->tiles, share_of(s->tiles, STRIP));
+
+	for (size_t first = 0, depth; first < patches; first += depth) {
+		depth = min_of(BLOCK, patches - first);
+		for (size_t t = 0; t < depth; t++) {
+			struct winograd_patch at = winograd_patch_at(w->height, w->width, first + t);
+
+			results_of(s, at, t);
+			patch_of(s, at, t);
+		}
+		for (size_t x = 0; x < SIDE; x++)
+			for (size_t tile = 0; tile < s->tiles; tile += strip)
+				multiply(s, x, tile, min_of(strip, s->tiles - tile), depth, first > 0);
 	}
 }
 
@@ -147,39 +191,24 @@ static void gather(const struct winograd_gradient *w, const struct places *p, si
 	}
 }
 
-static void transform(const struct winograd_gradient *w, const struct places *p, size_t first, size_t t, size_t end)
-{
-	for (; t < end; t++) {
-		struct winograd_patch at = winograd_patch_at(w->height, w->width, first + t);
-
-		results_of(w, p, at, t, t + 1 == end);
-		patch_of(w, p, at, t);
-	}
-}
-
 void winograd_gradient_run(const struct winograd_gradient *w)
 {
-	struct places p = places_of(w->in, w->out, w->work);
-	size_t patches = winograd_patches(w->pictures, w->height, w->width), strips = share_of(p.tiles, STRIP), strip = share_of(p.tiles, strips);
-	int team = w->threads < 1 ? 1 : w->threads;
+	int team = team_of(w->threads);
+	struct places p = places_of(w->in, w->out, team, w->work);
+	size_t patches = winograd_patches(w->pictures, w->height, w->width);
 
 	CHECK(p.steps != NULL && w->in % GEMM_PANEL == 0 && w->out % GEMM_PANEL == 0);
-	strips = share_of(p.tiles, strip);
 	team = (double)patches * POSITIONS * w->in * w->out < WINOGRAD_TEAM_MIN ? 1 : team;
 #pragma omp parallel num_threads(team)
 	{
-		for (size_t first = 0; first < patches; first += BLOCK) {
-			size_t depth = min_of(BLOCK, patches - first);
-
-#pragma omp for schedule(static)
-			for (size_t t = 0; t < depth; t += AT_ONCE)
-				transform(w, &p, first, t, min_of(t + AT_ONCE, depth));
 #pragma omp for schedule(dynamic, 1)
-			for (size_t piece = 0; piece < POSITIONS * strips; piece++) {
-				size_t tile = piece % strips * strip;
+		for (size_t i = 0; i < SIDE * p.strips; i++) {
+			struct piece s = { .w = w, .p = &p, .y = i % SIDE, .tile = i / SIDE * p.strip };
 
-				multiply(&p, piece / strips, tile, min_of(strip, p.tiles - tile), depth, first > 0);
-			}
+			s.tiles = min_of(p.strip, p.tiles - s.tile);
+			s.results = p.own + (size_t)omp_get_thread_num() * p.own_floats;
+			s.patches = s.results + SIDE * p.strip * TILE;
+			run_piece(&s);
 		}
 #pragma omp for schedule(static)
 		for (size_t o = 0; o < (size_t)w->out; o++)

@@ -17,6 +17,7 @@ enum {
 	WINOGRAD_RESULT = 2,
 	WINOGRAD_TEAM_MIN = 250000,      /* multiply-adds: fewer are done before a team is awake */
 	WINOGRAD_CHANNELS_AT_ONCE = 64,  /* of a patch that is transformed: they stay in the first-level cache */
+	WINOGRAD_VIEW_FLOATS = WINOGRAD_PATCH * WINOGRAD_PATCH * WINOGRAD_CHANNELS_AT_ONCE,
 };
 
 struct winograd_steps {
@@ -27,9 +28,11 @@ struct winograd_steps {
 	void (*output)(const float *from, size_t apart, size_t channels, float *const *to, bool add);
 	/* Tap t of GEMM_PANEL weights at taps + t * step; position p at to + p * apart */
 	void (*weights)(const float *taps, ptrdiff_t step, float *to, size_t apart);
-	/* The transpose of output: results, line by line, `apart`; position p of channels GEMM_TILE_ROWS * i ... goes to
-	 * to[p] + i * tile; reads and writes 2 floats beyond each tile */
-	void (*spread)(const float *from, size_t apart, size_t tiles, float *const *to, size_t tile);
+	/* Line y (0 .. 3) of these positions alone, to[0 .. 3] */
+	void (*input_line)(size_t y, const float *from, size_t line, size_t pixel, size_t channels, float *const *to);
+	/* The same line of the transpose of output, of channels of four results, line by line; position (y, x) of channels
+	 * GEMM_TILE_ROWS * i ... goes to to[x] + i * tile; reads and writes 2 floats beyond each tile */
+	void (*spread_line)(size_t y, const float *const from[4], size_t tiles, float *const *to, size_t tile);
 	/* The transpose of weights: position p of `lanes` channels at from + p * apart; tap t at to + lanes * t */
 	void (*gather)(const float *from, size_t apart, float *to);
 };
@@ -60,9 +63,13 @@ struct winograd_patch winograd_patch_at(int height, int width, size_t i);
 void winograd_copy(const struct winograd_pictures *from, struct winograd_patch at, int border, int side, size_t c, size_t count,
 		   size_t pitch, float *to);
 
-/* Channels of a patch, transformed; at most WINOGRAD_CHANNELS_AT_ONCE. */
-void winograd_input(const struct winograd_steps *steps, const struct winograd_pictures *x, struct winograd_patch at, size_t c, size_t count,
-		    float *const *to);
+/* Channels c .. c + count of a patch of 4 x 4 pixels; `copied` is used where some are outside of the picture. At most
+ * WINOGRAD_CHANNELS_AT_ONCE. */
+struct winograd_view {
+	const float *from;  /* pixel (y, x) at from + y * line + x * pixel */
+	size_t line, pixel;
+};
+struct winograd_view winograd_view(const struct winograd_pictures *x, struct winograd_patch at, size_t c, size_t count, float *copied);
 
 /* NULL: not for this processor. */
 const struct winograd_steps *winograd_steps_avx2(void);
