@@ -236,6 +236,29 @@ def test_factorial(study):
     assert words in study[2]
 
 
+LONG = "adv:method=freelb,target=text+feat,rel=0.012345678,norm=linf,k=3,step=0.5,init=0.25,every=2,warmup=200steps"
+
+
+@pytest.mark.parametrize("factors, named", [
+    (("dropout=0.3:at=fusion+head", "l2"), ["dropout", "l2"]), (("dropout:at=bert.hidden+text", "depth:at=image+text"), ["dropout", "depth"]),
+    (("dropout+l2", "adv"), ["dropout+l2", "adv"]), (("dropout+l2", "dropout=0.1:at=head+image"), ["dropout+l2", "dropout"]), ((LONG, "l2"), ["adv", "l2"]),
+    (("dropout:at=fusion+head", "dropout=0.1:at=text"), ["dropout:at=fusion+head", "dropout=0.1:at=text"])])
+def test_factors_with_a_plus_inside(tmp_path, factors, named):
+    """Of places or targets, or as a design's factor that is a sum itself: the effects are those of the two factors."""
+    arms = ["none", factors[0], factors[1], "+".join(factors)]
+    accuracies = make_study(tmp_path / "s", dict.fromkeys(arms, 0), folds=2, pictures=30)
+    found = as_json(tmp_path / "s")["factorial"]
+    assert found["factors"] == named and [effect["factors"] for effect in found["effects"]] == [[named[0]], [named[1]], named]
+    mean = [np.mean([v for (arm, _, _), v in accuracies.items() if arm == name]) for name in arms]
+    assert math.isclose(found["effects"][0]["test"]["difference"], (mean[1] + mean[3] - mean[0] - mean[2]) / 2, rel_tol=1e-9)
+    # Listed arms have no factors but their terms.
+    make_study(tmp_path / "s", dict.fromkeys(arms, 0), folds=2, pictures=30, design="listed")
+    assert ("factorial" in as_json(tmp_path / "s")) == ("dropout+l2" not in factors)
+    # Arms that were changed by hand are not the design's.
+    make_study(tmp_path / "s", dict.fromkeys([arms[0], "smooth", *arms[2:]], 0), folds=2, pictures=30)
+    assert "factorial" not in as_json(tmp_path / "s")
+
+
 def test_another_baseline(study, tmp_path):
     folder, accuracies, _ = study
     arm = next(name for name, _, _ in accuracies if name != "none")
