@@ -3,6 +3,7 @@ import contextlib
 import csv
 import fcntl
 import json
+import math
 import os
 import pty
 import re
@@ -341,6 +342,8 @@ def test_files_that_are_wrong(daemon, tmp_path, spec, words):
     ({"arms": ["none", "dropout@10"], "options": {"preset": "tiny"}}, "dropout=0.3@10 never works"),
     ({"arms": ["none", {"name": "z", "reg": "dropout@1", "options": {"epochs": 1}}]}, "arm z: dropout=0.3@1 never works"),
     ({"arms": ["none", "dropout@2"], "options": {"preset": "tiny", "batch-size": 8, "steps": 4}}, "training is over after 2 of them"),
+    *(({"equal": "time", "arms": ["none", {"name": "z", "reg": "l2", "options": {option: 3}}]}, f"arm z: its option {option} would be ignored")
+      for option in ("epochs", "steps")),
     ({"folds": 1, "split": "train"}, "--split train: with --folds 1 nothing is made of it"), ({"folds": 1, "split": "train~fold=1/2"}, "--folds 2 or more"),
     ({"folds": 1, "fold_seed": 3}, "--fold-seed 3: with --folds 1 there are no folds to cut"),
     ({"robustness": True, "options": {"preset": "tiny", "task": "contrast"}}, "--robustness: attacks are on pairs and labels")])
@@ -566,6 +569,19 @@ def test_equal_time_with_schedules_and_early(daemon, tmp_path):
         assert result["steps"] == arm["steps"] or ("early" in arm["reg"] and result["steps"] < arm["steps"]), arm
     # The same terms as the baseline's at every step: not timed twice, and so the same to the last bit.
     assert next(arm["cost"] for arm in study["arms"] if arm["reg"] == "early=1") == 1
+
+
+def test_equal_time_with_every(daemon, tmp_path):
+    """A step in N costs more than the others, and is counted so, also where none of those that are timed would have been one."""
+    out = tmp_path / "et"
+    adv = "adv:method=pgd,k=32,target=text,rel=0.1"
+    run_ok("trainer", *equal_time(daemon, out, f"none,{adv},{adv},every=4,{adv},every=500@1", "--epochs", "4"))
+    cost = {arm["reg"]: arm["cost"] for arm in json.loads((out / "study.json").read_text())["arms"]}
+    more = cost[adv] - 1
+    assert more > 0.5
+    # To the last digits that study.json has: the arms share what was timed.
+    assert math.isclose(cost[adv + ",every=4"], 1 + more / 4, rel_tol=1e-9)
+    assert math.isclose(cost[adv + ",every=500@1"], 1 + more / 500 * 3 / 4, rel_tol=1e-3)
 
 
 def test_the_view_on_a_terminal(daemon, tmp_path):
