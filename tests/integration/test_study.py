@@ -462,6 +462,9 @@ def test_designs():
     arms = dry_run("--arms", "none,adv:target=text,rel=0.1,l2=0.05+dropout@2,l2:mode=coupled,on=all")
     assert list(arms.values()) == ["none", "adv:target=text,rel=0.1", "l2=0.05+dropout@2", "l2:mode=coupled,on=all"]
     assert "adv_target=text_rel=0.1" in arms
+    # Also where the options in front mean nothing without it, as --reg takes them in any order.
+    order = ["none", "adv:init=0.1,k=4,method=pgd", "l2", "adv:k=3,every=2,method=freelb,target=text+feat"]
+    assert list(dry_run("--arms", ",".join(order)).values()) == order
 
 
 def test_the_example_is_a_study(tmp_path):
