@@ -833,6 +833,21 @@ def test_real_study(trained):
     assert "base64" in (trained / "study" / "report.html").read_text()
 
 
+@pytest.mark.parametrize("own, steps, words", [
+    ({}, None, "--batch-size 32 --epochs 8 --lr 0.0003"), ({"steps": 9}, None, "--batch-size 32 --lr 0.0003 --steps 9"),
+    ({"epochs": 3, "lr": 0.1}, None, "--batch-size 32 --epochs 3 --lr 0.1"), ({"lr": 0.1}, 17, "--batch-size 32 --lr 0.1 --steps 17")])
+def test_by_hand_is_as_long(tmp_path, own, steps, words):
+    """An arm's own options take the place of the common ones, and with equal time its steps that of any length."""
+    make_study(tmp_path / "s", {"none": 0, "dropout": 0.1}, folds=2, pictures=30, options={"dropout": own})
+    study = json.loads((tmp_path / "s" / "study.json").read_text())
+    study["common"] = dict(sorted((key, value) for key, value in study["common"].items() if key in ("batch-size", "epochs", "lr")))
+    if steps:
+        study["arms"][1].update(steps=steps, cost=1.5)
+    (tmp_path / "s" / "study.json").write_text(json.dumps(study))
+    report(tmp_path / "s")
+    assert re.search(r"One run by hand\s*trainer .*~fold=1/2 (.*) --threads 1 --out run", check_page(tmp_path / "s")).group(1) == words
+
+
 def test_plain_runs(trained, tmp_path):
     runs = [trained / "none", trained / "l2"]
     said = run_ok("trainer", "report", *runs).stdout.splitlines()

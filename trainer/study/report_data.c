@@ -49,7 +49,8 @@ static int read_arms(struct report_data *data, struct err *err)
 		struct report_arm *arm = &data->arm[data->arms];
 
 		if ((code = tree_need_text(tree, n, "name", &arm->name, err)) != 0 || (code = tree_text(tree, n, "reg", &arm->reg, err)) != 0 ||
-		    (code = tree_branch(tree, n, "options", JSON_OBJECT_BEGIN, &arm->options, err)) != 0)
+		    (code = tree_branch(tree, n, "options", JSON_OBJECT_BEGIN, &arm->options, err)) != 0 ||
+		    (code = tree_branch(tree, n, "steps", JSON_NUMBER, &arm->steps, err)) != 0)
 			return code;
 		if (arm->options != NULL && arm->options->count == 0)
 			arm->options = NULL;
