@@ -320,13 +320,19 @@ def test_an_arm_that_diverges(daemon, tmp_path):
     ({"data": "small", "arms": ["none", "l2"], "options": {"epoch": 1}}, "--epoch"), ({"data": "small", "arms": ["none", "l2"], "folds": 0}, "1 to 100"),
     ({"data": "small", "arms": ["none", "l2"], "baseline": "adv"}, "the baseline adv is none of the arms"),
     ({"data": "small", "arms": ["none", {"name": "a/b", "reg": "l2"}]}, "folder's name"),
+    *((f'{{"data": "small", "arms": ["none", {{"name": "z", "reg": "l2"{arm}}}], "options": {{"preset": "tiny"{option}}}{more}}}', f'"{key}" stands there twice')
+      for arm, option, more, key in (("", "", ', "folds": 2, "folds": 3', "folds"), ("", "", ', "arms": ["none", "l2"]', "arms"),
+                                     ("", ', "lr": 0.1, "lr": 0.2', "", "lr"), ("", "", ', "common": {"preset": "small"}', "preset"),
+                                     (', "reg": "l2"', "", "", "reg"), (', "options": {"lr": 1, "lr": 1}', "", "", "lr"),
+                                     ("", "", ', "robustness": {"pairs": 2, "pairs": 3}', "pairs"))),
+    ({"data": "small", "arms": ["none", "l2"], "seeds": []}, "this list of seeds is empty"),
     ({"data": "none-such", "arms": ["none", "l2"]}, "there is no data set 'none-such'"),
     ({"data": "small", "arms": ["none", "l2"], "folds": 34}, "fewer folds"),
     ({"data": "small", "arms": ["none", "l2"], "fold_seed": "all"}, "fold_seed is a whole number"),
     ({"data": "small", "arms": ["none", "l2"], "fold_seed": "each", "folds": 1}, "no folds to cut"),
     ({"data": "small", "arms": ["dropout", "l2", "none"], "design": "all"}, "factorial")])
 def test_files_that_are_wrong(daemon, tmp_path, spec, words):
-    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    (tmp_path / "spec.json").write_text(spec if isinstance(spec, str) else json.dumps(spec))
     result = run("trainer", "study", tmp_path / "spec.json", "--out", tmp_path / "out", *daemon.at())
     assert result.returncode in (1, 2) and words in result.stderr, result.stderr
     assert not (tmp_path / "out" / "study.json").exists()
