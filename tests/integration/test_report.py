@@ -876,6 +876,13 @@ def test_plain_runs(trained, tmp_path):
     (tmp_path / "killed" / "run.json").write_text(json.dumps(text))
     line = run_ok("trainer", "report", trained / "none", tmp_path / "killed").stdout.splitlines()[2].split()
     assert line[:3] == ["killed", "2", reached] and line[-3:] == ["–", "–", "running"], line
+    # Its best validation may have been within an epoch.
+    lines = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
+    at = next(i for i, text in enumerate(lines) if '"val"' in text)
+    within = {**json.loads(lines[at]), "step": 0, "accuracy": 0.99}
+    (tmp_path / "killed" / "metrics.jsonl").write_text("\n".join([lines[0], json.dumps(within), *lines[1:]]) + "\n")
+    line = run_ok("trainer", "report", tmp_path / "killed").stdout.splitlines()[1].split()
+    assert line[:4] == ["killed", "2", reached, "99.00"], line
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "run.json").write_text('{"state": 3}')
     result = run("trainer", "report", tmp_path / "broken")
