@@ -75,8 +75,8 @@ def test_transfer_and_checks(study):
 def test_weights_go_when_the_attacks_are_done(study, daemon):
     assert not list(study.glob("runs/*/*/*.safetensors"))
     before = (study / "robustness.json").read_bytes()
-    run_ok("trainer", "study", study.parent / "s.json", "--out", study, *daemon.at())
-    assert (study / "robustness.json").read_bytes() == before
+    said = run_ok("trainer", "study", study.parent / "s.json", "--out", study, *daemon.at()).stderr
+    assert (study / "robustness.json").read_bytes() == before and "robustness.json is there already and stays as it is" in said
     result = run("trainer", "robust", study, *daemon.at())
     assert result.returncode == 1 and "--keep last" in result.stderr
 
