@@ -352,6 +352,11 @@ def test_incomplete(tmp_path):
     assert "late has no verdict: no run has finished" in said
     found = as_json(tmp_path / "s")
     assert not found["complete"] and arm_of(found, "good")["against_baseline"]["corrected_t"]["n"] == 4
+    # Of an arm without runs nothing is a number, degrees of freedom neither; and a run that diverged is not missing, in any file.
+    late = arm_of(found, "late")["against_baseline"]["corrected_t"]
+    assert late["n"] == 0 and late["df"] is None and late["p"] is None
+    for row in csv.DictReader(open(tmp_path / "s" / "report.csv", newline="")):
+        assert int(row["missing"]) == arm_of(found, row["arm"])["missing"] == {"none": 0, "good": 10, "late": 15}[row["arm"]]
     assert "This study is not complete" in check_page(tmp_path / "s")
 
 
@@ -381,6 +386,15 @@ def test_small_designs(tmp_path, folds, seeds, cut):
     assert ("cv52_f" in against) == (folds == 2 and seeds == 5 and cut == "each")
     assert against["corrected_t_by_fold"]["n"] == (0 if cut == "each" else folds)
     check_page(tmp_path / "s")
+
+
+def test_one_arm_with_five_halvings(tmp_path):
+    """The page has F of those that have it, also where the arm in the first row lacks a run."""
+    make_study(tmp_path / "s", {"none": 0, "a": 2, "b": 0.1}, folds=2, seeds=range(5), pictures=40, fold_seed="each", skip={("a", 1, 4)})
+    found = {name: arm_of(as_json(tmp_path / "s"), name)["against_baseline"] for name in ("a", "b")}
+    assert found["a"]["corrected_t"]["difference"] > found["b"]["corrected_t"]["difference"] and "cv52_f" not in found["a"]
+    report(tmp_path / "s")
+    assert "5×2cv F: p" in check_page(tmp_path / "s") and "cv52_f" in found["b"]
 
 
 def change(folder, arm, cell, **changes):

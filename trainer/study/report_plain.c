@@ -220,7 +220,8 @@ void report_csv(struct text *t, const struct report_analysis *a)
 		text_csv(t, a->data->arm[arm].name);
 		text_add(t, ",");
 		text_csv(t, a->data->arm[arm].reg);
-		text_f(t, ",%s,%d,%d", base ? "baseline" : words_verdict_name(r->verdict), r->runs, a->data->folds_planned * a->data->seeds - r->runs);
+		text_f(t, ",%s,%d,%d", base ? "baseline" : words_verdict_name(r->verdict), r->runs,
+		       a->data->folds_planned * a->data->seeds - r->runs - r->diverged);
 		csv_reals(t, (double[]){ r->accuracy.mean, r->accuracy.low, r->accuracy.high }, 3);
 		if (base)
 			text_add(t, ",,,,,,,,,,,,,,");
