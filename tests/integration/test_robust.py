@@ -96,6 +96,23 @@ def test_matching_and_repeatable(daemon, tmp_path):
     assert run("trainer", "robust", tmp_path / "nothing", *daemon.at()).returncode == 1
 
 
+def test_the_weights_that_were_measured(daemon, tmp_path):
+    """With early stopping results are of the best weights, not of the last: these are attacked, and kept for it."""
+    spec = {"data": "small", "arms": ["none", "early=2"], "folds": 2, "threads": 1, "robustness": {"steps": 1, "restarts": 1},
+            "options": {"preset": "tiny", "task": "classify", "batch-size": 8, "epochs": 9, "lr": 0.01}}
+    (tmp_path / "s.json").write_text(json.dumps(spec))
+    run_ok("trainer", "study", tmp_path / "s.json", "--out", tmp_path / "s", *daemon.at())
+    (tmp_path / "t.json").write_text(json.dumps({**spec, "robustness": False, "keep": "last"}))
+    run_ok("trainer", "study", tmp_path / "t.json", "--out", tmp_path / "t", *daemon.at())
+    run_ok("trainer", "robust", tmp_path / "t", "--steps", "1", "--restarts", "1", "--threads", "1", *daemon.at())
+    assert not list((tmp_path / "s").glob("runs/*/*/*.safetensors"))
+    for folder in (tmp_path / "s", tmp_path / "t"):
+        run = json.loads((folder / "runs/early=2/f1-s0/run.json").read_text())["result"]
+        assert run["best"]["steps"] < run["steps"], "the test needs a run whose last weights are not its best"
+        clean = curve(json.loads((folder / "robustness.json").read_text()), "early=2", "noise", "pixel")[0]
+        assert clean["accuracy"] == run["final"]["accuracy"] and abs(clean["loss"] - run["final"]["loss"]) < 1e-5
+
+
 def validation(daemon, split, tmp_path):
     """{sample id: (picture, ids)} of a part, in batches as anyone may read them."""
     found, step, count = {}, 0, 8
