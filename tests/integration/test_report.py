@@ -433,6 +433,21 @@ def test_one_fold_without_its_sizes(tmp_path):
     check_page(folder)
 
 
+def test_runs_of_unequal_length(tmp_path):
+    """Batches of arms that took as many steps are compared, also where the first arm took others."""
+    folder = tmp_path / "s"
+    make_study(folder, {"early": 0, "none": 0, "a": 0, "b": 0}, folds=2, seeds=(0,), pictures=20)
+    for cell in ("f1-s0", "f2-s0"):
+        change(folder, "early", cell, steps=5, digest="0" * 64)
+
+    def batches():
+        return next(check for check in as_json(folder)["identical"]["checks"] if check["key"] == "digest")
+
+    assert (batches()["cells"], batches()["different"], batches()["unequal_steps"]) == (2, 0, 2)
+    change(folder, "b", "f2-s0", digest="1" * 64)
+    assert (batches()["cells"], batches()["different"], batches()["example"]) == (2, 1, "fold 2, seed 0: none and b")
+
+
 def test_arms_that_differ_in_more(tmp_path):
     folder = tmp_path / "s"
     make_study(folder, {"none": 0, "a": 0.1}, folds=2, seeds=(0, 1), pictures=20)
