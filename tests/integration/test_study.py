@@ -473,6 +473,25 @@ def test_designs():
     assert list(dry_run("--arms", ",".join(order)).values()) == order
 
 
+def test_the_command_line_goes_before_the_file(daemon, tmp_path):
+    """A length takes the place of the file's other one, another data set has another version, and a design's arms are not taken for its terms."""
+    spec = {"data": "small", "folds": 2, "arms": ["dropout", "l2"], "design": "factorial", "options": {"preset": "tiny", "batch-size": 8, "steps": 2}}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    run_ok("trainer", "study", tmp_path / "spec.json", "--epochs", "1", "--out", tmp_path / "a", *daemon.at())
+    study = json.loads((tmp_path / "a" / "study.json").read_text())
+    assert study["common"]["epochs"] == 1 and "steps" not in study["common"]
+    both = run("trainer", "study", tmp_path / "spec.json", "--epochs", "1", "--steps", "2", "--out", tmp_path / "b", *daemon.at())
+    assert both.returncode == 2 and "both say how long to train" in both.stderr
+    # Its study.json is a file, too.
+    there = tmp_path / "a" / "study.json"
+    SmallData(tmp_path / "other", train=24, val=9).add(daemon, "other")
+    run_ok("trainer", "study", there, "--data", "other", "--steps", "1", "--out", tmp_path / "c", *daemon.at())
+    assert list(dry_run(there, "--design", "factorial").values()) == ["none", "dropout", "l2", "dropout+l2"]
+    design = run("trainer", "study", there, "--design", "add-one", "--out", tmp_path / "d", *daemon.at())
+    assert design.returncode == 2 and "say these with --arms" in design.stderr
+    assert list(dry_run(there, "--design", "add-one", "--arms", "l2,smooth").values()) == ["none", "l2", "smooth"]
+
+
 def test_the_example_is_a_study(tmp_path):
     (tmp_path / "e.json").write_text(run_ok("trainer", "study", "--example").stdout)
     assert "60 runs" in run_ok("trainer", "study", tmp_path / "e.json", "--dry-run").stdout

@@ -86,6 +86,16 @@ const char *study_options_get(const struct study_options *options, const char *n
 	return NULL;
 }
 
+void study_options_drop(struct study_options *options, const char *name)
+{
+	int kept = 0;
+
+	for (int i = 0; i < options->count; i++)
+		if (strcmp(options->all[i].name, name) != 0)
+			options->all[kept++] = options->all[i];
+	options->count = kept;
+}
+
 int study_spec_seeds(struct study_spec *spec, const char *text, struct err *err)
 {
 	const char *at = text;
