@@ -454,6 +454,9 @@ def test_arms_that_differ_in_more(tmp_path):
     change(folder, "a", "f2-s1", init_digest="f" * 64)
     assert "differ in more than the regularizer" in report(folder).stdout and "initial weights: DIFFERENT in 1 of 4" in report(folder).stdout
     assert "differ in more than the regularizer" in check_page(folder)
+    words = "Arms differ in more than the regularizer: initial weights: DIFFERENT in 1 of 4 folds x seeds, first fold 2, seed 1: none and a. "
+    assert (folder / "report.md").read_text().index(words) < (folder / "report.md").read_text().index("| arm |")
+    assert words in (folder / "report.tex").read_text()
     path = folder / "runs/a/f1-s0/predictions.csv"
     lines = path.read_text().splitlines()
     lines[3] = "2,0,777,1,0.5,1"

@@ -60,6 +60,7 @@ void report_md(struct text *t, const struct report_analysis *a)
 	words_headline(t, a, text_md);
 	text_add(t, "**\n\n");
 	md_paragraph(t, a, words_factors);
+	md_paragraph(t, a, words_differing);
 	md_paragraph(t, a, words_incomplete);
 	md_paragraph(t, a, words_plateau);
 	for (int i = 0; i < a->order_count; i++) {
@@ -191,6 +192,9 @@ void report_tex(struct text *t, const struct report_analysis *a)
 	if (data->ranks)
 		text_add(t, " ");
 	words_ranks(t, a, text_tex);
+	if (!words_identities_hold(a))
+		text_add(t, " ");
+	words_differing(t, a, text_tex);
 	if (!a->complete)
 		text_add(t, " ");
 	words_incomplete(t, a, text_tex);

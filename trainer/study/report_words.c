@@ -422,3 +422,19 @@ bool words_identities_hold(const struct report_analysis *a)
 			return false;
 	return true;
 }
+
+void words_differing(struct text *t, const struct report_analysis *a, text_escape escape)
+{
+	const char *before = "Arms differ in more than the regularizer: ";
+
+	for (int i = 0; i < REPORT_IDENTITIES; i++) {
+		if (a->identity[i].different == 0)
+			continue;
+		text_add(t, before);
+		escape(t, a->identity[i].what);
+		text_add(t, ": ");
+		words_identity(t, &a->identity[i], escape);
+		before = "; ";
+	}
+	text_add(t, words_identities_hold(a) ? "" : ". ");
+}
