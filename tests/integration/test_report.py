@@ -360,6 +360,16 @@ def test_incomplete(tmp_path):
     assert "This study is not complete" in check_page(tmp_path / "s")
 
 
+def test_an_arm_that_always_diverges(tmp_path):
+    """There are no others that its figures could be of; and sentences of a caption stand apart."""
+    failed = {("wild", f, s): "loss is nan" for f in range(2) for s in range(2)}
+    make_study(tmp_path / "s", {"none": 0, "wild": 0, "good": 0.5}, folds=2, seeds=(0, 1), pictures=20, failed=failed)
+    said = report(tmp_path / "s").stdout
+    assert "4 runs of wild diverged and left no result. " in said and "of the others" not in said
+    caption = (tmp_path / "s" / "report.tex").read_text().split("\\caption")[1]
+    assert "baseline's. 4 runs of wild diverged" in caption and not re.search(r"[a-z]\.[A-Z0-9]", caption)
+
+
 def test_nothing_yet(tmp_path):
     folder = tmp_path / "s"
     make_study(folder, {"none": 0, "a": 0}, folds=2, seeds=(0,), pictures=20)
