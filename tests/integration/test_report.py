@@ -236,6 +236,29 @@ def test_factorial(study):
     assert words in study[2]
 
 
+LONG = "adv:method=freelb,target=text+feat,rel=0.012345678,norm=linf,k=3,step=0.5,init=0.25,every=2,warmup=200steps"
+
+
+@pytest.mark.parametrize("factors, named", [
+    (("dropout=0.3:at=fusion+head", "l2"), ["dropout", "l2"]), (("dropout:at=bert.hidden+text", "depth:at=image+text"), ["dropout", "depth"]),
+    (("dropout+l2", "adv"), ["dropout+l2", "adv"]), (("dropout+l2", "dropout=0.1:at=head+image"), ["dropout+l2", "dropout"]), ((LONG, "l2"), ["adv", "l2"]),
+    (("dropout:at=fusion+head", "dropout=0.1:at=text"), ["dropout:at=fusion+head", "dropout=0.1:at=text"])])
+def test_factors_with_a_plus_inside(tmp_path, factors, named):
+    """Of places or targets, or as a design's factor that is a sum itself: the effects are those of the two factors."""
+    arms = ["none", factors[0], factors[1], "+".join(factors)]
+    accuracies = make_study(tmp_path / "s", dict.fromkeys(arms, 0), folds=2, pictures=30)
+    found = as_json(tmp_path / "s")["factorial"]
+    assert found["factors"] == named and [effect["factors"] for effect in found["effects"]] == [[named[0]], [named[1]], named]
+    mean = [np.mean([v for (arm, _, _), v in accuracies.items() if arm == name]) for name in arms]
+    assert math.isclose(found["effects"][0]["test"]["difference"], (mean[1] + mean[3] - mean[0] - mean[2]) / 2, rel_tol=1e-9)
+    # Listed arms have no factors but their terms.
+    make_study(tmp_path / "s", dict.fromkeys(arms, 0), folds=2, pictures=30, design="listed")
+    assert ("factorial" in as_json(tmp_path / "s")) == ("dropout+l2" not in factors)
+    # Arms that were changed by hand are not the design's.
+    make_study(tmp_path / "s", dict.fromkeys([arms[0], "smooth", *arms[2:]], 0), folds=2, pictures=30)
+    assert "factorial" not in as_json(tmp_path / "s")
+
+
 def test_another_baseline(study, tmp_path):
     folder, accuracies, _ = study
     arm = next(name for name, _, _ in accuracies if name != "none")
@@ -329,7 +352,22 @@ def test_incomplete(tmp_path):
     assert "late has no verdict: no run has finished" in said
     found = as_json(tmp_path / "s")
     assert not found["complete"] and arm_of(found, "good")["against_baseline"]["corrected_t"]["n"] == 4
+    # Of an arm without runs nothing is a number, degrees of freedom neither; and a run that diverged is not missing, in any file.
+    late = arm_of(found, "late")["against_baseline"]["corrected_t"]
+    assert late["n"] == 0 and late["df"] is None and late["p"] is None
+    for row in csv.DictReader(open(tmp_path / "s" / "report.csv", newline="")):
+        assert int(row["missing"]) == arm_of(found, row["arm"])["missing"] == {"none": 0, "good": 10, "late": 15}[row["arm"]]
     assert "This study is not complete" in check_page(tmp_path / "s")
+
+
+def test_an_arm_that_always_diverges(tmp_path):
+    """There are no others that its figures could be of; and sentences of a caption stand apart."""
+    failed = {("wild", f, s): "loss is nan" for f in range(2) for s in range(2)}
+    make_study(tmp_path / "s", {"none": 0, "wild": 0, "good": 0.5}, folds=2, seeds=(0, 1), pictures=20, failed=failed)
+    said = report(tmp_path / "s").stdout
+    assert "4 runs of wild diverged and left no result. " in said and "of the others" not in said
+    caption = (tmp_path / "s" / "report.tex").read_text().split("\\caption")[1]
+    assert "baseline's. 4 runs of wild diverged" in caption and not re.search(r"[a-z]\.[A-Z0-9]", caption)
 
 
 def test_nothing_yet(tmp_path):
@@ -358,6 +396,15 @@ def test_small_designs(tmp_path, folds, seeds, cut):
     assert ("cv52_f" in against) == (folds == 2 and seeds == 5 and cut == "each")
     assert against["corrected_t_by_fold"]["n"] == (0 if cut == "each" else folds)
     check_page(tmp_path / "s")
+
+
+def test_one_arm_with_five_halvings(tmp_path):
+    """The page has F of those that have it, also where the arm in the first row lacks a run."""
+    make_study(tmp_path / "s", {"none": 0, "a": 2, "b": 0.1}, folds=2, seeds=range(5), pictures=40, fold_seed="each", skip={("a", 1, 4)})
+    found = {name: arm_of(as_json(tmp_path / "s"), name)["against_baseline"] for name in ("a", "b")}
+    assert found["a"]["corrected_t"]["difference"] > found["b"]["corrected_t"]["difference"] and "cv52_f" not in found["a"]
+    report(tmp_path / "s")
+    assert "5×2cv F: p" in check_page(tmp_path / "s") and "cv52_f" in found["b"]
 
 
 def change(folder, arm, cell, **changes):
@@ -396,12 +443,30 @@ def test_one_fold_without_its_sizes(tmp_path):
     check_page(folder)
 
 
+def test_runs_of_unequal_length(tmp_path):
+    """Batches of arms that took as many steps are compared, also where the first arm took others."""
+    folder = tmp_path / "s"
+    make_study(folder, {"early": 0, "none": 0, "a": 0, "b": 0}, folds=2, seeds=(0,), pictures=20)
+    for cell in ("f1-s0", "f2-s0"):
+        change(folder, "early", cell, steps=5, digest="0" * 64)
+
+    def batches():
+        return next(check for check in as_json(folder)["identical"]["checks"] if check["key"] == "digest")
+
+    assert (batches()["cells"], batches()["different"], batches()["unequal_steps"]) == (2, 0, 2)
+    change(folder, "b", "f2-s0", digest="1" * 64)
+    assert (batches()["cells"], batches()["different"], batches()["example"]) == (2, 1, "fold 2, seed 0: none and b")
+
+
 def test_arms_that_differ_in_more(tmp_path):
     folder = tmp_path / "s"
     make_study(folder, {"none": 0, "a": 0.1}, folds=2, seeds=(0, 1), pictures=20)
     change(folder, "a", "f2-s1", init_digest="f" * 64)
     assert "differ in more than the regularizer" in report(folder).stdout and "initial weights: DIFFERENT in 1 of 4" in report(folder).stdout
     assert "differ in more than the regularizer" in check_page(folder)
+    words = "Arms differ in more than the regularizer: initial weights: DIFFERENT in 1 of 4 folds x seeds, first fold 2, seed 1: none and a. "
+    assert (folder / "report.md").read_text().index(words) < (folder / "report.md").read_text().index("| arm |")
+    assert words in (folder / "report.tex").read_text()
     path = folder / "runs/a/f1-s0/predictions.csv"
     lines = path.read_text().splitlines()
     lines[3] = "2,0,777,1,0.5,1"
@@ -810,6 +875,21 @@ def test_real_study(trained):
     assert "base64" in (trained / "study" / "report.html").read_text()
 
 
+@pytest.mark.parametrize("own, steps, words", [
+    ({}, None, "--batch-size 32 --epochs 8 --lr 0.0003"), ({"steps": 9}, None, "--batch-size 32 --lr 0.0003 --steps 9"),
+    ({"epochs": 3, "lr": 0.1}, None, "--batch-size 32 --epochs 3 --lr 0.1"), ({"lr": 0.1}, 17, "--batch-size 32 --lr 0.1 --steps 17")])
+def test_by_hand_is_as_long(tmp_path, own, steps, words):
+    """An arm's own options take the place of the common ones, and with equal time its steps that of any length."""
+    make_study(tmp_path / "s", {"none": 0, "dropout": 0.1}, folds=2, pictures=30, options={"dropout": own})
+    study = json.loads((tmp_path / "s" / "study.json").read_text())
+    study["common"] = dict(sorted((key, value) for key, value in study["common"].items() if key in ("batch-size", "epochs", "lr")))
+    if steps:
+        study["arms"][1].update(steps=steps, cost=1.5)
+    (tmp_path / "s" / "study.json").write_text(json.dumps(study))
+    report(tmp_path / "s")
+    assert re.search(r"One run by hand\s*trainer .*~fold=1/2 (.*) --threads 1 --out run", check_page(tmp_path / "s")).group(1) == words
+
+
 def test_plain_runs(trained, tmp_path):
     runs = [trained / "none", trained / "l2"]
     said = run_ok("trainer", "report", *runs).stdout.splitlines()
@@ -838,6 +918,13 @@ def test_plain_runs(trained, tmp_path):
     (tmp_path / "killed" / "run.json").write_text(json.dumps(text))
     line = run_ok("trainer", "report", trained / "none", tmp_path / "killed").stdout.splitlines()[2].split()
     assert line[:3] == ["killed", "2", reached] and line[-3:] == ["–", "–", "running"], line
+    # Its best validation may have been within an epoch.
+    lines = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
+    at = next(i for i, text in enumerate(lines) if '"val"' in text)
+    within = {**json.loads(lines[at]), "step": 0, "accuracy": 0.99}
+    (tmp_path / "killed" / "metrics.jsonl").write_text("\n".join([lines[0], json.dumps(within), *lines[1:]]) + "\n")
+    line = run_ok("trainer", "report", tmp_path / "killed").stdout.splitlines()[1].split()
+    assert line[:4] == ["killed", "2", reached, "99.00"], line
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "run.json").write_text('{"state": 3}')
     result = run("trainer", "report", tmp_path / "broken")

@@ -75,8 +75,8 @@ def test_transfer_and_checks(study):
 def test_weights_go_when_the_attacks_are_done(study, daemon):
     assert not list(study.glob("runs/*/*/*.safetensors"))
     before = (study / "robustness.json").read_bytes()
-    run_ok("trainer", "study", study.parent / "s.json", "--out", study, *daemon.at())
-    assert (study / "robustness.json").read_bytes() == before
+    said = run_ok("trainer", "study", study.parent / "s.json", "--out", study, *daemon.at()).stderr
+    assert (study / "robustness.json").read_bytes() == before and "robustness.json is there already and stays as it is" in said
     result = run("trainer", "robust", study, *daemon.at())
     assert result.returncode == 1 and "--keep last" in result.stderr
 
@@ -94,6 +94,23 @@ def test_matching_and_repeatable(daemon, tmp_path):
     for more in (["--fold", "3"], ["--seed", "7"], ["--pairs", "1"]):
         assert run("trainer", "robust", tmp_path / "s", *more, *daemon.at()).returncode == 2
     assert run("trainer", "robust", tmp_path / "nothing", *daemon.at()).returncode == 1
+
+
+def test_the_weights_that_were_measured(daemon, tmp_path):
+    """With early stopping results are of the best weights, not of the last: these are attacked, and kept for it."""
+    spec = {"data": "small", "arms": ["none", "early=2"], "folds": 2, "threads": 1, "robustness": {"steps": 1, "restarts": 1},
+            "options": {"preset": "tiny", "task": "classify", "batch-size": 8, "epochs": 9, "lr": 0.01}}
+    (tmp_path / "s.json").write_text(json.dumps(spec))
+    run_ok("trainer", "study", tmp_path / "s.json", "--out", tmp_path / "s", *daemon.at())
+    (tmp_path / "t.json").write_text(json.dumps({**spec, "robustness": False, "keep": "last"}))
+    run_ok("trainer", "study", tmp_path / "t.json", "--out", tmp_path / "t", *daemon.at())
+    run_ok("trainer", "robust", tmp_path / "t", "--steps", "1", "--restarts", "1", "--threads", "1", *daemon.at())
+    assert not list((tmp_path / "s").glob("runs/*/*/*.safetensors"))
+    for folder in (tmp_path / "s", tmp_path / "t"):
+        run = json.loads((folder / "runs/early=2/f1-s0/run.json").read_text())["result"]
+        assert run["best"]["steps"] < run["steps"], "the test needs a run whose last weights are not its best"
+        clean = curve(json.loads((folder / "robustness.json").read_text()), "early=2", "noise", "pixel")[0]
+        assert clean["accuracy"] == run["final"]["accuracy"] and abs(clean["loss"] - run["final"]["loss"]) < 1e-5
 
 
 def validation(daemon, split, tmp_path):

@@ -3,6 +3,7 @@ import contextlib
 import csv
 import fcntl
 import json
+import math
 import os
 import pty
 import re
@@ -319,13 +320,19 @@ def test_an_arm_that_diverges(daemon, tmp_path):
     ({"data": "small", "arms": ["none", "l2"], "options": {"epoch": 1}}, "--epoch"), ({"data": "small", "arms": ["none", "l2"], "folds": 0}, "1 to 100"),
     ({"data": "small", "arms": ["none", "l2"], "baseline": "adv"}, "the baseline adv is none of the arms"),
     ({"data": "small", "arms": ["none", {"name": "a/b", "reg": "l2"}]}, "folder's name"),
+    *((f'{{"data": "small", "arms": ["none", {{"name": "z", "reg": "l2"{arm}}}], "options": {{"preset": "tiny"{option}}}{more}}}', f'"{key}" stands there twice')
+      for arm, option, more, key in (("", "", ', "folds": 2, "folds": 3', "folds"), ("", "", ', "arms": ["none", "l2"]', "arms"),
+                                     ("", ', "lr": 0.1, "lr": 0.2', "", "lr"), ("", "", ', "common": {"preset": "small"}', "preset"),
+                                     (', "reg": "l2"', "", "", "reg"), (', "options": {"lr": 1, "lr": 1}', "", "", "lr"),
+                                     ("", "", ', "robustness": {"pairs": 2, "pairs": 3}', "pairs"))),
+    ({"data": "small", "arms": ["none", "l2"], "seeds": []}, "this list of seeds is empty"),
     ({"data": "none-such", "arms": ["none", "l2"]}, "there is no data set 'none-such'"),
     ({"data": "small", "arms": ["none", "l2"], "folds": 34}, "fewer folds"),
     ({"data": "small", "arms": ["none", "l2"], "fold_seed": "all"}, "fold_seed is a whole number"),
     ({"data": "small", "arms": ["none", "l2"], "fold_seed": "each", "folds": 1}, "no folds to cut"),
     ({"data": "small", "arms": ["dropout", "l2", "none"], "design": "all"}, "factorial")])
 def test_files_that_are_wrong(daemon, tmp_path, spec, words):
-    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    (tmp_path / "spec.json").write_text(spec if isinstance(spec, str) else json.dumps(spec))
     result = run("trainer", "study", tmp_path / "spec.json", "--out", tmp_path / "out", *daemon.at())
     assert result.returncode in (1, 2) and words in result.stderr, result.stderr
     assert not (tmp_path / "out" / "study.json").exists()
@@ -341,6 +348,8 @@ def test_files_that_are_wrong(daemon, tmp_path, spec, words):
     ({"arms": ["none", "dropout@10"], "options": {"preset": "tiny"}}, "dropout=0.3@10 never works"),
     ({"arms": ["none", {"name": "z", "reg": "dropout@1", "options": {"epochs": 1}}]}, "arm z: dropout=0.3@1 never works"),
     ({"arms": ["none", "dropout@2"], "options": {"preset": "tiny", "batch-size": 8, "steps": 4}}, "training is over after 2 of them"),
+    *(({"equal": "time", "arms": ["none", {"name": "z", "reg": "l2", "options": {option: 3}}]}, f"arm z: its option {option} would be ignored")
+      for option in ("epochs", "steps")),
     ({"folds": 1, "split": "train"}, "--split train: with --folds 1 nothing is made of it"), ({"folds": 1, "split": "train~fold=1/2"}, "--folds 2 or more"),
     ({"folds": 1, "fold_seed": 3}, "--fold-seed 3: with --folds 1 there are no folds to cut"),
     ({"robustness": True, "options": {"preset": "tiny", "task": "contrast"}}, "--robustness: attacks are on pairs and labels")])
@@ -459,6 +468,28 @@ def test_designs():
     arms = dry_run("--arms", "none,adv:target=text,rel=0.1,l2=0.05+dropout@2,l2:mode=coupled,on=all")
     assert list(arms.values()) == ["none", "adv:target=text,rel=0.1", "l2=0.05+dropout@2", "l2:mode=coupled,on=all"]
     assert "adv_target=text_rel=0.1" in arms
+    # Also where the options in front mean nothing without it, as --reg takes them in any order.
+    order = ["none", "adv:init=0.1,k=4,method=pgd", "l2", "adv:k=3,every=2,method=freelb,target=text+feat"]
+    assert list(dry_run("--arms", ",".join(order)).values()) == order
+
+
+def test_the_command_line_goes_before_the_file(daemon, tmp_path):
+    """A length takes the place of the file's other one, another data set has another version, and a design's arms are not taken for its terms."""
+    spec = {"data": "small", "folds": 2, "arms": ["dropout", "l2"], "design": "factorial", "options": {"preset": "tiny", "batch-size": 8, "steps": 2}}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    run_ok("trainer", "study", tmp_path / "spec.json", "--epochs", "1", "--out", tmp_path / "a", *daemon.at())
+    study = json.loads((tmp_path / "a" / "study.json").read_text())
+    assert study["common"]["epochs"] == 1 and "steps" not in study["common"]
+    both = run("trainer", "study", tmp_path / "spec.json", "--epochs", "1", "--steps", "2", "--out", tmp_path / "b", *daemon.at())
+    assert both.returncode == 2 and "both say how long to train" in both.stderr
+    # Its study.json is a file, too.
+    there = tmp_path / "a" / "study.json"
+    SmallData(tmp_path / "other", train=24, val=9).add(daemon, "other")
+    run_ok("trainer", "study", there, "--data", "other", "--steps", "1", "--out", tmp_path / "c", *daemon.at())
+    assert list(dry_run(there, "--design", "factorial").values()) == ["none", "dropout", "l2", "dropout+l2"]
+    design = run("trainer", "study", there, "--design", "add-one", "--out", tmp_path / "d", *daemon.at())
+    assert design.returncode == 2 and "say these with --arms" in design.stderr
+    assert list(dry_run(there, "--design", "add-one", "--arms", "l2,smooth").values()) == ["none", "l2", "smooth"]
 
 
 def test_the_example_is_a_study(tmp_path):
@@ -566,6 +597,19 @@ def test_equal_time_with_schedules_and_early(daemon, tmp_path):
         assert result["steps"] == arm["steps"] or ("early" in arm["reg"] and result["steps"] < arm["steps"]), arm
     # The same terms as the baseline's at every step: not timed twice, and so the same to the last bit.
     assert next(arm["cost"] for arm in study["arms"] if arm["reg"] == "early=1") == 1
+
+
+def test_equal_time_with_every(daemon, tmp_path):
+    """A step in N costs more than the others, and is counted so, also where none of those that are timed would have been one."""
+    out = tmp_path / "et"
+    adv = "adv:method=pgd,k=32,target=text,rel=0.1"
+    run_ok("trainer", *equal_time(daemon, out, f"none,{adv},{adv},every=4,{adv},every=500@1", "--epochs", "4"))
+    cost = {arm["reg"]: arm["cost"] for arm in json.loads((out / "study.json").read_text())["arms"]}
+    more = cost[adv] - 1
+    assert more > 0.5
+    # To the last digits that study.json has: the arms share what was timed.
+    assert math.isclose(cost[adv + ",every=4"], 1 + more / 4, rel_tol=1e-9)
+    assert math.isclose(cost[adv + ",every=500@1"], 1 + more / 500 * 3 / 4, rel_tol=1e-3)
 
 
 def test_the_view_on_a_terminal(daemon, tmp_path):

@@ -322,6 +322,14 @@ def test_report_table(tmp_path):
     assert result[1].split() == ["none", "2", "0.750", "0.650", "0.850", "10.0", "1.00x"]
     assert result[2].split() == ["adv", "2", "0.750", "0.650", "0.850", "15.0", "1.50x"]
     assert "0.043" in result[4]
+    # A folder may have blanks and backslashes in its name; where two end alike, all are called by their paths.
+    write_run(tmp_path / "a \\n run", lines)
+    rows = tool(ROOT / "tools/report-table", tmp_path / "a \\n run", tmp_path / "adv").stdout.split("\n")
+    assert rows[1].startswith("a \\n run ") and rows[1].split()[-6:] == ["2", "0.750", "0.650", "0.850", "10.0", "1.00x"] and "relative to a \\n run." in rows[4]
+    (tmp_path / "deep").mkdir()
+    write_run(tmp_path / "deep" / "adv", lines)
+    rows = tool(ROOT / "tools/report-table", tmp_path / "adv", tmp_path / "deep" / "adv").stdout.split("\n")
+    assert [row.split()[0] for row in rows[1:3]] == [str(tmp_path / "adv"), str(tmp_path / "deep" / "adv")]
     assert "missing" in tool(ROOT / "tools/report-table", tmp_path, code=1).stderr
     (tmp_path / "adv" / "metrics.jsonl").write_text('{"step": 0, "epoch": 0, "split": "train", "loss": 0.5, "accuracy": 0.6}\n')
     result = tool(ROOT / "tools/report-table", tmp_path / "adv").stdout.split("\n")

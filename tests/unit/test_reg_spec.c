@@ -104,6 +104,21 @@ static void test_text_reads_back(void **state)
 	assert_string_equal(text, "adv:method=freelb,target=text,rel=0.1,norm=l2,k=4,step=0.5,init=0,warmup=20steps");
 }
 
+static void test_length_of_a_term(void **state)
+{
+	static const struct {
+		const char *text;
+		size_t bytes;
+	} cases[] = {
+		{ "none", 4 }, { "", 0 }, { "l2+dropout@2", 2 }, { "dropout:at=fusion+head+l2", 22 }, { "adv:target=text+feat,rel=0.1@2-3+noise", 32 },
+		{ "depth:at=image+text+label-smoothing=0.1", 19 }, { "l2=0.1+", 7 }, { "dropout:at=bert.hidden+bert.attention", 37 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+		assert_int_equal(reg_term_length(cases[i].text), cases[i].bytes);
+}
+
 static void test_errors(void **state)
 {
 	/* the text, and what the message must contain */
@@ -288,7 +303,7 @@ int main(void)
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_sums_options_epochs),
 		cmocka_unit_test(test_text_reads_back),
-		cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_length_of_a_term), cmocka_unit_test(test_errors),
 		cmocka_unit_test(test_windows), cmocka_unit_test(test_control_characters), cmocka_unit_test(test_long_input),
 	};
 

@@ -133,7 +133,8 @@ static void test_tree(void **state)
 
 	(void)state;
 	assert_int_equal(read_tree(&tree, "{\"a\": 1, \"b\": null, \"c\": \"x\", \"a\": 2.5, "
-		"\"d\": [1, {\"e\": true}], \"n\": NaN, \"i\": 7, \"m\": -1}", &err), 0);
+		"\"d\": [1, {\"e\": true}], \"n\": NaN, \"i\": 7, \"m\": -1, "
+		"\"z\": 7.0, \"s\": 9223372036854775807, \"t\": 9007199254740993, \"o\": 9223372036854775808, \"x\": 1e300}", &err), 0);
 	assert_int_equal(tree_real(&tree, tree.root, "a", &real, &err), 0);
 	assert_true(real == 2.5); /* the last one counts */
 	assert_int_equal(tree_real(&tree, tree.root, "b", &real, &err), 0);
@@ -148,6 +149,14 @@ static void test_tree(void **state)
 	assert_int_equal(count, 7);
 	assert_int_equal(tree_count(&tree, tree.root, "zz", &count, &err), 0);
 	assert_int_equal(count, -1);
+	assert_int_equal(tree_count(&tree, tree.root, "z", &count, &err), 0);
+	assert_int_equal(count, 7);
+	assert_int_equal(tree_count(&tree, tree.root, "s", &count, &err), 0);
+	assert_true(count == INT64_MAX);
+	assert_int_equal(tree_count(&tree, tree.root, "t", &count, &err), 0);
+	assert_true(count == 9007199254740993); /* no double */
+	assert_int_equal(tree_count(&tree, tree.root, "o", &count, &err), ERR_FORMAT);
+	assert_int_equal(tree_count(&tree, tree.root, "x", &count, &err), ERR_FORMAT);
 	assert_int_equal(tree_branch(&tree, tree.root, "d", JSON_ARRAY_BEGIN, &list, &err), 0);
 	assert_int_equal(list->count, 2);
 	assert_int_equal(list->child->next->child->kind, JSON_TRUE);

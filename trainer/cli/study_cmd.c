@@ -96,16 +96,39 @@ static int set_text(char *out, size_t bytes, const char *option, const char *tex
 	return 0;
 }
 
+/* A study.json has its design's arms in place of its terms. */
+static int set_design(struct study_spec *spec, const struct study_options_given *o, struct err *err)
+{
+	enum study_design before = spec->design;
+	int code = o->design == NULL ? 0 : study_design_parse(&spec->design, o->design, err);
+
+	if (code == 0 && spec->design != before && spec->expanded && o->arms == NULL)
+		return err_set(err, ERR_USAGE, "--design %s: the file has the arms of another design, not the terms that they were made of; say these with "
+			       "--arms", o->design);
+	return code;
+}
+
+static bool is_given(const struct study_options_given *o, const char *option)
+{
+	for (int i = 0; i < run_field_count; i++)
+		if (strcmp(run_fields[i].name, option) == 0)
+			return o->common[i] != NULL;
+	return false;
+}
+
 /* What the command line says goes before what the file says. */
 static int fill_spec(struct study_spec *spec, const struct study_options_given *o, struct err *err)
 {
 	int code;
 
+	/* A study.json says which version of its own data set it is of. */
+	if (o->data != NULL && strcmp(o->data, spec->data) != 0)
+		spec->has_version = false;
 	if ((code = set_text(spec->data, sizeof(spec->data), "data", o->data, err)) != 0 ||
 	    (code = set_text(spec->name, sizeof(spec->name), "name", o->name, err)) != 0 ||
 	    (code = set_text(spec->split, sizeof(spec->split), "split", o->split, err)) != 0 ||
 	    (code = set_text(spec->baseline, sizeof(spec->baseline), "baseline", o->baseline, err)) != 0 ||
-	    (o->design != NULL && (code = study_design_parse(&spec->design, o->design, err)) != 0) ||
+	    (code = set_design(spec, o, err)) != 0 ||
 	    (o->equal != NULL && (code = study_equal_parse(&spec->equal, o->equal, err)) != 0) ||
 	    (o->keep != NULL && (code = study_keep_parse(&spec->keep, o->keep, err)) != 0) ||
 	    (o->fold_seed != NULL && (code = study_fold_seed_parse(spec, o->fold_seed, err)) != 0) ||
@@ -124,6 +147,11 @@ static int fill_spec(struct study_spec *spec, const struct study_options_given *
 		spec->jobs = o->jobs;
 	if (o->threads > 0)
 		spec->threads = o->threads;
+	/* Either says how long to train, and takes the place of both. */
+	if (is_given(o, "epochs") || is_given(o, "steps")) {
+		study_options_drop(&spec->common, "epochs");
+		study_options_drop(&spec->common, "steps");
+	}
 	for (int i = 0; i < run_field_count; i++)
 		if (o->common[i] != NULL && (code = study_options_set(&spec->common, run_fields[i].name, o->common[i], err)) != 0)
 			return code;

@@ -101,6 +101,15 @@ static bool is_term(const char *from, size_t length)
 	return (length == 4 && memcmp(from, "none", 4) == 0) || reg_term_find(from, length) != NULL;
 }
 
+size_t reg_term_length(const char *text)
+{
+	size_t bytes = strcspn(text, "+");
+
+	while (text[bytes] == '+' && !is_term(text + bytes + 1, word_length(text + bytes + 1)))
+		bytes += 1 + strcspn(text + bytes + 1, "+");
+	return bytes;
+}
+
 static int take_word(struct cursor *c, char out[WORD_BYTES], const char *expected, struct err *err)
 {
 	size_t length = word_length(c->at);

@@ -20,6 +20,7 @@
 #define TRAINER_REG_SPEC_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "shared/base/err.h"
@@ -123,6 +124,9 @@ MUST_USE int reg_spec_parse(struct reg_spec *out, const char *text, struct err *
 /* ERR_USAGE: "--reg SPEC: " and the reason, as reg_spec_parse() does it, for what only somebody else can know.
  * Control characters are shown as \n or \x1b: the message stays one line, and a quoted part shows what is wrong with it. */
 int reg_spec_refuse(const char *spec, struct err *err, const char *format, ...) PRINTF_LIKE(3, 4);
+/* Bytes of the term that a specification begins with: up to a '+' in front of another term's name, as one between places or targets is
+ * part of it. What stands there need not be right. */
+size_t reg_term_length(const char *text);
 /* The same specification with every option of its method written out, in a fixed order: two
  * specifications mean the same exactly when these texts are equal. */
 void reg_spec_text(const struct reg_spec *spec, char out[REG_TEXT_BYTES]);

@@ -41,8 +41,9 @@ int study_spec_add_arms(struct study_spec *spec, const char *list, struct err *e
 			return err_set(err, ERR_USAGE, "--arms %.80s: %s", list, bytes == 0 ? "an arm is empty" : "an arm is too long");
 		snprintf(piece, sizeof(piece), "%.*s", (int)bytes, at);
 		snprintf(both, sizeof(both), "%s,%s", arm, piece);
+		/* What says nothing by itself belongs to an arm that it completes, or that what follows may complete: adv:k=4,method=pgd. */
 		if (arm[0] != '\0' && strlen(both) < sizeof(arm) && reg_spec_parse(&parsed, piece, NULL) != 0 &&
-		    reg_spec_parse(&parsed, both, NULL) == 0) {
+		    (reg_spec_parse(&parsed, both, NULL) == 0 || reg_spec_parse(&parsed, arm, NULL) != 0)) {
 			snprintf(arm, sizeof(arm), "%s", both);
 		} else {
 			if (arm[0] != '\0' && (code = add_arm(spec, arm, err)) != 0)

@@ -49,7 +49,8 @@ static int read_arms(struct report_data *data, struct err *err)
 		struct report_arm *arm = &data->arm[data->arms];
 
 		if ((code = tree_need_text(tree, n, "name", &arm->name, err)) != 0 || (code = tree_text(tree, n, "reg", &arm->reg, err)) != 0 ||
-		    (code = tree_branch(tree, n, "options", JSON_OBJECT_BEGIN, &arm->options, err)) != 0)
+		    (code = tree_branch(tree, n, "options", JSON_OBJECT_BEGIN, &arm->options, err)) != 0 ||
+		    (code = tree_branch(tree, n, "steps", JSON_NUMBER, &arm->steps, err)) != 0)
 			return code;
 		if (arm->options != NULL && arm->options->count == 0)
 			arm->options = NULL;
@@ -78,12 +79,14 @@ static int read_seeds(struct report_data *data, struct err *err)
 	if (seeds == NULL || seeds->count == 0 || seeds->count > REPORT_SEEDS_MAX)
 		return err_set(err, ERR_FORMAT, "%s: %zu seeds; a study has 1 to %d", tree->path, seeds != NULL ? seeds->count : 0, REPORT_SEEDS_MAX);
 	for (const struct tree_node *n = seeds->child; n != NULL; n = n->next) {
-		if (n->kind != JSON_NUMBER || !(n->number >= 0 && n->number <= 9007199254740992.0) || n->number != floor(n->number))
+		int64_t seed;
+
+		if (!tree_whole(n, &seed))
 			return err_set(err, ERR_FORMAT, "%s: a seed that is not a whole number", tree->path);
 		for (int s = 0; s < data->seeds; s++)
-			if (data->seed_name[s] == (int64_t)n->number)
-				return err_set(err, ERR_FORMAT, "%s: the seed %.0f stands there twice", tree->path, n->number);
-		data->seed_name[data->seeds++] = (int64_t)n->number;
+			if (data->seed_name[s] == seed)
+				return err_set(err, ERR_FORMAT, "%s: the seed %lld stands there twice", tree->path, (long long)seed);
+		data->seed_name[data->seeds++] = seed;
 	}
 	return 0;
 }

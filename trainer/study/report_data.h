@@ -72,6 +72,7 @@ struct report_run {
 struct report_arm {
 	const char *name, *reg;
 	const struct tree_node *options; /* the arm's own, beside the regularizer; NULL: none */
+	const struct tree_node *steps;   /* equal time: a number; NULL: as long as options say */
 };
 
 struct report_robust {

@@ -4,35 +4,24 @@
 #include <string.h>
 
 #include "shared/base/mem.h"
+#include "trainer/reg/spec.h"
 #include "trainer/study/report_analysis.h"
 
-enum { TERMS_MAX = 12, TERM_BYTES = 96 };
+enum { TERMS_MAX = 12 };
+/* In place of an arm's terms where it has too many, or more than terms. */
+#define NO_PART (~0u)
 
 struct terms {
-	char text[TERMS_MAX][TERM_BYTES];
+	struct {
+		const char *at; /* in an arm's text */
+		size_t bytes;
+	} all[TERMS_MAX];
 	int count;
 };
 
-/* What may stand behind a '+' inside of target=...: the rest are terms of their own. */
-static bool is_target(const char *at)
+static bool is_term(const struct terms *terms, int i, const char *at, size_t bytes)
 {
-	static const char *const targets[] = { "text", "feat", "fused", "pixel", "image" };
-	size_t bytes = strcspn(at, "+,@:");
-
-	for (size_t i = 0; i < ARRAY_LEN(targets); i++)
-		if (strlen(targets[i]) == bytes && memcmp(targets[i], at, bytes) == 0)
-			return true;
-	return false;
-}
-
-/* The length of the term at `at`. */
-static size_t term_bytes(const char *at)
-{
-	size_t bytes = strcspn(at, "+");
-
-	while (at[bytes] == '+' && is_target(at + bytes + 1))
-		bytes += 1 + strcspn(at + bytes + 1, "+");
-	return bytes;
+	return terms->all[i].bytes == bytes && memcmp(terms->all[i].at, at, bytes) == 0;
 }
 
 /* Bit i of *out: the arm has term i. False where there are too many terms. */
@@ -40,18 +29,16 @@ static bool terms_of(const char *reg, struct terms *terms, unsigned *out)
 {
 	*out = 0;
 	while (*reg != '\0') {
-		size_t bytes = term_bytes(reg);
+		size_t bytes = reg_term_length(reg);
 		int i = 0;
 
-		if (bytes >= TERM_BYTES)
-			return false;
-		for (; i < terms->count && (strlen(terms->text[i]) != bytes || memcmp(terms->text[i], reg, bytes) != 0); i++)
-			;
+		while (i < terms->count && !is_term(terms, i, reg, bytes))
+			i++;
 		if (i == terms->count && !(bytes == 4 && memcmp(reg, "none", 4) == 0) && bytes > 0) {
 			if (terms->count == TERMS_MAX)
 				return false;
-			memcpy(terms->text[i], reg, bytes);
-			terms->text[terms->count++][bytes] = '\0';
+			terms->all[i].at = reg;
+			terms->all[terms->count++].bytes = bytes;
 		}
 		if (i < terms->count)
 			*out |= 1u << i;
@@ -85,45 +72,101 @@ static bool fill(const unsigned *has, int arms, unsigned set, int *arm)
 	return true;
 }
 
+enum { FACTOR_BYTES = sizeof(((struct report_factorial *)0)->names[0]) };
+
+/* The terms' names without their options, which stand in the table of arms. */
+static void short_name(const char *at, size_t bytes, char out[FACTOR_BYTES])
+{
+	size_t used = 0;
+
+	out[0] = '\0';
+	for (size_t from = 0; from < bytes && used < FACTOR_BYTES; from += reg_term_length(at + from) + 1)
+		used += (size_t)snprintf(out + used, FACTOR_BYTES - used, "%s%.*s", from > 0 ? "+" : "", (int)strcspn(at + from, ":=+"), at + from);
+}
+
+static void name_factors(struct report_factorial *f, const struct terms *factors)
+{
+	char names[STATS_FACTORS_MAX][FACTOR_BYTES];
+
+	for (int i = 0; i < f->factors; i++)
+		short_name(factors->all[i].at, factors->all[i].bytes, names[i]);
+	for (int i = 0; i < f->factors; i++) {
+		memcpy(f->names[i], names[i], FACTOR_BYTES);
+		for (int other = 0; other < f->factors; other++)
+			if (other != i && strcmp(names[other], names[i]) == 0)
+				snprintf(f->names[i], FACTOR_BYTES, "%.*s", (int)factors->all[i].bytes, factors->all[i].at);
+	}
+}
+
+static const char *reg_of(const struct report_data *data, int arm)
+{
+	return data->arm[arm].reg != NULL ? data->arm[arm].reg : data->arm[arm].name;
+}
+
+/* How many factors a design had whose arms are there as it made them (arms.c): each the sum of the factors whose bits its place has. Such
+ * factors may be sums of terms themselves. 0: it was none, or its arms have been changed. */
+static int factors_of_design(const struct report_data *data, const unsigned *has)
+{
+	int factors = 0;
+
+	if (data->design == NULL || strcmp(data->design, "factorial") != 0)
+		return 0;
+	while (factors < STATS_FACTORS_MAX && 1 << factors < data->arms)
+		factors++;
+	for (int arm = 0; arm < data->arms; arm++) {
+		unsigned sum = 0;
+
+		for (int i = 0; i < factors; i++)
+			sum |= arm >> i & 1 ? has[1 << i] : 0;
+		if (has[arm] != sum || has[arm] == NO_PART)
+			return 0;
+	}
+	return data->arms == 1 << factors && factors >= 2 ? factors : 0;
+}
+
+static void find_among_terms(struct report_factorial *f, const struct report_data *data, const unsigned *has, const struct terms *terms,
+			     struct terms *factors)
+{
+	int arm[1 << STATS_FACTORS_MAX];
+
+	for (unsigned set = 1; set < 1u << terms->count; set++) {
+		int count = __builtin_popcount(set);
+
+		if (count < 2 || count > STATS_FACTORS_MAX || count <= f->factors || !fill(has, data->arms, set, arm))
+			continue;
+		f->factors = count;
+		memcpy(f->arm, arm, sizeof(f->arm));
+		factors->count = 0;
+		for (int bit = 0; bit < terms->count; bit++)
+			if (set >> bit & 1)
+				factors->all[factors->count++] = terms->all[bit];
+	}
+}
+
 void report_factorial_find(struct report_analysis *analysis)
 {
 	const struct report_data *data = analysis->data;
 	struct report_factorial *f = &analysis->factorial;
 	unsigned has[REPORT_ARMS_MAX];
-	struct terms terms = { .count = 0 };
-	int arm[1 << STATS_FACTORS_MAX];
+	struct terms terms = { .count = 0 }, factors = { .count = 0 };
 
 	for (int a = 0; a < data->arms; a++) {
-		const char *reg = data->arm[a].reg != NULL ? data->arm[a].reg : data->arm[a].name;
-
-		/* What has too many terms takes no part. */
-		if (!terms_of(reg, &terms, &has[a]))
-			has[a] = ~0u;
+		if (!terms_of(reg_of(data, a), &terms, &has[a]))
+			has[a] = NO_PART;
 		/* Early stopping or other options are a difference that is no term. */
 		if (data->arm[a].options != NULL)
-			has[a] = ~0u;
+			has[a] = NO_PART;
 	}
-	for (unsigned set = 1; set < 1u << terms.count; set++) {
-		int factors = __builtin_popcount(set);
-
-		if (factors < 2 || factors > STATS_FACTORS_MAX || factors <= f->factors || !fill(has, data->arms, set, arm))
-			continue;
-		f->factors = factors;
-		memcpy(f->arm, arm, sizeof(f->arm));
-		for (int bit = 0, b = 0; bit < terms.count; bit++) {
-			if (!(set >> bit & 1))
-				continue;
-			/* Short names where they tell the factors apart: the options stand in the table of arms. */
-			size_t bytes = strcspn(terms.text[bit], ":=");
-
-			snprintf(f->names[b], sizeof(f->names[b]), "%.*s", (int)bytes, terms.text[bit]);
-			for (int other = 0; other < terms.count; other++)
-				if (other != bit && (set >> other & 1) && strcspn(terms.text[other], ":=") == bytes &&
-				    memcmp(terms.text[other], terms.text[bit], bytes) == 0)
-					snprintf(f->names[b], sizeof(f->names[b]), "%s", terms.text[bit]);
-			b++;
-		}
+	f->factors = factors_of_design(data, has);
+	for (int arm = 0; f->factors > 0 && arm < data->arms; arm++)
+		f->arm[arm] = arm;
+	for (int i = 0; i < f->factors; i++) {
+		factors.all[i].at = reg_of(data, 1 << i);
+		factors.all[i].bytes = strlen(factors.all[i].at);
 	}
+	if (f->factors == 0)
+		find_among_terms(f, data, has, &terms, &factors);
+	name_factors(f, &factors);
 }
 
 int report_factorial_compute(struct report_analysis *analysis, struct err *err)

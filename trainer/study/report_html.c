@@ -261,7 +261,9 @@ static void methods(struct text *t, const struct report_analysis *a)
 	text_add(t, "<div class=\"scroll\"><table class=\"full\"><thead><tr><th>arm</th><th>t</th><th>df</th><th>by fold: p<span class=\"sub\">Holm</span></th>"
 		    "<th>sign flip: p<span class=\"sub\">Holm</span></th><th>McNemar: p<span class=\"sub\">only arm / only baseline right</span></th>"
 		    "<th>Hedges' g</th><th>errors<br>avoided, %</th><th>found with 80%<br>from, points</th>");
-	bool cv52 = a->order_count > 0 && a->arm[a->order[0]].has_52cv;
+	bool cv52 = false;
+	for (int i = 0; i < a->order_count; i++)
+		cv52 = cv52 || a->arm[a->order[i]].has_52cv;
 	text_add(t, cv52 ? "<th>5×2cv F: p</th></tr></thead><tbody>\n" : "</tr></thead><tbody>\n");
 	for (int i = 0; i < a->order_count; i++) {
 		const struct report_arm_result *r = &a->arm[a->order[i]];

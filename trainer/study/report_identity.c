@@ -32,35 +32,48 @@ static const char *text_of(const struct report_run *run, int which)
 	}
 }
 
+/* The first arm before this one that it can be held against; *any: whether there is one at all that recorded it. A chain over fewer or more
+ * batches is another chain: early stopping, equal time. */
+static const struct report_run *find_other(const struct report_data *data, const struct report_run *run, int which, bool *any)
+{
+	*any = false;
+	for (int a = 0; a < run->arm; a++) {
+		const struct report_run *other = report_run_at(data, a, run->fold, run->seed);
+
+		if (other == NULL || text_of(other, which) == NULL)
+			continue;
+		*any = true;
+		if (which != BATCHES || other->steps == run->steps)
+			return other;
+	}
+	return NULL;
+}
+
 static void check_cell(const struct report_data *data, int fold, int seed, int which, struct report_identity *out)
 {
-	const struct report_run *first = NULL;
 	bool compared = false, differs = false;
 
 	for (int a = 0; a < data->arms; a++) {
 		const struct report_run *run = report_run_at(data, a, fold, seed);
 		const char *text = run != NULL ? text_of(run, which) : NULL;
+		bool any;
 
 		if (text == NULL) {
 			out->unrecorded += run != NULL;
 			continue;
 		}
-		if (first == NULL) {
-			first = run;
-			continue;
-		}
-		/* A chain over fewer or more batches is another chain: early stopping, equal time. */
-		if (which == BATCHES && run->steps != first->steps) {
-			out->unequal_steps++;
+		const struct report_run *other = find_other(data, run, which, &any);
+		if (other == NULL) {
+			out->unequal_steps += any;
 			continue;
 		}
 		compared = true;
-		if (strcmp(text, text_of(first, which)) == 0)
+		if (strcmp(text, text_of(other, which)) == 0)
 			continue;
 		differs = true;
 		if (out->example[0] == '\0')
 			snprintf(out->example, sizeof(out->example), "fold %lld, seed %lld: %.90s and %.90s",
-				 (long long)data->fold_name[fold], (long long)data->seed_name[seed], data->arm[first->arm].name,
+				 (long long)data->fold_name[fold], (long long)data->seed_name[seed], data->arm[other->arm].name,
 				 data->arm[a].name);
 	}
 	out->cells += compared;

@@ -60,6 +60,7 @@ void report_md(struct text *t, const struct report_analysis *a)
 	words_headline(t, a, text_md);
 	text_add(t, "**\n\n");
 	md_paragraph(t, a, words_factors);
+	md_paragraph(t, a, words_differing);
 	md_paragraph(t, a, words_incomplete);
 	md_paragraph(t, a, words_plateau);
 	for (int i = 0; i < a->order_count; i++) {
@@ -169,6 +170,19 @@ static void tex_row(struct text *t, const struct report_analysis *a, int arm)
 	text_add(t, " \\\\\n");
 }
 
+/* With a blank in front, where there are any. */
+static void tex_sentences(struct text *t, const struct report_analysis *a,
+			  void (*words)(struct text *t, const struct report_analysis *analysis, text_escape escape))
+{
+	const size_t before = t->out.size;
+
+	text_add(t, " ");
+	const size_t begun = t->out.size;
+	words(t, a, text_tex);
+	if (t->out.size == begun)
+		t->out.size = before;
+}
+
 void report_tex(struct text *t, const struct report_analysis *a)
 {
 	const struct report_data *data = a->data;
@@ -188,12 +202,9 @@ void report_tex(struct text *t, const struct report_analysis *a)
 	text_f(t, " in points with the corrected resampled $t$ interval (test/train %s), Holm-adjusted over %d arm%s%s. Cost: time of a step over the "
 		  "baseline's.",
 	       text_fixed(a->ratio, 4).s, a->compared, plural((uint64_t)a->compared), data->ranks ? "" : ", and the picture-clustered bootstrap");
-	if (data->ranks)
-		text_add(t, " ");
-	words_ranks(t, a, text_tex);
-	if (!a->complete)
-		text_add(t, " ");
-	words_incomplete(t, a, text_tex);
+	tex_sentences(t, a, words_ranks);
+	tex_sentences(t, a, words_differing);
+	tex_sentences(t, a, words_incomplete);
 	text_add(t, "}\n\\end{table}\n");
 }
 
@@ -220,7 +231,8 @@ void report_csv(struct text *t, const struct report_analysis *a)
 		text_csv(t, a->data->arm[arm].name);
 		text_add(t, ",");
 		text_csv(t, a->data->arm[arm].reg);
-		text_f(t, ",%s,%d,%d", base ? "baseline" : words_verdict_name(r->verdict), r->runs, a->data->folds_planned * a->data->seeds - r->runs);
+		text_f(t, ",%s,%d,%d", base ? "baseline" : words_verdict_name(r->verdict), r->runs,
+		       a->data->folds_planned * a->data->seeds - r->runs - r->diverged);
 		csv_reals(t, (double[]){ r->accuracy.mean, r->accuracy.low, r->accuracy.high }, 3);
 		if (base)
 			text_add(t, ",,,,,,,,,,,,,,");

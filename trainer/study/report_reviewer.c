@@ -171,11 +171,19 @@ static void command(struct text *t, const struct report_data *data)
 	text_add(t, "</pre>\n");
 }
 
-/* --key VALUE for each member, as the study gives them to a run. */
-static void options_of(struct text *t, const struct tree_node *object)
+/* How long a run is: either takes the place of both. */
+static bool is_length(const char *key)
+{
+	return strcmp(key, "epochs") == 0 || strcmp(key, "steps") == 0;
+}
+
+/* --key VALUE for each member, as the study gives them to a run: without those that over has, or a length where that is given otherwise. */
+static void options_of(struct text *t, const struct tree_node *object, const struct tree_node *over, bool has_length)
 {
 	for (const struct tree_node *n = object != NULL ? object->child : NULL; n != NULL; n = n->next) {
 		if (n->kind != JSON_STRING && n->kind != JSON_NUMBER && n->kind != JSON_TRUE)
+			continue;
+		if (tree_get(over, n->key) != NULL || (has_length && is_length(n->key)))
 			continue;
 		text_add(t, " --");
 		text_html(t, n->key);
@@ -215,8 +223,11 @@ static void by_hand(struct text *t, const struct report_analysis *a)
 			snprintf(part, sizeof(part), "%s", rest ? "train" : "val");
 		shell_word(t, part);
 	}
-	options_of(t, tree_get(data->study.root, "common"));
-	options_of(t, data->arm[arm].options);
+	const struct tree_node *own = data->arm[arm].options, *steps = data->arm[arm].steps;
+	options_of(t, tree_get(data->study.root, "common"), own, steps != NULL || tree_get(own, "epochs") != NULL || tree_get(own, "steps") != NULL);
+	options_of(t, own, NULL, steps != NULL);
+	if (steps != NULL)
+		text_f(t, " --steps %.20s", steps->text);
 	const struct tree_node *threads = tree_get(data->study.root, "threads");
 	if (threads != NULL && threads->kind == JSON_NUMBER)
 		text_f(t, " --threads %.0f", threads->number);

@@ -86,8 +86,8 @@ static void results_so_far(struct plain_run *run)
 	run->seconds = run->best = NAN;
 	run->accuracy = last_of(c->val_accuracy, c->count);
 	run->loss = last_of(c->val_loss, c->count);
-	for (int i = 0; i < c->count; i++)
-		run->best = fmax(run->best, c->val_accuracy[i]);
+	for (int i = 0; i < c->every_count; i++)
+		run->best = fmax(run->best, c->every_accuracy[i]);
 }
 
 static int run_open(struct plain_run *run, const char *dir, struct err *err)

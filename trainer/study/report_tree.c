@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "shared/base/args.h"
 #include "shared/base/fs.h"
 #include "shared/base/mem.h"
 
@@ -208,16 +209,25 @@ int tree_real(const struct tree *tree, const struct tree_node *object, const cha
 	return code;
 }
 
+bool tree_whole(const struct tree_node *node, int64_t *out)
+{
+	if (node->kind != JSON_NUMBER)
+		return false;
+	if (args_parse_int(node->text, 0, INT64_MAX, out, NULL) == 0)
+		return true;
+	if (!(node->number >= 0 && node->number <= 9007199254740992.0) || node->number != floor(node->number))
+		return false;
+	*out = (int64_t)node->number;
+	return true;
+}
+
 int tree_count(const struct tree *tree, const struct tree_node *object, const char *key, int64_t *out, struct err *err)
 {
-	double value;
-	int code = tree_real(tree, object, key, &value, err);
+	const struct tree_node *node;
+	int code = tree_branch(tree, object, key, JSON_NUMBER, &node, err);
 
 	*out = -1;
-	if (code != 0 || (isnan(value) && tree_get(object, key) == NULL))
-		return code;
-	if (!(value >= 0 && value <= 9007199254740992.0) || value != floor(value))
-		return err_set(err, ERR_FORMAT, "%s: \"%s\" is %.40s, expected a whole number", tree->path, key, tree_get(object, key)->text);
-	*out = (int64_t)value;
-	return 0;
+	if (code == 0 && node != NULL && !tree_whole(node, out))
+		return err_set(err, ERR_FORMAT, "%s: \"%s\" is %.40s, expected a whole number", tree->path, key, node->text);
+	return code;
 }

@@ -47,7 +47,9 @@ const struct tree_node *tree_get(const struct tree_node *object, const char *key
 MUST_USE int tree_text(const struct tree *tree, const struct tree_node *object, const char *key, const char **out, struct err *err);
 /* NaN where it is not there. Infinite numbers and NaN pass. */
 MUST_USE int tree_real(const struct tree *tree, const struct tree_node *object, const char *key, double *out, struct err *err);
-/* -1 where it is not there; whole, from 0 to 2^53. */
+/* Whether a NUMBER is a whole one from 0 to 2^63 - 1; exact, as seeds may be: one written as 5.0 or 5e3 is at most 2^53. */
+bool tree_whole(const struct tree_node *node, int64_t *out);
+/* -1 where it is not there; tree_whole(). */
 MUST_USE int tree_count(const struct tree *tree, const struct tree_node *object, const char *key, int64_t *out, struct err *err);
 /* As tree_text(), and ERR_FORMAT where it is not there. */
 MUST_USE int tree_need_text(const struct tree *tree, const struct tree_node *object, const char *key, const char **out, struct err *err);

@@ -294,7 +294,8 @@ void words_incomplete(struct text *t, const struct report_analysis *a, text_esca
 			continue;
 		text_f(t, "%d run%s of ", a->arm[i].diverged, plural(a->arm[i].diverged));
 		escape(t, name_of(a, i));
-		text_add(t, " diverged and left no result; its figures are of the others. ");
+		text_add(t, " diverged and left no result");
+		text_add(t, a->arm[i].runs > 0 ? "; its figures are of the others. " : ". ");
 	}
 	if (data->damaged > 0)
 		text_f(t, "%d run%s a damaged result.json and %s left out; the study, started again, makes %s again. ", data->damaged,
@@ -421,4 +422,20 @@ bool words_identities_hold(const struct report_analysis *a)
 		if (a->identity[i].different > 0)
 			return false;
 	return true;
+}
+
+void words_differing(struct text *t, const struct report_analysis *a, text_escape escape)
+{
+	const char *before = "Arms differ in more than the regularizer: ";
+
+	for (int i = 0; i < REPORT_IDENTITIES; i++) {
+		if (a->identity[i].different == 0)
+			continue;
+		text_add(t, before);
+		escape(t, a->identity[i].what);
+		text_add(t, ": ");
+		words_identity(t, &a->identity[i], escape);
+		before = "; ";
+	}
+	text_add(t, words_identities_hold(a) ? "" : ". ");
 }

@@ -39,6 +39,8 @@ void words_power(struct text *t, const struct report_analysis *analysis, text_es
 void words_identity(struct text *t, const struct report_identity *identity, text_escape escape);
 /* False only where something differs that should not. */
 bool words_identities_hold(const struct report_analysis *analysis);
+/* "Arms differ in more than the regularizer: ..."; nothing where they do not. */
+void words_differing(struct text *t, const struct report_analysis *analysis, text_escape escape);
 
 /* The formats. report_html.c, report_json.c, report_plain.c */
 void report_html(struct text *t, const struct report_analysis *analysis, const struct report_samples *samples);

@@ -18,6 +18,13 @@ void study_run_path(const struct study_spec *spec, const char *dir, const struct
 		 spec->seeds[cell->seed], name[0] == '\0' ? "" : "/", name);
 }
 
+const char *study_measured_weights(const struct study_spec *spec, int arm)
+{
+	struct reg_spec reg;
+
+	return reg_spec_parse(&reg, spec->arms[arm].reg, NULL) == 0 && reg.early.on ? "best.safetensors" : "last.safetensors";
+}
+
 /* ---- metrics.jsonl ---- */
 
 /* Calls use for each whole line that says something; stops when it returns other than 0. */

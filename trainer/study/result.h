@@ -28,6 +28,9 @@ struct study_result {
 void study_run_path(const struct study_spec *spec, const char *dir, const struct study_cell *cell, const char *name,
 		    char out[RESULT_PATH_BYTES]);
 
+/* The file of the weights that an arm's results are of: the last ones, or with early stopping the best. */
+const char *study_measured_weights(const struct study_spec *spec, int arm);
+
 /* From run.json and metrics.jsonl of a run that has ended well. ERR_FORMAT names what is missing. */
 MUST_USE int study_result_make(const struct study_spec *spec, const char *dir, const struct study_cell *cell, struct err *err);
 /* ERR_NOTFOUND: not done yet. ERR_FORMAT: damaged. ERR_MISMATCH: of another run. The message names the file. */

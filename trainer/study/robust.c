@@ -170,7 +170,7 @@ static int with_model(struct robustness *r, struct robust_arm *arm, bool transfe
 	struct loaded loaded;
 	int code;
 
-	study_run_path(o->spec, o->dir, &cell, "last.safetensors", path);
+	study_run_path(o->spec, o->dir, &cell, study_measured_weights(o->spec, arm->arm), path);
 	if ((code = load(&loaded, path, err)) != 0)
 		goto out;
 	if (!r->has_data) {
@@ -290,7 +290,7 @@ static int find_arms(struct robustness *r, struct err *err)
 	for (int arm = 0; arm < o->spec->arm_count; arm++) {
 		struct study_cell cell = { arm, o->fold, o->seed };
 
-		study_run_path(o->spec, o->dir, &cell, "last.safetensors", path);
+		study_run_path(o->spec, o->dir, &cell, study_measured_weights(o->spec, arm), path);
 		if (fs_exists(path))
 			r->all.arms[r->all.count++].arm = arm;
 		else

@@ -86,6 +86,16 @@ const char *study_options_get(const struct study_options *options, const char *n
 	return NULL;
 }
 
+void study_options_drop(struct study_options *options, const char *name)
+{
+	int kept = 0;
+
+	for (int i = 0; i < options->count; i++)
+		if (strcmp(options->all[i].name, name) != 0)
+			options->all[kept++] = options->all[i];
+	options->count = kept;
+}
+
 int study_spec_seeds(struct study_spec *spec, const char *text, struct err *err)
 {
 	const char *at = text;
@@ -125,6 +135,31 @@ int study_fold_seed_parse(struct study_spec *spec, const char *text, struct err 
 
 /* ---- reading ---- */
 
+enum { KEYS_MAX = 32, KEY_BYTES = 48 };
+
+/* Of an object. There are fewer that are known, and any other is an error. */
+struct keys {
+	char all[KEYS_MAX][KEY_BYTES];
+	int count;
+};
+
+static int stands_twice(struct json_reader *r, const char *key, struct err *err)
+{
+	return json_fail(r, err, "\"%s\" stands there twice; of two values one would be passed over", key);
+}
+
+/* The key that was just read. Comments may repeat. */
+static int take_key(struct json_reader *r, struct keys *seen, char out[KEY_BYTES], struct err *err)
+{
+	snprintf(out, KEY_BYTES, "%s", r->text.data);
+	for (int i = 0; i < seen->count; i++)
+		if (strcmp(seen->all[i], out) == 0)
+			return stands_twice(r, out, err);
+	if (out[0] != '#' && seen->count < KEYS_MAX)
+		memcpy(seen->all[seen->count++], out, KEY_BYTES);
+	return 0;
+}
+
 static int read_text(struct json_reader *r, char *out, size_t bytes, struct err *err)
 {
 	int code = json_expect(r, JSON_STRING, err);
@@ -158,6 +193,8 @@ static int read_options(struct json_reader *r, struct study_options *out, struct
 			continue;
 		}
 		snprintf(name, sizeof(name), "%s", r->text.data);
+		if (study_options_get(out, name) != NULL)
+			return stands_twice(r, name, err);
 		if ((code = json_next(r, err)) != 0)
 			break;
 		if (r->kind != JSON_STRING && r->kind != JSON_NUMBER)
@@ -169,13 +206,13 @@ static int read_options(struct json_reader *r, struct study_options *out, struct
 
 static int read_arm_object(struct json_reader *r, struct study_arm *arm, struct err *err)
 {
+	struct keys seen = { .count = 0 };
+	char key[KEY_BYTES];
 	int code = 0;
-	char key[32];
 
 	while (code == 0) {
-		if ((code = json_next(r, err)) != 0 || r->kind == JSON_OBJECT_END)
+		if ((code = json_next(r, err)) != 0 || r->kind == JSON_OBJECT_END || (code = take_key(r, &seen, key, err)) != 0)
 			break;
-		snprintf(key, sizeof(key), "%s", r->text.data);
 		if (strcmp(key, "name") == 0)
 			code = read_text(r, arm->name, sizeof(arm->name), err);
 		else if (strcmp(key, "reg") == 0)
@@ -248,6 +285,8 @@ static int read_seeds(struct json_reader *r, struct study_spec *spec, struct err
 		if ((code = json_int(r, &spec->seeds[spec->seed_count], err)) == 0 && spec->seeds[spec->seed_count++] < 0)
 			return json_fail(r, err, "a seed is a whole number from 0 on");
 	}
+	if (code == 0 && spec->seed_count == 0)
+		return json_fail(r, err, "this list of seeds is empty; leave it out for one seed, 0");
 	return code;
 }
 
@@ -265,7 +304,8 @@ static int read_fold_seed(struct json_reader *r, struct study_spec *spec, struct
 static int read_robust(struct json_reader *r, struct study_spec *spec, struct err *err)
 {
 	struct study_robust *robust = &spec->robust;
-	char key[32];
+	struct keys seen = { .count = 0 };
+	char key[KEY_BYTES];
 	int code = json_next(r, err);
 
 	if (code == 0 && (r->kind == JSON_TRUE || r->kind == JSON_FALSE)) {
@@ -276,9 +316,8 @@ static int read_robust(struct json_reader *r, struct study_spec *spec, struct er
 		return json_fail(r, err, "robustness is true, false, or an object with pairs, steps and restarts");
 	robust->on = true;
 	while (code == 0) {
-		if ((code = json_next(r, err)) != 0 || r->kind == JSON_OBJECT_END)
+		if ((code = json_next(r, err)) != 0 || r->kind == JSON_OBJECT_END || (code = take_key(r, &seen, key, err)) != 0)
 			break;
-		snprintf(key, sizeof(key), "%s", r->text.data);
 		if (strcmp(key, "pairs") == 0)
 			code = read_int(r, 2, 1000000, &robust->pairs, err);
 		else if (strcmp(key, "steps") == 0)
@@ -402,9 +441,10 @@ static int read_field(struct json_reader *r, struct study_spec *spec, const char
 
 int study_spec_read(struct study_spec *spec, const char *path, struct err *err)
 {
+	struct keys seen = { .count = 0 };
 	struct buf content = BUF_INIT;
 	struct json_reader r;
-	char key[48];
+	char key[KEY_BYTES];
 	int code = fs_read(path, FILE_BYTES_MAX, &content, err);
 
 	if (code != 0) {
@@ -414,9 +454,8 @@ int study_spec_read(struct study_spec *spec, const char *path, struct err *err)
 	json_reader_init(&r, path, content.data, content.size);
 	code = json_expect(&r, JSON_OBJECT_BEGIN, err);
 	while (code == 0) {
-		if ((code = json_next(&r, err)) != 0 || r.kind == JSON_OBJECT_END)
+		if ((code = json_next(&r, err)) != 0 || r.kind == JSON_OBJECT_END || (code = take_key(&r, &seen, key, err)) != 0)
 			break;
-		snprintf(key, sizeof(key), "%s", r.text.data);
 		code = read_field(&r, spec, key, err);
 	}
 	if (code == 0)

@@ -86,6 +86,7 @@ MUST_USE int study_keep_parse(enum study_keep *out, const char *name, struct err
 /* Replaces an option of the same name. */
 MUST_USE int study_options_set(struct study_options *options, const char *name, const char *value, struct err *err);
 const char *study_options_get(const struct study_options *options, const char *name); /* NULL: not set */
+void study_options_drop(struct study_options *options, const char *name); /* where it is set */
 
 /* Whether its runs rank and decide nothing (task contrast): no predictions, no calibration, nothing to attack. */
 bool study_ranks(const struct study_spec *spec);

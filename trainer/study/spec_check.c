@@ -47,6 +47,18 @@ static int check_arm(const struct study_spec *spec, const struct study_arm *arm,
 	return 0;
 }
 
+/* The time decides how long an arm trains. */
+static int check_length(const struct study_spec *spec, const struct study_arm *arm, struct err *err)
+{
+	static const char *const lengths[] = { "epochs", "steps" };
+
+	for (size_t i = 0; i < ARRAY_LEN(lengths) && spec->equal == STUDY_TIME; i++)
+		if (study_options_get(&arm->options, lengths[i]) != NULL)
+			return err_set(err, ERR_USAGE, "arm %s: its option %s would be ignored, as with equal time each arm gets the steps that fit into the "
+				       "baseline's time; leave it out, or say it in \"options\" of the study", arm->name, lengths[i]);
+	return 0;
+}
+
 /* A run's epochs, the last of which it may end in; 0: not known, as it is so many steps long. */
 static uint64_t epochs_of(const struct study_spec *spec, const struct study_arm *arm, int64_t steps_per_epoch)
 {
@@ -109,7 +121,8 @@ int study_spec_check(const struct study_spec *spec, struct err *err)
 	if (code == 0)
 		code = check_one_fold(spec, err);
 	for (int i = 0; i < spec->arm_count && code == 0; i++)
-		if ((code = check_options(&spec->arms[i].options, spec->arms[i].name, err)) == 0)
-			code = check_arm(spec, &spec->arms[i], err);
+		if ((code = check_options(&spec->arms[i].options, spec->arms[i].name, err)) == 0 &&
+		    (code = check_arm(spec, &spec->arms[i], err)) == 0)
+			code = check_length(spec, &spec->arms[i], err);
 	return code != 0 ? code : study_check_schedules(spec, 0, err);
 }

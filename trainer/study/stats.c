@@ -76,7 +76,7 @@ struct stats_mean stats_mean(const double *values, int n, double level)
 
 struct stats_paired stats_corrected_t(const double *differences, int n, double test_over_train, double level)
 {
-	struct stats_paired out = { .n = n, .ratio = test_over_train, .se = NAN, .t = NAN, .df = n - 1, .p = NAN, .low = NAN, .high = NAN };
+	struct stats_paired out = { .n = n, .ratio = test_over_train, .se = NAN, .t = NAN, .df = n > 0 ? n - 1 : NAN, .p = NAN, .low = NAN, .high = NAN };
 
 	out.status = moments(differences, n, &out.mean, &out.sd);
 	if (out.status == STATS_OK && !(test_over_train >= 0 && isfinite(test_over_train)))

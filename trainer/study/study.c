@@ -456,7 +456,9 @@ static int attack(struct study *s, struct err *err)
 	};
 	int code = 0;
 
-	if (!has_file(s, "robustness.json"))
+	if (has_file(s, "robustness.json"))
+		log_info("%s/robustness.json is there already and stays as it is; remove it to have the arms attacked again", s->options->dir);
+	else
 		code = robust_run(&options, err);
 	s->work.attacked = code == 0;
 	if (code == 0)

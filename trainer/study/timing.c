@@ -30,7 +30,8 @@ enum {
 /* An arm's terms while they do not change. */
 struct phase {
 	uint64_t from_epoch;
-	int trial; /* index */
+	int trial, between; /* indices: of a step with all its terms, and of those that an adversary with every=N leaves out */
+	int64_t every;      /* N; 1: between is trial */
 };
 
 struct trial {
@@ -70,9 +71,29 @@ static int trial_of(struct timing *t, const struct study_spec *spec, int arm, co
 	return 0;
 }
 
-static int plan_arm(struct timing *t, const struct study_spec *spec, int arm, struct err *err)
+static int trial_of_terms(struct timing *t, const struct study_spec *spec, int arm, const struct reg_spec *terms, int *out, struct err *err)
 {
 	char text[REG_TEXT_BYTES];
+
+	reg_spec_text(terms, text);
+	return trial_of(t, spec, arm, text, out, err);
+}
+
+/* Terms without schedules. Of every=N the two kinds of steps are timed: few trial steps would show it as often as it is at work in a run. */
+static int plan_phase(struct timing *t, const struct study_spec *spec, int arm, struct reg_spec *terms, struct phase *out, struct err *err)
+{
+	int code;
+
+	out->every = terms->adv.on ? terms->adv.every : 1;
+	terms->adv.every = 1;
+	if ((code = trial_of_terms(t, spec, arm, terms, &out->trial, err)) != 0)
+		return code;
+	terms->adv.on = terms->adv.on && out->every == 1;
+	return trial_of_terms(t, spec, arm, terms, &out->between, err);
+}
+
+static int plan_arm(struct timing *t, const struct study_spec *spec, int arm, struct err *err)
+{
 	struct reg_spec reg, now;
 	uint64_t epoch = 0;
 	int code = reg_spec_parse(&reg, spec->arms[arm].reg, err);
@@ -87,9 +108,8 @@ static int plan_arm(struct timing *t, const struct study_spec *spec, int arm, st
 			return err_nomem(err, sizeof(*more));
 		t->phases = more;
 		reg_spec_at(&reg, epoch, &now);
-		reg_spec_text(&now, text);
 		t->phases[t->phase_count].from_epoch = epoch;
-		code = trial_of(t, spec, arm, text, &t->phases[t->phase_count++].trial, err);
+		code = plan_phase(t, spec, arm, &now, &t->phases[t->phase_count++], err);
 		if ((epoch = reg_spec_next(&reg, epoch)) == 0)
 			break;
 	}
@@ -227,9 +247,13 @@ static int try_step(struct work *work, struct trial *trial, const char *dir, str
 
 /* ---- what it comes to ---- */
 
+/* Of a step, in the mean. */
 static double seconds_of(const struct timing *t, int phase)
 {
-	return median(&t->trials[t->phases[phase].trial]);
+	const struct phase *p = &t->phases[phase];
+	double between = median(&t->trials[p->between]);
+
+	return between + (median(&t->trials[p->trial]) - between) / (double)p->every;
 }
 
 /* The time of so many steps of an arm. */

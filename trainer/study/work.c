@@ -150,9 +150,11 @@ static bool keeps_last(const struct work *work, const struct run_entry *run)
 	return keep == STUDY_KEEP_ALL || keep == STUDY_KEEP_LAST || work_is_attacked(work, run);
 }
 
-static bool keeps_best(const struct work *work)
+/* Also where these, and not the last ones, are what the run's results are of. */
+static bool keeps_best(const struct work *work, const struct run_entry *run)
 {
-	return work->spec->keep == STUDY_KEEP_ALL || work->spec->keep == STUDY_KEEP_BEST;
+	return work->spec->keep == STUDY_KEEP_ALL || work->spec->keep == STUDY_KEEP_BEST ||
+	       (keeps_last(work, run) && strcmp(study_measured_weights(work->spec, run->cell.arm), "best.safetensors") == 0);
 }
 
 void work_prune(const struct work *work, const struct run_entry *run)
@@ -164,7 +166,7 @@ void work_prune(const struct work *work, const struct run_entry *run)
 		work_remove_tree(path);
 	if (!keeps_last(work, run))
 		remove_file(work, run, "last.safetensors");
-	if (!keeps_best(work))
+	if (!keeps_best(work, run))
 		remove_file(work, run, "best.safetensors");
 }
 
@@ -179,7 +181,7 @@ static bool lacks(const struct work *work, const struct run_entry *run, const ch
 bool work_lacks_weights(const struct work *work, const struct run_entry *run)
 {
 	return run->state == RUN_DONE && ((keeps_last(work, run) && lacks(work, run, "last.safetensors")) ||
-					  (keeps_best(work) && lacks(work, run, "best.safetensors")));
+					  (keeps_best(work, run) && lacks(work, run, "best.safetensors")));
 }
 
 /* ---- starting ---- */
