@@ -361,6 +361,16 @@ def test_refused_before_the_first_run(daemon, tmp_path, spec, words):
     assert not (tmp_path / "out" / "study.json").exists() and not (tmp_path / "out" / "runs").exists()
 
 
+def test_labels_that_are_not_there(daemon, tmp_path):
+    add = SmallData(tmp_path / "small").arguments("unlabelled")
+    add[add.index("--columns") + 1] = "image,caption"
+    daemon.prepctl_ok("add", *add)
+    result = run("trainer", "study", "--data", "unlabelled", "--preset", "tiny", "--task", "classify", "--arms", "none,l2", "--folds", "2", "--out",
+                 tmp_path / "out", *daemon.at())
+    assert result.returncode == 1 and "data set unlabelled has no labels; --task classify needs" in result.stderr, result.stderr
+    assert not (tmp_path / "out" / "study.json").exists() and not (tmp_path / "out" / "runs").exists()
+
+
 def test_weights_that_are_wanted_too_late(daemon, whole, tmp_path):
     """Finished runs have none to keep or to attack: that is said, with a way out of it that works."""
     out = tmp_path / "late"

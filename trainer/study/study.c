@@ -23,6 +23,7 @@
 #include "trainer/kernels/kernels.h"
 #include "trainer/study/robust.h"
 #include "trainer/study/work.h"
+#include "trainer/train/run.h"
 
 enum { MISMATCHES_SAID = 10, CPU_BYTES = 128, STUDY_FILE_BYTES = STUDY_DIR_BYTES + 32 };
 #define INIT_BYTES_MAX ((size_t)16 << 30)
@@ -190,6 +191,9 @@ static int check_part(struct study *s, int fold, int seed, bool training, struct
 			       "choose another --out", s->spec->data, s->options->dir);
 	s->spec->version = *version;
 	s->spec->has_version = true;
+	const char *task = study_options_get(&s->spec->common, "task");
+	if (code == 0 && task != NULL && strcmp(task, "classify") == 0)
+		code = run_check_labels(s->spec->data, feed_info(feed)->label_count, err);
 	feed_close(feed);
 	return code;
 }

@@ -320,6 +320,14 @@ static int open_val(struct session *s, struct err *err)
 	return code;
 }
 
+int run_check_labels(const char *data, uint32_t labels, struct err *err)
+{
+	if (labels >= 2)
+		return 0;
+	return err_set(err, ERR_FORMAT, "data set %s has %s; --task classify needs at least two classes (prepctl add --columns "
+		       "IMAGE,CAPTION,LABEL), or use --task match", data, labels == 0 ? "no labels" : "one label");
+}
+
 static int check_task(const struct session *s, struct err *err)
 {
 	if (s->train.steps == 0 || s->train.pictures == 0)
@@ -327,12 +335,7 @@ static int check_task(const struct session *s, struct err *err)
 	if (s->plan.task != TASK_CLASSIFY && s->train.pictures < 2)
 		return err_set(err, ERR_FORMAT, "the split %s of %s has one picture; --task %s needs at least two", s->train.split,
 			       s->config.data, s->config.task);
-	if (s->plan.task == TASK_CLASSIFY && s->label_count < 2)
-		return err_set(err, ERR_FORMAT,
-			       "data set %s has %s; --task classify needs at least two classes (prepctl add --columns "
-			       "IMAGE,CAPTION,LABEL), or use --task match",
-			       s->config.data, s->label_count == 0 ? "no labels" : "one label");
-	return 0;
+	return s->plan.task == TASK_CLASSIFY ? run_check_labels(s->config.data, s->label_count, err) : 0;
 }
 
 static int open_data(struct session *s, struct err *err)

@@ -50,4 +50,7 @@ MUST_USE int run_train(struct run_options *options, struct run_result *result, s
  * (fs_shorten_name). */
 MUST_USE int run_default_out(const struct run_config *config, char *out, size_t bytes, struct err *err);
 
+/* ERR_FORMAT: too few labels to classify. */
+MUST_USE int run_check_labels(const char *data, uint32_t labels, struct err *err);
+
 #endif
