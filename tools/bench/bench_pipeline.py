@@ -10,7 +10,8 @@ pictures in memory to RGB on one core, and beside torchvision's pipeline on the
 same files, in one process, nothing stored. Before each add that counts there is
 one that does not: memory for the file cache that a machine has not used lately
 costs a virtual one more than all the rest of a write, and which add comes upon
-such memory is chance.
+such memory is chance. One worker has a core more at its side for reading and writing where there is one; so that
+two are not compared with what has more cores a worker, there is a row for one and two with a core each.
 
 Warm is one client, beside one memcpy of the same bytes and beside PyTorch's
 DataLoader over a NumPy memmap of the same pixels; then 16 clients at once.
@@ -18,6 +19,7 @@ Medians of BENCH_REPEATS (3) runs; here and limit alternate.
 """
 import argparse
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -138,23 +140,30 @@ def add_once(arguments, vocab, workers):
         return seconds_of(lambda: daemon.prepctl_ok("add", "bench", *arguments, "--vocab", vocab, timeout=600))
 
 
-def cold_rate(count, arguments, vocab, workers):
-    add_once(arguments, vocab, workers)
-    return count / add_once(arguments, vocab, workers)
+def cold_rate(count, arguments, vocab, workers, cores=None):
+    """Daemon and prepctl on so many cores; None: on all of them."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(allowed)[:cores])
+    try:
+        add_once(arguments, vocab, workers)
+        return count / add_once(arguments, vocab, workers)
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def measure_cold(table, name, files, arguments, vocab, peer):
-    rates = {1: [], 2: []}
+    rates = {(1, None): [], (2, None): [], (1, 1): [], (2, 2): []}
     limits = []
     for _ in range(REPEATS):
-        for workers, figures in rates.items():
-            figures.append(cold_rate(len(files), arguments, vocab, workers))
+        for (workers, cores), figures in rates.items():
+            figures.append(cold_rate(len(files), arguments, vocab, workers, cores))
         limits.append(decode_rates(files))
     libjpeg, own = (statistics.median(figures) for figures in zip(*limits))
-    one, two = (statistics.median(figures) for figures in rates.values())
+    one, two, one_core, two_cores = (statistics.median(figures) for figures in rates.values())
     table.add(f"{name}, {len(files)} pictures, 1 worker", one, "pictures/s", "libjpeg-turbo decoding alone, one core", libjpeg)
     table.add(f"{name}, 1 worker", one, "pictures/s", "torchvision, one core", peer)
     table.add(f"{name}, 2 workers", two, "pictures/s", "1 worker", one)
+    table.add(f"{name}, 2 workers, all on two cores", two_cores, "pictures/s", "1 worker, all on one core", one_core)
     table.add(f"{name}, decoding alone, one core", own, "pictures/s", "libjpeg-turbo decoding alone, one core", libjpeg)
 
 
