@@ -33,6 +33,7 @@ struct request {
 	void *context;
 	uint64_t *checksum; /* goes with parts */
 	bool damaged; /* its record was, at the last look */
+	bool unread;  /* what it is made from could not be had: no fault of the content */
 	struct err damage;
 	enum prepared how;
 };
@@ -154,6 +155,10 @@ static int lead(struct request *request, struct flight *flight, make_record make
 	if (request->damaged)
 		log_warn("a damaged record in the cache is made again (%s)", request->damage.message);
 	code = make(request, context, &payload, &size, err);
+	if (code != 0 && request->unread) {
+		flights_void(flights, flight); /* others may have the same content elsewhere, and rights to it */
+		return code;
+	}
 	if (code != 0) {
 		flights_fail(flights, flight, err);
 		return code;
@@ -197,7 +202,7 @@ static int get_or_make(struct request *request, make_record make, void *context,
 		flights_leave(flights, flight);
 		if (!again)
 			return code;
-		/* The leader found a sound record: so will we. */
+		/* The leader found a sound record: so will we. Or it could not read its source: then one of us leads. */
 	}
 }
 
@@ -299,6 +304,7 @@ static int make_picture(struct request *request, void *context, void **payload, 
 	const struct picture_make *make = context;
 	int code = make->read ? 0 : read_same_source(request->worker, make, err);
 
+	request->unread = code != 0;
 	if (code != 0)
 		return code;
 	*size = make->settings->bytes;

@@ -614,6 +614,23 @@ def test_source_that_changes_or_disappears(tmp_path, daemon):
     assert digests(daemon, "data", "--batch-size", 8, "--size", 48)
 
 
+def test_one_data_sets_missing_source_is_not_anothers(tmp_path):
+    """Two streams want the same picture at the same moment, and it is the first one's file that has changed."""
+    vocab = write_vocab(tmp_path / "v.txt")
+    with Daemon("--workers", 2) as daemon:
+        for name in ("broken", "sound"):
+            rows = write_pictures(tmp_path / name, 1)
+            daemon.prepctl_ok("add", name, "--format", "csv", "--images", tmp_path / name, "--captions",
+                              write_csv(tmp_path / f"{name}.csv", rows), "--vocab", vocab, "--size", 32)
+        victim = tmp_path / "broken" / rows[0][0]
+        os.truncate(victim, 500 << 20)  # to be read and hashed before anybody knows
+        first = start("prepctl", "digests", "broken", "--batch-size", 1, "--size", 48, "--socket", daemon.socket)
+        wait_until(lambda: any("broken" in client["doing"] for client in daemon.status()["clients"]), "the first stream")
+        assert len(digests(daemon, "sound", "--batch-size", 1, "--size", 48)) == 1
+        _, complaint = first.communicate(timeout=60)
+        assert first.returncode == 1 and "has changed" in complaint and str(victim) in complaint
+
+
 def flip_record(daemon, picture, size, tmp_path):
     """Changes one byte of a picture's record in the stopped daemon's cache file."""
     out = tmp_path / "pixels.safetensors"
