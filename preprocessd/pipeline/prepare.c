@@ -377,10 +377,10 @@ static int note_other(void *context, const uint8_t *name, size_t name_bytes, con
 {
 	struct others *others = context;
 
-	(void)payload;
 	(void)size;
 	(void)err;
-	if (name_bytes == 2 * HASH_BYTES && others->count < PREPARE_OTHERS_MAX)
+	/* A damaged one is as good as none. */
+	if (payload != NULL && name_bytes == 2 * HASH_BYTES && others->count < PREPARE_OTHERS_MAX)
 		memcpy(others->fingerprints[others->count++].bytes, name + HASH_BYTES, HASH_BYTES);
 	return 0;
 }
@@ -392,7 +392,7 @@ static int explain_others(struct worker *worker, struct prepare_explained *out, 
 	struct picture_settings settings;
 	int code = cache_each_of(worker->reader, CACHE_PICTURE, &out->content, note_other, &others, err);
 
-	if (code != 0 && code != ERR_CORRUPT) /* damaged ones are as good as none */
+	if (code != 0)
 		return code;
 	out->other_count = others.count;
 	for (size_t i = 0; i < others.count; i++) {
