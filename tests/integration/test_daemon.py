@@ -479,6 +479,7 @@ def test_config_file(tmp_path):
 
 
 @pytest.mark.parametrize("line, words", [("workers = 300", "from 1 to 256, got '300'"), ("max-cache = much", "a size such as"), ("cache =", "empty"),
+                                         ("max-cache = 500K", "at least 1024 KiB"),
                                          ("log-level = loud", "got 'loud'"), ("readers = nosuchgroup", "no group nosuchgroup")])
 def test_a_bad_value_is_named_with_file_and_line(tmp_path, line, words):
     config = tmp_path / "preprocessd.conf"
@@ -488,6 +489,16 @@ def test_a_bad_value_is_named_with_file_and_line(tmp_path, line, words):
     # What the command line says is not the file's fault.
     result = run("preprocessd", "--config", config, "--log-level", "silent", timeout=20)
     assert result.returncode == 2 and "'silent'" in result.stderr and str(config) not in result.stderr, result.stderr
+
+
+def test_a_configuration_that_would_be_taken_for_another(tmp_path):
+    """No shell expands ~, and nothing behind a zero byte is passed over."""
+    config = tmp_path / "preprocessd.conf"
+    for text, words in (("cache = ~/prepared\n", f"{config}:1: ~/prepared: no shell"), ("workers = 1\n\0\nmax-cache = 5G\n", "zero bytes")):
+        config.write_text(text)
+        result = run("preprocessd", "--config", config, timeout=20, cwd=tmp_path)
+        assert result.returncode == 2 and words in result.stderr, result.stderr
+    assert os.listdir(tmp_path) == [config.name]
 
 
 # --- bad input -------------------------------------------------------------------------------------
@@ -759,7 +770,7 @@ def test_one_of_everything(tmp_path, daemon):
     assert last.returncode == 2 and last.stdout.startswith("4294967295 0 ") and last.stdout.count("\n") == 1
     assert "epoch 4294967296: epochs are counted from 0 to 4294967295" in last.stderr and "step" not in last.stderr, last.stderr
     assert "1 sample in " in daemon.prepctl("digests", "one", "--size", 32, "--rate").stderr
-    assert "limit of 1 byte;" in run("preprocessd", "--max-cache", 1, "--cache", tmp_path / "c", "--socket", tmp_path / "s", timeout=20).stderr
+    assert "got 1 byte (" in run("preprocessd", "--max-cache", 1, "--cache", tmp_path / "c", "--socket", tmp_path / "s", timeout=20).stderr
 
 
 def test_unknown_things_name_the_known_ones(small, daemon):
