@@ -296,6 +296,7 @@ int main(int argc, char *argv[])
 	struct args_result result;
 	struct err err = { 0 };
 
+	fs_take_standard();
 	log_setup("preprocessd", LOG_INFO, 0);
 	keep_heap();
 	ensure_stacks();
