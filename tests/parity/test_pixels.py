@@ -6,6 +6,7 @@ for --exif apply. Pictures come from the test data, where it is, and are made
 here with Pillow: sound ones of every kind, cut off ones and damaged ones.
 FULL=1 takes every photo and every size instead of a sample.
 """
+import contextlib
 import io
 import os
 import random
@@ -262,15 +263,19 @@ def make_picture(seed, width=None, height=None, mode=None):
     if generator.random() < 0.2:
         options["icc_profile"] = generator.bytes(int(generator.integers(1, 70000)))
     out = io.BytesIO()
-    image.save(out, "JPEG", **options)
+    with room_for_large_segments():
+        image.save(out, "JPEG", **options)
     return out.getvalue()
 
 
-@pytest.fixture(scope="module", autouse=True)
+@contextlib.contextmanager
 def room_for_large_segments():
+    """For writing. Reading is to go in the pieces that Pillow takes by default."""
     before, ImageFile.MAXBLOCK = ImageFile.MAXBLOCK, 1 << 26
-    yield
-    ImageFile.MAXBLOCK = before
+    try:
+        yield
+    finally:
+        ImageFile.MAXBLOCK = before
 
 
 def write_all(folder, pictures):
