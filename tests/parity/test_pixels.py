@@ -451,6 +451,15 @@ def test_damaged(tmp_path):
     compare(write_all(tmp_path, pictures), tmp_path, size=32, allow_unopened=True)
 
 
+def test_a_limit_for_libjpeg_in_the_environment(tmp_path):
+    """JPEGMEM: a sound progressive picture would be damaged by it."""
+    out = io.BytesIO()
+    Image.fromarray(content(np.random.default_rng(8), 900, 700, 3)).save(out, "JPEG", progressive=True)
+    path, tensor = write_all(tmp_path, [out.getvalue()])[0], tmp_path / "out.safetensors"
+    subprocess.run([PREPCTL, "inspect", "image", path, "--size", "32", "--dtype", "u8", "--out", tensor], env={**os.environ, "JPEGMEM": "1"}, check=True)
+    assert difference(path, read_tensor(tensor), oracle(path, 32)) is None
+
+
 def test_tables_in_front(tmp_path):
     """Tables in a stream of their own, then a picture without them; also once more with other tables, and alone."""
     image = Image.fromarray(content(np.random.default_rng(9), 70, 50, 3))
