@@ -1,5 +1,6 @@
 """The daemon with real clients: exact batches, one preparation for all, and what happens when something dies."""
 import csv
+import fcntl
 import hashlib
 import json
 import os
@@ -386,22 +387,23 @@ def test_the_next_command_waits_for_a_daemon_that_starts(tmp_path):
                                 stderr=subprocess.DEVNULL, env=environment())
 
     for slow in (False, True):
-        if slow:  # what a daemon leaves as soon as it begins
-            lock.write_text(f"{os.getpid()}\n")
+        cache.mkdir(exist_ok=True)
+        with open(cache / "daemon.lock", "w", encoding="ascii") as held:
+            if slow:  # it waits for whoever has the cache
+                fcntl.flock(held, fcntl.LOCK_EX)
+            server = daemon()
             asking = ask()
-            time.sleep(1.0)
-            assert asking.poll() is None
-        server = daemon()
+            if slow:
+                time.sleep(0.6)
+                assert asking.poll() is None
         try:
-            out, said = rest_of(asking if slow else ask(), 30 * SLOW)
+            out, said = rest_of(asking, 30 * SLOW)
             assert out.startswith("no data sets yet") and said == ""
         finally:
             server.terminate()
             server.wait(20 * SLOW)
-    # None, one that ends, one that died: said at once.
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    for text in (None, f"{os.getpid()} stopping\n", f"{ended.pid}\n", "0\n", "-1\n", "", "x" * 100):
+    # None, one that ends, one that died, and whose number is another process's by now: said at once.
+    for text in (None, f"{os.getpid()} stopping\n", f"{os.getpid()}\n", "0\n", "-1\n", "", "x" * 100):
         lock.unlink(missing_ok=True)
         if text is not None:
             lock.write_text(text)
