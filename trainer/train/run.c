@@ -216,7 +216,7 @@ static int open_feed(struct session *s, const char *split, bool training, struct
 {
 	struct feed_options options = {
 		.socket = s->socket, .client_name = s->client_name, .dataset = s->config.data, .split = split,
-		.vocab = s->config.vocab, .training = training, .seed = (uint64_t)s->config.seed,
+		.vocab = s->vocab_name[0] != '\0' ? s->vocab_name : s->config.vocab, .training = training, .seed = (uint64_t)s->config.seed,
 		.no_pixels = !training || (s->plan.freeze_image && s->plan.feature_cache),
 		.batch_size = (uint32_t)s->config.batch_size, .image_size = (uint32_t)s->config.image_size,
 		.exif_apply = s->plan.exif_apply,
@@ -456,7 +456,7 @@ static int open_source(struct session *s, const struct part *part, struct source
 		.version = s->version, .wait_s = FEATURES_WAIT_S,
 		.feed = {
 			.socket = s->socket, .client_name = s->client_name, .dataset = s->config.data, .split = part->split,
-			.vocab = s->config.vocab, .batch_size = (uint32_t)s->config.batch_size, .quiet = s->options->quiet,
+			.vocab = s->vocab_name, .batch_size = (uint32_t)s->config.batch_size, .quiet = s->options->quiet,
 			.exif_apply = s->plan.exif_apply, .image_size = (uint32_t)s->config.image_size, .max_len = (uint32_t)s->config.max_len,
 			.cancelled = s->options->cancelled, .cancel_context = s->options->cancel_context,
 		},

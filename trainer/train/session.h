@@ -53,7 +53,7 @@ struct session {
 	struct part train, val;
 	bool validates;
 	struct hash version, vocab, transform;
-	char vocab_name[SESSION_NAME_BYTES];
+	char vocab_name[SESSION_NAME_BYTES]; /* of the feed of training, for all that is opened after it: a data set's own may change */
 	uint32_t vocab_size, label_count;
 	struct about_classes classes; /* known with --task classify */
 	int32_t pad_id;
