@@ -17,6 +17,7 @@
 #include "shared/base/log.h"
 #include "shared/base/mem.h"
 #include "shared/base/paths.h"
+#include "shared/base/plural.h"
 
 /* Blocks up to the first come from the heap, which gives memory back when so much of it is free. */
 enum { HEAP_BLOCK_BYTES_MAX = 32 << 20, HEAP_KEPT_BYTES = 64 << 20 };
@@ -123,6 +124,9 @@ static int resolve(struct settings *settings, struct err *err)
 {
 	int code = level_of(settings->log_level, &settings->level, err);
 
+	if (code == 0 && settings->max_cache != 0 && settings->max_cache < CACHE_LIMIT_BYTES_MIN)
+		code = err_set(err, ERR_USAGE, "--max-cache: expected at least %d KiB, or 0 for no limit, got %llu byte%s", CACHE_LIMIT_BYTES_MIN >> 10,
+			       (unsigned long long)settings->max_cache, plural(settings->max_cache));
 	if (code == 0)
 		code = find_group("readers", settings->readers, &settings->reader_group, err);
 	return code == 0 ? find_group("adders", settings->adders, &settings->adder_group, err) : code;
@@ -158,6 +162,9 @@ static int config_line(const char *path, int number, char *line, char **out, str
 	if (known == ARRAY_LEN(names))
 		return err_set(err, ERR_USAGE, "%s:%d: there is no option '%s'; known: cache, socket, workers, max-cache, max-datasets, readers, "
 			       "adders, log-level", path, number, name);
+	if (value[0] == '~')
+		return err_set(err, ERR_USAGE, "%s:%d: %s: no shell reads this file, so a ~ stands for nothing; write the whole path", path, number,
+			       value);
 	size_t bytes = strlen(name) + strlen(value) + 4;
 	*out = mem_alloc(bytes);
 	if (*out == NULL)
@@ -192,6 +199,8 @@ static int config_read(struct settings *settings, const char *path, struct args_
 
 	if (code != 0)
 		err_prefix(err, "--config");
+	else if (text.size > 0 && memchr(text.data, '\0', text.size) != NULL)
+		code = err_set(err, ERR_USAGE, "--config: %s has zero bytes, so it is no text file (save it as UTF-8)", path);
 	rest = text.data;
 	if (rest != NULL && strncmp(rest, BYTE_ORDER_MARK, strlen(BYTE_ORDER_MARK)) == 0)
 		rest += strlen(BYTE_ORDER_MARK); /* as some editors write it */
@@ -287,6 +296,7 @@ int main(int argc, char *argv[])
 	struct args_result result;
 	struct err err = { 0 };
 
+	fs_take_standard();
 	log_setup("preprocessd", LOG_INFO, 0);
 	keep_heap();
 	ensure_stacks();

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "shared/base/fs.h"
 #include "shared/base/log.h"
 #include "trainer/cli/commands.h"
 #include "trainer/kernels/process.h"
@@ -69,6 +70,7 @@ int main(int argc, char *argv[])
 	struct err err = { 0 };
 	int code;
 
+	fs_take_standard();
 	kernels_settle_process(argv);
 	log_setup("trainer", LOG_INFO, 0);
 	turn_help_round(&argc, &argv);

@@ -435,6 +435,8 @@ static int decode(struct jpeg *jpeg, const void *bytes, size_t size, const struc
 	}
 	/* A new one each time: the tables of one picture must not serve the next. */
 	jpeg_create_decompress(d);
+	/* What JPEGMEM in the environment says would make damaged files of sound ones. */
+	d->mem->max_memory_to_use = 0;
 	jpeg->progress = (struct jpeg_progress_mgr){ .progress_monitor = on_progress };
 	d->progress = &jpeg->progress;
 	source_open(&jpeg->source, bytes, size);

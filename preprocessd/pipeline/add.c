@@ -69,6 +69,18 @@ static int check_room(struct add *add, enum cache_kind kind, const char *name, s
 		       (unsigned long long)count, kind == CACHE_DATASET ? "data sets" : "vocabularies", (unsigned long long)limit);
 }
 
+/* What the name stood for is not known. Words that are registered are taken to be those. */
+static int check_damaged_vocab(struct add *add, const struct hash *content, struct err *err)
+{
+	struct cache_key key;
+
+	cache_key_hashes(&key, CACHE_VOCAB, content, NULL);
+	if (cache_has(add->reader, &key))
+		return 0;
+	return err_set(err, ERR_CORRUPT, "the name %s of a vocabulary is damaged in the cache, and the words in this file are of none that is "
+		       "registered; give the file that it was, or give this one another name", add->vocab_name);
+}
+
 /* A vocabulary keeps its name for ever. */
 static int check_vocab(struct add *add, struct err *err)
 {
@@ -85,6 +97,8 @@ static int check_vocab(struct add *add, struct err *err)
 			       add->vocab_name);
 	else if (code == ERR_NOTFOUND)
 		code = check_room(add, CACHE_VOCAB_NAME, add->vocab_name, err);
+	else if (code == ERR_CORRUPT)
+		code = check_damaged_vocab(add, &content, err);
 	buf_free(&found);
 	return code;
 }

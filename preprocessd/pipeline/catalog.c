@@ -153,6 +153,14 @@ static int unknown(struct cache_reader *reader, enum cache_kind kind, const char
 	return code;
 }
 
+/* Of what is written when a data set is added. */
+static int damaged_dataset(const char *name, int code, struct err *err)
+{
+	const struct err reason = *err;
+
+	return err_set(err, code, "data set %s: %s%s", name, reason.message, code == ERR_CORRUPT ? "; add it again" : "");
+}
+
 int catalog_record(struct cache_reader *reader, const char *name, Records__DatasetRecord **out, struct err *err)
 {
 	static const char remedy[] = "add one with prepctl add NAME";
@@ -168,7 +176,7 @@ int catalog_record(struct cache_reader *reader, const char *name, Records__Datas
 	else if (code == 0)
 		code = records_dataset_decode(out, name, bytes.data, bytes.size, err);
 	else
-		err_prefix(err, "data set %s", name);
+		damaged_dataset(name, code, err);
 	buf_free(&bytes);
 	return code;
 }
@@ -220,7 +228,7 @@ static int load_manifest(struct cache_reader *reader, const char *name, const st
 	if (code == ERR_NOTFOUND)
 		return err_set(err, ERR_CORRUPT, "data set %s: its manifest is not in the cache; add it again", name);
 	if (code != 0)
-		return err_prefix(err, "data set %s", name);
+		return damaged_dataset(name, code, err);
 	if (memcmp((*out)->version.bytes, version, HASH_BYTES) != 0) {
 		manifest_free(*out);
 		*out = NULL;
@@ -412,6 +420,11 @@ out:
 	return code;
 }
 
+static int damaged_vocab(const char *name, const char *what, struct err *err)
+{
+	return err_set(err, ERR_CORRUPT, "vocabulary %s: %s in the cache is damaged; add it again with prepctl add --vocab", name, what);
+}
+
 /* The name as given, with ".txt", or without it: people mean the same. */
 static int find_vocab_name(struct cache_reader *reader, const char *name, struct hash *content, struct err *err)
 {
@@ -434,11 +447,12 @@ static int find_vocab_name(struct cache_reader *reader, const char *name, struct
 			if (code == 0 && found.size == HASH_BYTES)
 				memcpy(content->bytes, found.data, HASH_BYTES);
 			else if (code == 0)
-				code = err_set(err, ERR_CORRUPT, "vocabulary %s: its record in the cache is damaged; "
-					       "add it again with prepctl add --vocab", name);
+				code = ERR_CORRUPT;
 			buf_free(&found);
-			if (code == 0 || code == ERR_CORRUPT)
-				return code;
+			if (code == ERR_CORRUPT)
+				return damaged_vocab(name, "its name", err);
+			if (code == 0)
+				return 0;
 		}
 	}
 	return unknown(reader, CACHE_VOCAB_NAME, "vocabulary", name, "register one with prepctl add --vocab FILE", err);
@@ -463,6 +477,8 @@ int catalog_vocab(struct catalog *catalog, struct cache_reader *reader, const ch
 	if (code == ERR_NOTFOUND)
 		code = err_set(err, ERR_CORRUPT, "vocabulary %s: its words are not in the cache; add it again with prepctl add "
 			       "--vocab", name);
+	else if (code == ERR_CORRUPT)
+		code = damaged_vocab(name, "the list of its words", err);
 	if (code == 0)
 		code = catalog_vocab_parse(catalog, name, bytes.data, bytes.size, out, err);
 	buf_free(&bytes);

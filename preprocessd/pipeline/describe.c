@@ -9,10 +9,13 @@
 
 enum { REASON_BYTES_MAX = ERR_MESSAGE_BYTES };
 
+/* record: NULL where it is damaged. */
 static void fill_dataset(Wire__Dataset *out, const char *name, const Records__DatasetRecord *record)
 {
 	wire__dataset__init(out);
 	out->name = (char *)(uintptr_t)name;
+	if (record == NULL)
+		return;
 	out->version = record->version;
 	out->pictures = record->pictures;
 	out->captions = record->captions;
@@ -140,7 +143,7 @@ struct list {
 	size_t count, capacity;
 	struct listed {
 		char name[MANIFEST_NAME_BYTES_MAX + 1];
-		Records__DatasetRecord *record;
+		Records__DatasetRecord *record; /* NULL: damaged */
 		Wire__Dataset message;
 	} *items;
 };
@@ -163,10 +166,12 @@ static int list_one(void *context, const uint8_t *name, size_t name_bytes, const
 	struct listed *item = &list->items[list->count];
 	memcpy(item->name, name, name_bytes);
 	item->name[name_bytes] = '\0';
-	int code = records_dataset_decode(&item->record, item->name, payload, size, err);
-	if (code == 0)
-		list->count++;
-	return code;
+	item->record = NULL;
+	/* One that cannot be read hides none of the others. */
+	if (payload != NULL)
+		(void)!records_dataset_decode(&item->record, item->name, payload, size, err);
+	list->count++;
+	return 0;
 }
 
 int describe_datasets(struct cache_reader *reader, describe_list_use use, void *context, struct err *err)
@@ -192,7 +197,8 @@ int describe_datasets(struct cache_reader *reader, describe_list_use use, void *
 	code = use(context, &message, err);
 out:
 	for (size_t i = 0; i < list.count; i++)
-		records__dataset_record__free_unpacked(list.items[i].record, NULL);
+		if (list.items[i].record != NULL)
+			records__dataset_record__free_unpacked(list.items[i].record, NULL);
 	mem_free(list.items);
 	mem_free(pointers);
 	return code;

@@ -287,10 +287,10 @@ static int note_fingerprint(void *context, const uint8_t *name, size_t name_byte
 {
 	struct explained *explained = context;
 
-	(void)payload;
 	(void)size;
 	(void)err;
-	if (name_bytes == 2 * HASH_BYTES && explained->count < FEATURES_EXPLAINED)
+	/* A damaged one is as good as none. */
+	if (payload != NULL && name_bytes == 2 * HASH_BYTES && explained->count < FEATURES_EXPLAINED)
 		memcpy(explained->out[explained->count++].bytes, name + HASH_BYTES, HASH_BYTES);
 	return 0;
 }
@@ -302,5 +302,5 @@ int features_explain(struct worker *worker, const struct hash *content, struct h
 	int code = cache_each_of(worker->reader, CACHE_FEATURES, content, note_fingerprint, &explained, err);
 
 	*count = explained.count;
-	return code == ERR_CORRUPT ? 0 : code; /* damaged ones are as good as none */
+	return code;
 }

@@ -20,7 +20,7 @@ enum flight_state {
 	FLIGHT_RUNNING,
 	FLIGHT_LANDED, /* payload is there */
 	FLIGHT_FAILED, /* see flight_error() */
-	FLIGHT_VOID,   /* it was in the cache after all: look there again */
+	FLIGHT_VOID,   /* it was in the cache after all, or the leader could not read its source: look there again */
 };
 
 struct flight {

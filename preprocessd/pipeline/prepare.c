@@ -33,6 +33,7 @@ struct request {
 	void *context;
 	uint64_t *checksum; /* goes with parts */
 	bool damaged; /* its record was, at the last look */
+	bool unread;  /* what it is made from could not be had: no fault of the content */
 	struct err damage;
 	enum prepared how;
 };
@@ -154,6 +155,10 @@ static int lead(struct request *request, struct flight *flight, make_record make
 	if (request->damaged)
 		log_warn("a damaged record in the cache is made again (%s)", request->damage.message);
 	code = make(request, context, &payload, &size, err);
+	if (code != 0 && request->unread) {
+		flights_void(flights, flight); /* others may have the same content elsewhere, and rights to it */
+		return code;
+	}
 	if (code != 0) {
 		flights_fail(flights, flight, err);
 		return code;
@@ -197,7 +202,7 @@ static int get_or_make(struct request *request, make_record make, void *context,
 		flights_leave(flights, flight);
 		if (!again)
 			return code;
-		/* The leader found a sound record: so will we. */
+		/* The leader found a sound record: so will we. Or it could not read its source: then one of us leads. */
 	}
 }
 
@@ -299,6 +304,7 @@ static int make_picture(struct request *request, void *context, void **payload, 
 	const struct picture_make *make = context;
 	int code = make->read ? 0 : read_same_source(request->worker, make, err);
 
+	request->unread = code != 0;
 	if (code != 0)
 		return code;
 	*size = make->settings->bytes;
@@ -371,10 +377,10 @@ static int note_other(void *context, const uint8_t *name, size_t name_bytes, con
 {
 	struct others *others = context;
 
-	(void)payload;
 	(void)size;
 	(void)err;
-	if (name_bytes == 2 * HASH_BYTES && others->count < PREPARE_OTHERS_MAX)
+	/* A damaged one is as good as none. */
+	if (payload != NULL && name_bytes == 2 * HASH_BYTES && others->count < PREPARE_OTHERS_MAX)
 		memcpy(others->fingerprints[others->count++].bytes, name + HASH_BYTES, HASH_BYTES);
 	return 0;
 }
@@ -386,7 +392,7 @@ static int explain_others(struct worker *worker, struct prepare_explained *out, 
 	struct picture_settings settings;
 	int code = cache_each_of(worker->reader, CACHE_PICTURE, &out->content, note_other, &others, err);
 
-	if (code != 0 && code != ERR_CORRUPT) /* damaged ones are as good as none */
+	if (code != 0)
 		return code;
 	out->other_count = others.count;
 	for (size_t i = 0; i < others.count; i++) {

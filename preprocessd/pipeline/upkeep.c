@@ -176,6 +176,9 @@ static int keep_dataset(struct upkeep *u, const char *name, struct err *err)
 	}
 	if (code == 0)
 		code = records_dataset_decode(&record, name, bytes.data, bytes.size, err);
+	if (code == ERR_CORRUPT)
+		err_set(err, code, "data set %s: its record cannot be read, so what it needs is not known; nothing was removed. Add it again, or "
+			"remove it (prepctl rm %s)", name, name);
 	if (code != 0)
 		goto out;
 	records_dataset_manifest(record, &manifest);
@@ -192,8 +195,10 @@ static int note_vocab(void *context, const uint8_t *name, size_t name_bytes, con
 {
 	struct upkeep *u = context;
 
-	(void)name;
-	(void)name_bytes;
+	/* Which words it stands for is not known: they must not go. */
+	if (payload == NULL)
+		return err_set(err, ERR_CORRUPT, "the name of the vocabulary %.*s in the cache is damaged, so what is needed is not known; nothing "
+			       "was removed. Add a data set with that vocabulary's file again", (int)name_bytes, (const char *)name);
 	return size == HASH_BYTES ? keepset_add(&u->vocabs, payload, err) : 0;
 }
 

@@ -521,9 +521,7 @@ static void greet(struct connection *connection, const Wire__Request *request)
 	connection->greeted = true;
 	uv_timer_stop(&connection->timer);
 	wire_text(connection->name, sizeof(connection->name), request->hello->client_name, strlen(request->hello->client_name));
-	for (char *at = connection->name; *at != '\0'; at++)
-		if ((unsigned char)*at < ' ' || *at == 0x7F)
-			*at = '?'; /* it will be printed on terminals */
+	log_clean(connection->name, strlen(connection->name)); /* it will be printed on terminals */
 	hello.version = WIRE_VERSION;
 	hello.program = (char *)(uintptr_t)SERVER_PROGRAM;
 	hello.pid = (uint32_t)uv_os_getpid();

@@ -474,7 +474,9 @@ static int visit_each(void *context, const struct cache_key *key, int code, cons
 {
 	const struct each *each = context;
 
-	return code != 0 ? code : each->visit(each->context, key->bytes + 1, key->size - 1u, payload, size, err);
+	if (code != 0 && code != ERR_CORRUPT)
+		return code;
+	return each->visit(each->context, key->bytes + 1, key->size - 1u, payload, size, err);
 }
 
 int cache_each(struct cache_reader *reader, enum cache_kind kind, cache_each_visit visit, void *context, struct err *err)
@@ -486,8 +488,7 @@ int cache_each(struct cache_reader *reader, enum cache_kind kind, cache_each_vis
 
 struct each_of {
 	struct cache_key first;
-	cache_each_visit visit;
-	void *context;
+	struct each each;
 	bool ended; /* a key that begins otherwise was met */
 };
 
@@ -499,13 +500,13 @@ static int visit_each_of(void *context, const struct cache_key *key, int code, c
 		each->ended = true;
 		return ERR_NOTFOUND; /* only to stop */
 	}
-	return code != 0 ? code : each->visit(each->context, key->bytes + 1, key->size - 1u, payload, size, err);
+	return visit_each(&each->each, key, code, payload, size, err);
 }
 
 int cache_each_of(struct cache_reader *reader, enum cache_kind kind, const struct hash *first, cache_each_visit visit, void *context,
 		  struct err *err)
 {
-	struct each_of each = { .visit = visit, .context = context };
+	struct each_of each = { .each = { visit, context } };
 	int code;
 
 	cache_key_hashes(&each.first, kind, first, NULL);

@@ -123,8 +123,9 @@ struct cache_change {
 MUST_USE int cache_apply(struct cache *cache, const struct cache_change *changes, int count, struct err *err);
 
 /* Calls visit for every record of a kind, in key order; name gets the key
- * without its kind byte (name_bytes of it). ERR_CORRUPT at a damaged record. The walk
- * is cut into short transactions: what is written meanwhile may be seen or not. */
+ * without its kind byte (name_bytes of it). A damaged record comes without its payload (NULL), and err says what
+ * is wrong: visit returns err->code where it cannot do without. The walk is cut into short transactions: what is
+ * written meanwhile may be seen or not. */
 typedef int (*cache_each_visit)(void *context, const uint8_t *name, size_t name_bytes, const void *payload, size_t size,
 				struct err *err);
 MUST_USE int cache_each(struct cache_reader *reader, enum cache_kind kind, cache_each_visit visit, void *context, struct err *err);

@@ -5,8 +5,33 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { WHOLE_BYTES = 16384 }; /* a few paths of the longest */
+
+#define GAP "[...]"
+
+/* Cuts the middle out of what is too long, which is that of a path: the reason and the remedy stand at the end. */
+static void keep_ends(char out[ERR_MESSAGE_BYTES], const char *whole)
+{
+	const size_t bytes = strlen(whole);
+	size_t head = (ERR_MESSAGE_BYTES - sizeof(GAP)) / 2, tail = bytes - head;
+
+	if (bytes < ERR_MESSAGE_BYTES) {
+		memcpy(out, whole, bytes + 1);
+		return;
+	}
+	/* No halves of characters. */
+	while (head > 0 && ((unsigned char)whole[head] & 0xC0) == 0x80)
+		head--;
+	while (tail < bytes && ((unsigned char)whole[tail] & 0xC0) == 0x80)
+		tail++;
+	memcpy(out, whole, head);
+	memcpy(out + head, GAP, sizeof(GAP) - 1);
+	memcpy(out + head + sizeof(GAP) - 1, whole + tail, bytes - tail + 1);
+}
+
 int err_set(struct err *err, int code, const char *format, ...)
 {
+	char whole[WHOLE_BYTES];
 	va_list args;
 
 	CHECK(code < 0);
@@ -14,8 +39,9 @@ int err_set(struct err *err, int code, const char *format, ...)
 		return code;
 	err->code = code;
 	va_start(args, format);
-	vsnprintf(err->message, sizeof(err->message), format, args);
+	vsnprintf(whole, sizeof(whole), format, args);
 	va_end(args);
+	keep_ends(err->message, whole);
 	return code;
 }
 
@@ -36,7 +62,7 @@ static int code_of_errno(int errno_value)
 
 int err_errno(struct err *err, int errno_value, const char *format, ...)
 {
-	char context[ERR_MESSAGE_BYTES];
+	char context[WHOLE_BYTES];
 	char reason[128];
 	va_list args;
 
@@ -50,8 +76,8 @@ int err_errno(struct err *err, int errno_value, const char *format, ...)
 
 int err_prefix(struct err *err, const char *format, ...)
 {
-	char context[ERR_MESSAGE_BYTES];
-	char whole[2 * ERR_MESSAGE_BYTES];
+	char context[WHOLE_BYTES];
+	char whole[WHOLE_BYTES + ERR_MESSAGE_BYTES];
 	va_list args;
 
 	if (err == NULL)
@@ -60,8 +86,7 @@ int err_prefix(struct err *err, const char *format, ...)
 	vsnprintf(context, sizeof(context), format, args);
 	va_end(args);
 	snprintf(whole, sizeof(whole), "%s: %s", context, err->message);
-	memcpy(err->message, whole, sizeof(err->message));
-	err->message[sizeof(err->message) - 1] = '\0';
+	keep_ends(err->message, whole);
 	return err->code;
 }
 

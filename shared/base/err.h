@@ -43,7 +43,8 @@ struct err {
 };
 
 /* Fills err (NULL is allowed) and returns code, so that a function can end
- * with `return err_set(err, ERR_IO, ...)`. Too long a message is cut. */
+ * with `return err_set(err, ERR_IO, ...)`. Too long a message loses its middle: the thing
+ * stands at its beginning, the reason at its end. */
 int err_set(struct err *err, int code, const char *format, ...) PRINTF_LIKE(3, 4);
 
 /* As err_set, with ": " and the text of the errno value appended; ENOSPC and

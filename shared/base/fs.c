@@ -22,6 +22,14 @@ struct fs_writer {
 	char *temporary; /* NULL: written to as it is, or renamed already */
 };
 
+void fs_take_standard(void)
+{
+	/* open() gives the lowest number that is free. */
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0)
+			return;
+}
+
 int fs_read(const char *path, size_t limit_bytes, struct buf *out, struct err *err)
 {
 	struct stat info;

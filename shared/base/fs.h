@@ -16,6 +16,10 @@
 
 #include "shared/base/buf.h"
 
+/* For the beginning of main(): takes the numbers 0, 1 and 2 where they are closed (2>&-), so that no file of ours gets one, and
+ * messages with it. Whoever uses them fails as before. */
+void fs_take_standard(void);
+
 /* Reads a regular file of at most limit_bytes. ERR_LIMIT if larger, ERR_FORMAT
  * if it is not a regular file. out is appended to. */
 MUST_USE int fs_read(const char *path, size_t limit_bytes, struct buf *out, struct err *err);

@@ -6,7 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LOG_LINE_BYTES = 2048 };
+enum { LOG_LINE_BYTES = 8192 }; /* the longest path, and an error's message behind it */
 
 static const char *log_program = "";
 static enum log_level log_threshold = LOG_INFO;

@@ -2,13 +2,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <pwd.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -109,20 +108,21 @@ static int check_peer(int fd, const char *path, struct err *err)
 	return 0;
 }
 
-/* The lock beside the socket is written before the daemon listens: a process id, and a word when it is on its way out. */
+/* The lock beside the socket is taken before the daemon listens; a word in it says when it is on its way out. A process id says
+ * nothing: that of a daemon that was killed may be another's by now. */
 static bool is_starting(const char *path)
 {
-	char lock[PATHS_SOCKET_BYTES_MAX + sizeof(".lock")], text[64] = "", *end;
+	char lock[PATHS_SOCKET_BYTES_MAX + sizeof(".lock")], text[64] = "";
 	int fd;
 
 	snprintf(lock, sizeof(lock), "%s.lock", path);
 	fd = open(lock, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0)
 		return false;
-	ssize_t bytes = read(fd, text, sizeof(text) - 1);
+	bool held = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+	bool ending = read(fd, text, sizeof(text) - 1) > 0 && strstr(text, "stopping") != NULL;
 	close(fd);
-	long pid = bytes > 0 ? strtol(text, &end, 10) : 0;
-	return pid > 0 && pid <= INT_MAX && strspn(end, " \n") == strlen(end) && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
+	return held && !ending;
 }
 
 /* *absent: nobody listens there. */

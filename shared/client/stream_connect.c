@@ -162,8 +162,9 @@ int stream_connect(struct stream *stream, struct err *err)
 	open.n_mean = open.n_std = 3;
 	open.mean = o->mean;
 	open.std = o->std;
-	if (stream->vocab != NULL)
-		open.vocab = stream->vocab;
+	/* A data set's own vocabulary may be another one by the time that the connection is made anew. */
+	if (stream->vocab != NULL || stream->opened)
+		open.vocab = stream->opened ? stream->vocab_name : stream->vocab;
 	open.max_len = o->max_len;
 	open.slots = o->slots;
 	if (stream->opened)

@@ -14,6 +14,7 @@ import time
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+import wire  # noqa: E402
 from harness import BIN, SLOW, Daemon, SmallData, environment, write_csv, write_pictures, write_vocab  # noqa: E402
 
 GIB = 1 << 30
@@ -239,6 +240,18 @@ def test_names_that_steer_a_terminal(daemon, tmp_path):
         said = on_terminal(daemon, *words)
         assert b"owned" in said or words[-1] == "--replace", said
         assert b"\x1b" not in said and b"\xc2\x9b" not in said and b"\x07" not in said, said
+    # A note names the file of captions, status what a client calls itself.
+    named = os.fsencode(tmp_path) + b"/" + evil.replace(b"/", b"") + b".csv"
+    with open(named, "wb") as file:
+        file.write((tmp_path / "c.csv").read_bytes().replace(b"image,caption", b"this,that"))
+    client = wire.Raw(daemon.socket, hello=False)
+    client.send(wire.message((1, 1), (2, wire.message((1, 1), (2, b"client " + evil)))))
+    client.reply()
+    noted = ["add", "noted", "--format", "csv", "--images", tmp_path / "images", "--captions", os.fsdecode(named), "--size", 32, "--on-bad", "skip"]
+    for words, word in ((noted, b"note "), (["status"], b"client ")):
+        said = on_terminal(daemon, *words)
+        assert word in said and b"owned" in said and b"\x1b" not in said and b"\xc2\x9b" not in said and b"\x07" not in said, said
+    client.close()
     assert b"\x1b" not in daemon.log.read_bytes()
     piped = subprocess.run([str(BIN / "prepctl"), "samples", "evil", "0", *map(str, daemon.at())], capture_output=True, env=environment(), check=True).stdout
     assert rb"\x1b]0;owned\x07\x1b[2J\xc2\x9b2J" in piped and b"\x1b" not in piped

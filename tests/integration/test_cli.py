@@ -157,6 +157,32 @@ def test_a_reader_that_has_seen_enough(tmp_path, daemon, words):
     assert ended.returncode == 1 and "standard output" in ended.stderr, ended
 
 
+def closed(program, *arguments, standard="2>&-"):
+    """The command line of a program that begins without some of its standard files."""
+    return ["sh", "-c", f'exec "$0" "$@" {standard}', str(BIN / program), *map(str, arguments)]
+
+
+def test_standard_error_is_no_file_of_ours(tmp_path, small, daemon):
+    """What is closed at the start stays closed: no file gets its number, and messages with it."""
+    socket, cache = tmp_path / "s", tmp_path / "cache"
+    process = subprocess.Popen(closed("preprocessd", "--socket", socket, "--cache", cache, standard="<&- >&- 2>&-"), env=environment())
+    try:
+        run_ok("prepctl", "add", *small.arguments(), "--socket", socket)
+        assert (tmp_path / "s.lock").read_text() == f"{process.pid}\n"
+        assert [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)] == ["/dev/null"] * 3
+        run_ok("prepctl", "shutdown", "--socket", socket)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+    unsaid, said = tmp_path / "unsaid", tmp_path / "said"
+    assert trainer(daemon, said, "--steps", "3").returncode == 0
+    ended = subprocess.run(closed("trainer", "--data", "small", "--reg", "none", "--preset", "tiny", "--batch-size", "8", "--threads", "2",
+                                  "--steps", "3", "--out", unsaid, *daemon.at()), stdout=subprocess.DEVNULL, env=environment(), check=False)
+    assert ended.returncode == 0
+    losses = [[json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()] for out in (said, unsaid)]
+    assert losses[0] == losses[1] and len(losses[0]) >= 3
+
+
 def test_help_flows():
     """Sentences are broken where the terminal's width says so, and examples stand by themselves."""
     for words in HELPS:

@@ -1,5 +1,6 @@
 """The daemon with real clients: exact batches, one preparation for all, and what happens when something dies."""
 import csv
+import fcntl
 import hashlib
 import json
 import os
@@ -386,22 +387,23 @@ def test_the_next_command_waits_for_a_daemon_that_starts(tmp_path):
                                 stderr=subprocess.DEVNULL, env=environment())
 
     for slow in (False, True):
-        if slow:  # what a daemon leaves as soon as it begins
-            lock.write_text(f"{os.getpid()}\n")
+        cache.mkdir(exist_ok=True)
+        with open(cache / "daemon.lock", "w", encoding="ascii") as held:
+            if slow:  # it waits for whoever has the cache
+                fcntl.flock(held, fcntl.LOCK_EX)
+            server = daemon()
             asking = ask()
-            time.sleep(1.0)
-            assert asking.poll() is None
-        server = daemon()
+            if slow:
+                time.sleep(0.6)
+                assert asking.poll() is None
         try:
-            out, said = rest_of(asking if slow else ask(), 30 * SLOW)
+            out, said = rest_of(asking, 30 * SLOW)
             assert out.startswith("no data sets yet") and said == ""
         finally:
             server.terminate()
             server.wait(20 * SLOW)
-    # None, one that ends, one that died: said at once.
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    for text in (None, f"{os.getpid()} stopping\n", f"{ended.pid}\n", "0\n", "-1\n", "", "x" * 100):
+    # None, one that ends, one that died, and whose number is another process's by now: said at once.
+    for text in (None, f"{os.getpid()} stopping\n", f"{os.getpid()}\n", "0\n", "-1\n", "", "x" * 100):
         lock.unlink(missing_ok=True)
         if text is not None:
             lock.write_text(text)
@@ -479,6 +481,7 @@ def test_config_file(tmp_path):
 
 
 @pytest.mark.parametrize("line, words", [("workers = 300", "from 1 to 256, got '300'"), ("max-cache = much", "a size such as"), ("cache =", "empty"),
+                                         ("max-cache = 500K", "at least 1024 KiB"),
                                          ("log-level = loud", "got 'loud'"), ("readers = nosuchgroup", "no group nosuchgroup")])
 def test_a_bad_value_is_named_with_file_and_line(tmp_path, line, words):
     config = tmp_path / "preprocessd.conf"
@@ -488,6 +491,16 @@ def test_a_bad_value_is_named_with_file_and_line(tmp_path, line, words):
     # What the command line says is not the file's fault.
     result = run("preprocessd", "--config", config, "--log-level", "silent", timeout=20)
     assert result.returncode == 2 and "'silent'" in result.stderr and str(config) not in result.stderr, result.stderr
+
+
+def test_a_configuration_that_would_be_taken_for_another(tmp_path):
+    """No shell expands ~, and nothing behind a zero byte is passed over."""
+    config = tmp_path / "preprocessd.conf"
+    for text, words in (("cache = ~/prepared\n", f"{config}:1: ~/prepared: no shell"), ("workers = 1\n\0\nmax-cache = 5G\n", "zero bytes")):
+        config.write_text(text)
+        result = run("preprocessd", "--config", config, timeout=20, cwd=tmp_path)
+        assert result.returncode == 2 and words in result.stderr, result.stderr
+    assert os.listdir(tmp_path) == [config.name]
 
 
 # --- bad input -------------------------------------------------------------------------------------
@@ -612,6 +625,23 @@ def test_source_that_changes_or_disappears(tmp_path, daemon):
     assert gone.returncode == 1 and "is gone" in gone.stderr and str(victim) in gone.stderr
     victim.write_bytes(kept)
     assert digests(daemon, "data", "--batch-size", 8, "--size", 48)
+
+
+def test_one_data_sets_missing_source_is_not_anothers(tmp_path):
+    """Two streams want the same picture at the same moment, and it is the first one's file that has changed."""
+    vocab = write_vocab(tmp_path / "v.txt")
+    with Daemon("--workers", 2) as daemon:
+        for name in ("broken", "sound"):
+            rows = write_pictures(tmp_path / name, 1)
+            daemon.prepctl_ok("add", name, "--format", "csv", "--images", tmp_path / name, "--captions",
+                              write_csv(tmp_path / f"{name}.csv", rows), "--vocab", vocab, "--size", 32)
+        victim = tmp_path / "broken" / rows[0][0]
+        os.truncate(victim, 500 << 20)  # to be read and hashed before anybody knows
+        first = start("prepctl", "digests", "broken", "--batch-size", 1, "--size", 48, "--socket", daemon.socket)
+        wait_until(lambda: any("broken" in client["doing"] for client in daemon.status()["clients"]), "the first stream")
+        assert len(digests(daemon, "sound", "--batch-size", 1, "--size", 48)) == 1
+        _, complaint = first.communicate(timeout=60)
+        assert first.returncode == 1 and "has changed" in complaint and str(victim) in complaint
 
 
 def flip_record(daemon, picture, size, tmp_path):
@@ -742,7 +772,7 @@ def test_one_of_everything(tmp_path, daemon):
     assert last.returncode == 2 and last.stdout.startswith("4294967295 0 ") and last.stdout.count("\n") == 1
     assert "epoch 4294967296: epochs are counted from 0 to 4294967295" in last.stderr and "step" not in last.stderr, last.stderr
     assert "1 sample in " in daemon.prepctl("digests", "one", "--size", 32, "--rate").stderr
-    assert "limit of 1 byte;" in run("preprocessd", "--max-cache", 1, "--cache", tmp_path / "c", "--socket", tmp_path / "s", timeout=20).stderr
+    assert "got 1 byte (" in run("preprocessd", "--max-cache", 1, "--cache", tmp_path / "c", "--socket", tmp_path / "s", timeout=20).stderr
 
 
 def test_unknown_things_name_the_known_ones(small, daemon):

@@ -311,6 +311,43 @@ def test_daemon_killed_and_started_again(data, uninterrupted, tmp_path):
     same_outcome(tmp_path / "run", uninterrupted)
 
 
+@pytest.mark.parametrize("ended", ["nobody", "daemon", "trainer"])
+def test_the_data_set_gets_another_vocabulary(data, uninterrupted, tmp_path, ended):
+    """A run that names none goes on with the one that it began with: in validation, where its stream is opened anew, and resumed."""
+    out, other, words = tmp_path / "run", tmp_path / "other-vocab.txt", data.vocab.read_text().splitlines()
+    other.write_text("\n".join([*words[:5], *reversed(words[5:]), *(f"more{i}" for i in range(1000))]))
+    with Daemon() as own:
+        data.add(own)
+        process = start(own, out, *LONG)
+        wait_for_lines(process, out, 3)
+        process.send_signal(signal.SIGSTOP)
+        own.prepctl_ok("add", *[other if word == data.vocab else word for word in data.arguments()])
+        assert own.prepctl_ok("show", "small").stdout.count("other-vocab.txt") == 1
+        if ended == "daemon":
+            own.kill()
+            own.start()
+        if ended == "trainer":
+            process.kill()
+            process.communicate()
+            process = start(own, out, "--resume", *LONG)
+        process.send_signal(signal.SIGCONT)
+        _, said = process.communicate(timeout=120 * SLOW)
+        assert process.returncode == 0, said
+    same_outcome(out, uninterrupted)
+
+
+def test_the_vocabulary_has_another_name_elsewhere(data, uninterrupted, tmp_path):
+    out, renamed = tmp_path / "run", tmp_path / "renamed.txt"
+    shutil.copy(data.vocab, renamed)
+    with Daemon() as own:
+        data.add(own)
+        stopped(own, out)
+    with Daemon() as own:
+        own.prepctl_ok("add", *[renamed if word == data.vocab else word for word in data.arguments()])
+        train_ok(own, out, "--resume", *LONG)
+    assert values(out / "last.safetensors") == values(uninterrupted / "last.safetensors")
+
+
 def test_damaged_checkpoint_falls_back(daemon, uninterrupted, tmp_path):
     out = tmp_path / "run"
     process = start(daemon, out, *LONG)

@@ -37,16 +37,20 @@ def counts(daemon):
     return status["cache_records"], status["decoded"], status["tokenized"]
 
 
-def flip_in_pictures(daemon, small, which):
-    """Turns a bit in the prepared pixels of some pictures, where the file of the stopped daemon holds them."""
+def flip(daemon, kind, at_byte, most):
+    """Turns a bit in the payloads of so many records of a kind at most, where the file of the stopped daemon holds them."""
     data = bytearray((daemon.cache / "data.mdb").read_bytes())
     at, found = 0, 0
-    while found < which and (at := data.find(b"PPRCP", at)) >= 0:
-        data[at + 48 + 1000] ^= 4
+    while found < most and (at := data.find(b"PPRC" + kind, at)) >= 0:
+        data[at + 48 + at_byte] ^= 4
         at += 5
         found += 1
-    assert found == which
     (daemon.cache / "data.mdb").write_bytes(data)
+    return found
+
+
+def flip_in_pictures(daemon, small, which):
+    assert flip(daemon, b"P", 1000, which) == which
 
 
 def test_verify_finds_and_mends(small, daemon):
@@ -66,6 +70,56 @@ def test_verify_finds_and_mends(small, daemon):
     assert digests(daemon) == expected and daemon.status()["decoded"] - before <= 3
     daemon.prepctl_ok("digests", "small", "--split", "val", "--order", "eval", "--size", "64")
     assert daemon.status()["decoded"] - before == 3
+
+
+def flip_all(daemon, kind):
+    """Old copies of them, too, that LMDB has left behind."""
+    daemon.stop()
+    assert flip(daemon, kind, 2, 1 << 20) > 0
+    daemon.start()
+
+
+def test_a_damaged_data_set_is_one_data_set(small, daemon, tmp_path):
+    """Of two that are there: the other one, what lists them, and what adds a third go on."""
+    small.add(daemon)
+    flip_all(daemon, b"D")
+    small.add(daemon, "other")
+    assert daemon.status()["datasets"] == 2
+    lines = daemon.prepctl_ok("datasets").stdout.splitlines()
+    assert len(lines) == 3 and lines[1].startswith("other ") and lines[2].split()[:2] == ["small", "damaged:"], lines
+    assert digests(daemon, "other")
+    unknown = daemon.prepctl("show", "third")
+    assert unknown.returncode == 1 and "known: other, small" in unknown.stderr
+    for verb in ("show", "gc"):
+        refused = daemon.prepctl(verb, *(["small"] if verb == "show" else []))
+        assert refused.returncode == 1 and "data set small" in refused.stderr and "dd it again" in refused.stderr, refused.stderr
+    small.add(daemon)
+    assert digests(daemon) == digests(daemon, "other")
+    flip_all(daemon, b"M")
+    refused = daemon.prepctl("show", "small")
+    assert refused.returncode == 1 and "manifest" in refused.stderr and "add it again" in refused.stderr
+    small.add(daemon)
+    assert digests(daemon)
+
+
+def test_a_damaged_vocabulary(small, daemon, tmp_path):
+    """Its name or its words: whoever reads them hears what to do, gc does not take it for unknown, and its file mends it."""
+    small.add(daemon)
+    expected = digests(daemon)
+    other = tmp_path / small.vocab.name
+    other.write_text(small.vocab.read_text() + "more\n")
+    for kind in (b"N", b"V"):
+        flip_all(daemon, kind)
+        refused = daemon.prepctl("digests", "small", *READ)
+        assert refused.returncode == 1 and f"vocabulary {other.name}" in refused.stderr and "add --vocab" in refused.stderr
+        if kind == b"N":
+            assert daemon.prepctl("gc").returncode == 1
+            rows = write_pictures(tmp_path / "images", 1)
+            refused = daemon.prepctl("add", "new", "--format", "csv", "--images", tmp_path / "images", "--captions",
+                                     write_csv(tmp_path / "c.csv", rows), "--vocab", other)
+            assert refused.returncode == 1 and other.name in refused.stderr and "another name" in refused.stderr
+        small.add(daemon)
+        assert digests(daemon) == expected
 
 
 def test_gc_keeps_what_is_needed(small, daemon, tmp_path):

@@ -6,6 +6,7 @@ for --exif apply. Pictures come from the test data, where it is, and are made
 here with Pillow: sound ones of every kind, cut off ones and damaged ones.
 FULL=1 takes every photo and every size instead of a sample.
 """
+import contextlib
 import io
 import os
 import random
@@ -262,15 +263,19 @@ def make_picture(seed, width=None, height=None, mode=None):
     if generator.random() < 0.2:
         options["icc_profile"] = generator.bytes(int(generator.integers(1, 70000)))
     out = io.BytesIO()
-    image.save(out, "JPEG", **options)
+    with room_for_large_segments():
+        image.save(out, "JPEG", **options)
     return out.getvalue()
 
 
-@pytest.fixture(scope="module", autouse=True)
+@contextlib.contextmanager
 def room_for_large_segments():
+    """For writing. Reading is to go in the pieces that Pillow takes by default."""
     before, ImageFile.MAXBLOCK = ImageFile.MAXBLOCK, 1 << 26
-    yield
-    ImageFile.MAXBLOCK = before
+    try:
+        yield
+    finally:
+        ImageFile.MAXBLOCK = before
 
 
 def write_all(folder, pictures):
@@ -444,6 +449,15 @@ def test_damaged(tmp_path):
                 data[at:at] = rng.choice([b"\xff\xd9", b"\xff\xd0", b"\0", b"\xff", b"\xff\xfe\0\4ab", rng.randbytes(5)])
         pictures.append(bytes(data))
     compare(write_all(tmp_path, pictures), tmp_path, size=32, allow_unopened=True)
+
+
+def test_a_limit_for_libjpeg_in_the_environment(tmp_path):
+    """JPEGMEM: a sound progressive picture would be damaged by it."""
+    out = io.BytesIO()
+    Image.fromarray(content(np.random.default_rng(8), 900, 700, 3)).save(out, "JPEG", progressive=True)
+    path, tensor = write_all(tmp_path, [out.getvalue()])[0], tmp_path / "out.safetensors"
+    subprocess.run([PREPCTL, "inspect", "image", path, "--size", "32", "--dtype", "u8", "--out", tensor], env={**os.environ, "JPEGMEM": "1"}, check=True)
+    assert difference(path, read_tensor(tensor), oracle(path, 32)) is None
 
 
 def test_tables_in_front(tmp_path):

@@ -214,8 +214,11 @@ static void print_added(const struct options *o, const Wire__AddReply *added)
 	printf("%s %s: %s, %s, version %s\n", added->unchanged ? "already there:" : "added", o->name,
 	       prepctl_count(a, dataset->pictures, "picture"), prepctl_count(b, dataset->captions, "caption"), version);
 	prepctl_print_detail(added->detail);
-	for (size_t i = 0; i < added->n_notes; i++)
-		printf("  note             %s\n", added->notes[i]);
+	for (size_t i = 0; i < added->n_notes; i++) {
+		printf("  note             ");
+		prepctl_print_text(added->notes[i]);
+		printf("\n");
+	}
 	if (added->decoded == 0 && added->tokenized == 0)
 		printf("  nothing had to be decoded: all was in the cache (%.1f s)\n", added->seconds);
 	else

@@ -55,6 +55,10 @@ int prepctl_datasets(int argc, char *const argv[], struct err *err)
 		if (i == 0)
 			printf("%-20s %10s %10s %8s  %-12s  %-19s  %s\n", "NAME", "PICTURES", "CAPTIONS", "FAILURES", "VERSION",
 			       "ADDED", "VOCABULARY");
+		if (d->version.len == 0) {
+			printf("%-20s damaged: add it again, or remove it (prepctl rm)\n", d->name);
+			continue;
+		}
 		format_time(added, sizeof(added), d->added_unix_s);
 		printf("%-20s %10llu %10llu %8llu  %-12s  %-19s  %s\n", d->name, (unsigned long long)d->pictures,
 		       (unsigned long long)d->captions, (unsigned long long)d->failures, prepctl_short_hash(version, d->version),

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shared/base/fs.h"
 #include "shared/base/log.h"
 #include "shared/base/version.h"
 #include "tools/prepctl/inspect.h"
@@ -139,6 +140,7 @@ int main(int argc, char *argv[])
 	struct err err = { 0 };
 	int code, leading;
 
+	fs_take_standard();
 	signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error like a full disk */
 	log_setup("prepctl", LOG_INFO, 0);
 	leading = leading_options(argc - 1, argv + 1, &err);

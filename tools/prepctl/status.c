@@ -19,9 +19,11 @@ static void print_status(const Wire__StatusReply *s)
 
 	progress_format_seconds(time, s->uptime_s);
 	printf("%s, pid %u, up %s, %s\n", s->program, s->pid, time, prepctl_count(a, s->workers, "worker"));
-	printf("  socket      %.*s\n", (int)s->socket_path.len, (const char *)s->socket_path.data);
-	printf("  cache       %.*s\n", (int)s->cache_path.len, (const char *)s->cache_path.data);
-	printf("              %s, %s used of a file of %s", prepctl_count(a, s->cache_records, "record"),
+	printf("  socket      ");
+	prepctl_print_bytes(&s->socket_path);
+	printf("\n  cache       ");
+	prepctl_print_bytes(&s->cache_path);
+	printf("\n              %s, %s used of a file of %s", prepctl_count(a, s->cache_records, "record"),
 	       prepctl_bytes(b, s->cache_used_bytes), prepctl_bytes(file, s->cache_file_bytes));
 	printf(s->cache_max_bytes > 0 ? ", limit %s\n" : "\n", prepctl_bytes(a, s->cache_max_bytes));
 	printf("  data sets   %llu\n", (unsigned long long)s->datasets);
@@ -38,9 +40,10 @@ static void print_status(const Wire__StatusReply *s)
 		const Wire__ClientStatus *client = s->clients[i];
 
 		progress_format_seconds(time, client->connected_s);
-		printf("    pid %-8u %s: %s, %llu %s delivered, connected %s\n", client->pid, client->name,
-		       client->doing[0] != '\0' ? client->doing : "idle", (unsigned long long)client->batches,
-		       client->batches == 1 ? "batch" : "batches", time);
+		printf("    pid %-8u ", client->pid);
+		prepctl_print_text(client->name);
+		printf(": %s, %llu %s delivered, connected %s\n", client->doing[0] != '\0' ? client->doing : "idle",
+		       (unsigned long long)client->batches, client->batches == 1 ? "batch" : "batches", time);
 	}
 }
 

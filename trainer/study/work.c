@@ -377,14 +377,14 @@ static int check_config(const char *run_dir, struct err *err)
 {
 	char path[RESULT_PATH_BYTES + 16];
 	struct run_config config;
-	struct hash version, vocab;
+	struct about_data data;
 	bool lost;
 	int code;
 
 	snprintf(path, sizeof(path), "%s/run.json", run_dir);
 	if (!fs_exists(path))
 		return 0;
-	code = record_read_config(run_dir, &config, &version, &vocab, &lost, err);
+	code = record_read_config(run_dir, &config, &data, &lost, err);
 	run_config_free(&config);
 	return code;
 }

@@ -433,7 +433,7 @@ int loop_validate(struct session *s, struct validator *validator, const struct p
 	struct feed *feed = NULL;
 	struct feed_options options = {
 		.socket = s->socket, .client_name = s->client_name, .dataset = s->config.data, .split = part->split,
-		.vocab = s->config.vocab, .batch_size = (uint32_t)s->config.batch_size,
+		.vocab = s->vocab_name, .batch_size = (uint32_t)s->config.batch_size,
 		.no_pixels = s->plan.freeze_image && s->plan.feature_cache,
 		.exif_apply = s->plan.exif_apply, .image_size = (uint32_t)s->config.image_size, .max_len = (uint32_t)s->config.max_len,
 		.cancelled = s->options->cancelled, .cancel_context = s->options->cancel_context,
@@ -445,6 +445,8 @@ int loop_validate(struct session *s, struct validator *validator, const struct p
 	if (!hash_equal(&feed_info(feed)->version, &s->version))
 		code = err_set(err, ERR_MISMATCH, "data set %s is another version now than at the start of the run; add that one again "
 			       "to go on", s->config.data);
+	else if (!hash_equal(&feed_info(feed)->vocab, &s->vocab))
+		code = err_set(err, ERR_MISMATCH, "the vocabulary %s is another one now than at the start of the run", s->vocab_name);
 	validator_take_from(validator, part == &s->val ? s->val_source : s->train_source);
 	if (code == 0)
 		code = validator_run(validator, feed, s->options->cancelled, s->options->cancel_context, out, err);

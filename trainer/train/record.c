@@ -174,18 +174,17 @@ out:
 	return code;
 }
 
-int record_read_config(const char *dir, struct run_config *config, struct hash *version, struct hash *vocab, bool *lost,
-		       struct err *err)
+int record_read_config(const char *dir, struct run_config *config, struct about_data *data, bool *lost, struct err *err)
 {
 	char path[SESSION_PATH_BYTES + 16];
 	struct buf content = BUF_INIT;
 	struct json_reader reader;
-	struct about_data data = { .name = "" };
 	bool has_config = false, has_data = false;
 	int code;
 
 	snprintf(path, sizeof(path), "%s/run.json", dir);
 	*lost = false;
+	*data = (struct about_data){ .name = "" };
 	run_config_init(config);
 	if ((code = fs_read(path, RECORD_BYTES_MAX, &content, err)) != 0)
 		goto out;
@@ -198,7 +197,7 @@ int record_read_config(const char *dir, struct run_config *config, struct hash *
 			code = run_config_read(config, &reader, err);
 			has_config = true;
 		} else if (strcmp(reader.text.data, "dataset") == 0) {
-			code = about_data_read(&data, &reader, err);
+			code = about_data_read(data, &reader, err);
 			has_data = true;
 		} else {
 			code = json_skip(&reader, err);
@@ -211,12 +210,10 @@ out:
 	if (code != 0 && code != ERR_NOMEM && checkpoint_exists(dir)) {
 		run_config_free(config);
 		run_config_init(config);
-		data = (struct about_data){ .name = "" };
+		*data = (struct about_data){ .name = "" };
 		*lost = true;
-		code = config_from_checkpoint(dir, config, &data, err);
+		code = config_from_checkpoint(dir, config, data, err);
 	}
-	*version = data.version;
-	*vocab = data.vocab_hash;
 	buf_free(&content);
 	return code;
 }

@@ -124,9 +124,9 @@ static int take_folder(struct session *s, struct err *err)
 static int adopt_recorded(struct session *s, bool *adopted, struct err *err)
 {
 	struct run_config recorded;
-	struct hash version, vocab;
+	struct about_data data;
 	bool lost;
-	int code = record_read_config(s->dir, &recorded, &version, &vocab, &lost, err);
+	int code = record_read_config(s->dir, &recorded, &data, &lost, err);
 
 	if (code == ERR_NOTFOUND && !checkpoint_exists(s->dir)) {
 		if (s->config.data != NULL)
@@ -140,6 +140,7 @@ static int adopt_recorded(struct session *s, bool *adopted, struct err *err)
 			log_warn("%s/run.json is missing or damaged; the newest checkpoint says what the run was configured to do", s->dir);
 		code = run_config_adopt(&s->config, &recorded, s->options->given, s->dir, err);
 		*adopted = code == 0;
+		snprintf(s->vocab_name, sizeof(s->vocab_name), "%s", data.vocab);
 		if (code == 0 && s->config.threads != recorded.threads)
 			log_warn("the run was started with %lld threads: with %lld the last bits of its results will differ",
 				 (long long)recorded.threads, (long long)s->config.threads);
@@ -216,7 +217,7 @@ static int open_feed(struct session *s, const char *split, bool training, struct
 {
 	struct feed_options options = {
 		.socket = s->socket, .client_name = s->client_name, .dataset = s->config.data, .split = split,
-		.vocab = s->config.vocab, .training = training, .seed = (uint64_t)s->config.seed,
+		.vocab = s->vocab_name[0] != '\0' ? s->vocab_name : s->config.vocab, .training = training, .seed = (uint64_t)s->config.seed,
 		.no_pixels = !training || (s->plan.freeze_image && s->plan.feature_cache),
 		.batch_size = (uint32_t)s->config.batch_size, .image_size = (uint32_t)s->config.image_size,
 		.exif_apply = s->plan.exif_apply,
@@ -344,8 +345,14 @@ static int open_data(struct session *s, struct err *err)
 	int code;
 
 	snprintf(s->client_name, sizeof(s->client_name), "trainer %.60s %.50s", s->config.data, s->config.reg);
-	if ((code = paths_socket(&s->socket, s->options->socket, false, err)) != 0 ||
-	    (code = open_feed(s, s->config.train_split, true, &s->feed, err)) != 0)
+	if ((code = paths_socket(&s->socket, s->options->socket, false, err)) != 0)
+		return code;
+	code = open_feed(s, s->config.train_split, true, &s->feed, err);
+	if (code == ERR_NOTFOUND && s->vocab_name[0] != '\0' && s->config.vocab == NULL) {
+		s->vocab_name[0] = '\0'; /* with another cache the same words may have another name: check_same_data() compares them */
+		code = open_feed(s, s->config.train_split, true, &s->feed, err);
+	}
+	if (code != 0)
 		return code;
 	info = feed_info(s->feed);
 	s->version = info->version;
@@ -459,7 +466,7 @@ static int open_source(struct session *s, const struct part *part, struct source
 		.version = s->version, .wait_s = FEATURES_WAIT_S,
 		.feed = {
 			.socket = s->socket, .client_name = s->client_name, .dataset = s->config.data, .split = part->split,
-			.vocab = s->config.vocab, .batch_size = (uint32_t)s->config.batch_size, .quiet = s->options->quiet,
+			.vocab = s->vocab_name, .batch_size = (uint32_t)s->config.batch_size, .quiet = s->options->quiet,
 			.exif_apply = s->plan.exif_apply, .image_size = (uint32_t)s->config.image_size, .max_len = (uint32_t)s->config.max_len,
 			.cancelled = s->options->cancelled, .cancel_context = s->options->cancel_context,
 		},
@@ -504,19 +511,19 @@ static void plan_steps(struct session *s)
 static int check_same_data(const struct session *s, struct err *err)
 {
 	struct run_config recorded;
-	struct hash version, vocab;
+	struct about_data data;
 	bool lost;
-	int code = record_read_config(s->dir, &recorded, &version, &vocab, &lost, err);
+	int code = record_read_config(s->dir, &recorded, &data, &lost, err);
 
 	run_config_free(&recorded);
 	if (code == ERR_NOTFOUND)
 		return 0;
-	if (code == 0 && !hash_equal(&version, &s->version))
+	if (code == 0 && !hash_equal(&data.version, &s->version))
 		code = err_set(err, ERR_MISMATCH,
 			       "data set %s is not the version that the run in %s was started on; add that one again, or start a new run "
 			       "with another --out",
 			       s->config.data, s->dir);
-	if (code == 0 && !hash_equal(&vocab, &s->vocab))
+	if (code == 0 && !hash_equal(&data.vocab_hash, &s->vocab))
 		code = err_set(err, ERR_MISMATCH, "the vocabulary %s is not the one that the run in %s was started with", s->vocab_name,
 			       s->dir);
 	return code;

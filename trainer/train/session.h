@@ -53,7 +53,7 @@ struct session {
 	struct part train, val;
 	bool validates;
 	struct hash version, vocab, transform;
-	char vocab_name[SESSION_NAME_BYTES];
+	char vocab_name[SESSION_NAME_BYTES]; /* that the run began with, once that is known: a data set's own may change */
 	uint32_t vocab_size, label_count;
 	struct about_classes classes; /* known with --task classify */
 	int32_t pad_id;
@@ -130,10 +130,9 @@ MUST_USE int initial_weights(struct session *s, struct err *err);
 MUST_USE int record_about(struct session *s, struct err *err);
 /* state: "running", "interrupted", "failed", "finished" */
 MUST_USE int record_write(struct session *s, const char *state, struct err *err);
-/* The configuration in DIR/run.json. Where that file is missing or damaged (*lost), the newest checkpoint
+/* The configuration in DIR/run.json, and the data. Where that file is missing or damaged (*lost), the newest checkpoint
  * says the same. ERR_NOTFOUND: there is neither. */
-MUST_USE int record_read_config(const char *dir, struct run_config *out, struct hash *version, struct hash *vocab, bool *lost,
-				struct err *err);
+MUST_USE int record_read_config(const char *dir, struct run_config *out, struct about_data *data, bool *lost, struct err *err);
 
 /* The digest of the initial weights there; *found is false where an older version wrote the file. */
 MUST_USE int record_read_init(const char *dir, struct hash *out, bool *found, struct err *err);
