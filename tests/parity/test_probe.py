@@ -241,6 +241,19 @@ def test_same_bits_twice(tiny):
     assert attempt(tiny)[1].read_bytes() == first
 
 
+@pytest.mark.parametrize("variable, value", [("OMP_THREAD_LIMIT", "1"), ("OMP_MAX_ACTIVE_LEVELS", "0")])
+def test_threads_that_openmp_does_not_give(tiny, monkeypatch, variable, value):
+    """OpenBLAS would wait for them for ever."""
+    monkeypatch.setenv("TRAINER_KERNELS", "libraries")
+    alone = attempt(tiny, arguments=["--threads", "1"])[1].read_bytes()
+    monkeypatch.setenv(variable, value)
+    result, out = attempt(tiny, arguments=["--threads", "2"])
+    assert result.returncode == 0 and "2 threads" in result.stderr and variable in result.stderr, result.stderr
+    assert out.read_bytes() == alone
+    result, out = attempt(tiny)
+    assert result.returncode == 0 and variable not in result.stderr and out.read_bytes() == alone, result.stderr
+
+
 def test_padding_is_ignored(tiny):
     """Longer padding, and other ids in it, change nothing."""
     def batch(b):
