@@ -310,6 +310,10 @@ def test_a_deeper_resnet_is_no_resnet18(daemon, tmp_path):  # noqa: F811
     torch.save(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "resnet34.pth")
     result = train(daemon, tmp_path / "run", "--image-encoder", "resnet18", "--image-weights", tmp_path / "resnet34.pth")
     assert result.returncode == 1 and "deeper" in result.stderr and "--image-encoder" in result.stderr, result.stderr
+    excited = torchvision.models.resnet18(weights=None).state_dict() | {"layer1.0.se.fc1.weight": torch.zeros(4, 64, 1, 1)}
+    torch.save(excited, tmp_path / "se.pth")
+    result = train(daemon, tmp_path / "run", "--image-encoder", "resnet18", "--image-weights", tmp_path / "se.pth")
+    assert result.returncode == 1 and "layer1.0.se.fc1.weight is in no block" in result.stderr and "of another kind" in result.stderr, result.stderr
 
 
 def test_a_tower_comes_whole(daemon, bert, tmp_path):  # noqa: F811

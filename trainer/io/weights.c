@@ -83,7 +83,7 @@ static bool is_skipped(const char *mapped, enum weights_kind kind)
 	return false;
 }
 
-/* A whole block more: the rest would fit by its shapes, and be part of another network. */
+/* A whole block more, or more in a block: the rest would fit by its shapes, and be part of another network. */
 static bool is_block_of_resnet(const char *mapped, bool known, enum weights_kind kind)
 {
 	int stage, block, length = 0;
@@ -228,8 +228,9 @@ static int match_one(struct params *params, const struct state_tensor *tensor, e
 	if (known && param == NULL && is_skipped(mapped, kind))
 		return note(&report->skipped_names, &report->skipped, name, err);
 	if (param == NULL && is_block_of_resnet(mapped, known, kind))
-		return err_set(err, ERR_MISMATCH, "%s: %s is of a deeper ResNet than the model's, which has no such block; name the one the file was "
-			       "made with by --image-encoder (resnet18, 34, 50, 101 or 152)", tensor->path, name);
+		return err_set(err, ERR_MISMATCH, "%s: %s is in no block of the model's: the file is of a deeper ResNet, or of another kind (with "
+			       "squeeze-and-excitation, ResNet-D), which is not read; name the one it was made with by --image-encoder (resnet18, 34, "
+			       "50, 101 or 152)", tensor->path, name);
 	if (param == NULL || !belongs(param, kind))
 		return note(&report->unexpected_names, &report->unexpected, name, err);
 	if (is_replaced_head(param, kind) && !same_shape(&tensor->view, param))
