@@ -712,8 +712,8 @@ def test_resume_with_other_options(daemon, arms, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(arms["none"], out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    for words, needle in ((["--lr", "1"], "--lr"), (["--reg", "dropout"], "--reg"), (["--seed", "9"], "--seed"), (["--epochs", "3"], "--epochs"),
-                          (["--steps", "3"], "--steps"), (["--task", "classify"], "--task"), (["--preset", "small"], "--preset")):
+    for words, needle in ((["--lr", "1"], "--lr"), (["--lr", "3.0000001e-4"], "--lr 0.00030000001: the run in"), (["--reg", "dropout"], "--reg"),
+                          (["--seed", "9"], "--seed"), (["--epochs", "3"], "--epochs"), (["--steps", "3"], "--steps"), (["--task", "classify"], "--task"), (["--preset", "small"], "--preset")):
         result = run("trainer", "--resume", "--out", out, *words, *daemon.at())
         assert result.returncode == 1 and needle in result.stderr and str(out) in result.stderr, result.stderr
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before

@@ -466,7 +466,7 @@ static void field_text(const struct run_config *config, int field, char *out, si
 			snprintf(out, bytes, "%lld", (long long)*int_of(config, field));
 		break;
 	case RUN_REAL:
-		snprintf(out, bytes, "%g", *real_of(config, field));
+		snprintf(out, bytes, "%.15g", *real_of(config, field)); /* a difference that was found must be seen */
 		break;
 	}
 }
