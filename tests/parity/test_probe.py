@@ -28,10 +28,10 @@ GRADIENT_LIMIT, VALUE_LIMIT, BATCHES, BEYOND = 5e-3, 1e-4, 3, 50
 VOCAB = {"full": 30522, "small": 3000, "tiny": 200}
 
 
-def make_model(preset, classes, seed):
+def make_model(preset, classes, seed, text=None):
     """Random weights by each layer's rule, with norms, biases and running statistics moved off their constants."""
     torch.manual_seed(seed)
-    model = without_dropout(FusionModel(preset, VOCAB[preset], classes))
+    model = without_dropout(FusionModel(preset, VOCAB[preset], classes, text=text))
     with torch.no_grad():
         for name, value in model.state_dict().items():
             if name.endswith("running_var"):
@@ -139,6 +139,19 @@ def test_parity(tmp_path, preset, task, mode):
             return
         worst[name] = ratios[name]
     pytest.fail(f"none of {BATCHES} batches is within the allowance: {worst}")
+
+
+@pytest.mark.parametrize("text", [dict(layers=4, width=312, heads=12, inner=1200), dict(layers=2, width=63, heads=7, inner=11)], ids=["TinyBERT", "odd"])
+@pytest.mark.parametrize("kernels", ["own", "libraries"])
+def test_bert_of_any_width(tmp_path, monkeypatch, text, kernels):
+    """Rows that fill no vector: queries, keys and values are one matrix whose parts lie at any address."""
+    monkeypatch.setenv("TRAINER_KERNELS", kernels)
+    model, batch = make_model("tiny", 2, 4, text), make_batch("tiny", "match", 2, 5, 8)
+    ours = probe(tmp_path, "tiny", "match", "eval", model, batch, "--text-encoder", ",".join(f"{key}={value}" for key, value in text.items()))
+    logits, loss, exact = torch_step(model, batch, "eval", torch.float64)
+    assert abs(float(ours["loss"]) - loss) <= VALUE_LIMIT * abs(loss) and tensors.distance(ours["logits"], logits) <= VALUE_LIMIT
+    worst = {name: tensors.distance(ours[name], value) for name, value in exact.items() if not is_zero_in_theory(name)}
+    assert max(worst.values()) <= GRADIENT_LIMIT, max(worst, key=worst.get)
 
 
 def accumulated(model, batch, mode, K):

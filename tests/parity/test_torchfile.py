@@ -557,7 +557,7 @@ def test_config_json_that_cannot_be(setting, tmp_path, change, needle):
 
 @pytest.mark.parametrize("words,needle", [
     (("--image-encoder", "resnet42"), "resnet18, resnet34"), (("--text-encoder", "layers"), "KEY=VALUE"), (("--text-encoder", "depth=3"), "depth"),
-    (("--text-encoder", "layers=0"), "layers"), (("--text-encoder", "eps=2"), "eps"), (("--text-encoder", "width=60"), "multiple of 16"),
+    (("--text-encoder", "layers=0"), "layers"), (("--text-encoder", "eps=2"), "eps"), (("--text-encoder", "width=63"), "multiple of its 2 heads"),
     (("--text-encoder", "layers=2,heads=2,layers=2"), "layers stands twice"),
 ])
 def test_encoders_that_cannot_be(setting, words, needle):
