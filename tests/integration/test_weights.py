@@ -175,6 +175,16 @@ def test_a_head_of_another_task_is_refused(daemon, data, tmp_path):  # noqa: F81
 
 
 @pytest.mark.parametrize("option", ["--init", "--text-weights"])
+@pytest.mark.parametrize("sizes", ["heads=4", "eps=1e-05"])
+def test_heads_and_eps_that_no_shape_shows(daemon, tmp_path, option, sizes):  # noqa: F811
+    first = train_ok(daemon, tmp_path / "first", "--text-encoder", sizes, "--steps", "1")
+    said = train(daemon, tmp_path / "run", option, first / "last.safetensors", "--steps", "1")
+    assert said.returncode == 1 and option in said.stderr and "--text-encoder heads=" in said.stderr and sizes in said.stderr, said.stderr
+    assert not (tmp_path / "run").exists()
+    train_ok(daemon, tmp_path / "run", option, first / "last.safetensors", "--steps", "1", "--text-encoder", sizes)
+
+
+@pytest.mark.parametrize("option", ["--init", "--text-weights"])
 def test_words_of_another_vocabulary_are_refused(daemon, data, tmp_path, option):  # noqa: F811
     """As many words in another order: every embedding would be another word's."""
     first = train_ok(daemon, tmp_path / "first", "--steps", "1")
