@@ -184,6 +184,16 @@ def test_heads_and_eps_that_no_shape_shows(daemon, tmp_path, option, sizes):  # 
     train_ok(daemon, tmp_path / "run", option, first / "last.safetensors", "--steps", "1", "--text-encoder", sizes)
 
 
+def test_sizes_said_again(daemon, tmp_path):  # noqa: F811
+    """A part of what is recorded is no difference; what cannot be read is not passed over."""
+    out = train_ok(daemon, tmp_path / "run", "--text-encoder", "heads=4", "--steps", "1")
+    asked = ["eval", out / "last.safetensors", "--data", "small", "--json"], ["--resume", "--out", out]
+    for words in asked:
+        for again, code in (("heads=4", 0), ("inner=256,heads=4", 0), ("heads=2", 1), ("heads", 1)):
+            said = run("trainer", *words, "--text-encoder", again, *daemon.at())
+            assert said.returncode == code and (code == 0 or f"--text-encoder {again}: the" in said.stderr), (words, again, said.stderr)
+
+
 @pytest.mark.parametrize("option", ["--init", "--text-weights"])
 def test_words_of_another_vocabulary_are_refused(daemon, data, tmp_path, option):  # noqa: F811
     """As many words in another order: every embedding would be another word's."""
