@@ -369,6 +369,7 @@ def test_other_size_without_config_says_what_to_do(daemon, bert, tmp_path):  # n
     shutil.copy(folder / "pytorch_model.bin", tmp_path / "alone.bin")
     result = train(daemon, tmp_path / "run", "--text-weights", tmp_path / "alone.bin")
     assert result.returncode == 1 and "has shape" in result.stderr and "encoders" in result.stderr, result.stderr
+    assert "no config.json beside" in result.stderr and "2 heads and an eps of 1e-12" in result.stderr, result.stderr
     (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "hidden_act": "silu"}))
     result = train(daemon, tmp_path / "run", "--text-weights", tmp_path / "alone.bin")
     assert result.returncode == 1 and "silu" in result.stderr and "--text-config" in result.stderr, result.stderr

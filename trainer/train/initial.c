@@ -70,6 +70,16 @@ static int check_text_tower(const struct session *s, const char *path, const str
 		       ours->heads, ours->norm_eps, theirs.heads, theirs.norm_eps);
 }
 
+/* Of somebody else's tower config.json says them. */
+static void say_assumed(const struct session *s, const char *path)
+{
+	char beside[RUN_CONFIG_PATH_BYTES];
+
+	if (run_config_text_path(&s->config, beside) == NULL)
+		log_info("no config.json beside %s: it is taken for a BERT of %d heads and an eps of %g (--text-encoder names others), which no shape "
+			 "shows", path, s->model_config.text.heads, s->model_config.text.norm_eps);
+}
+
 /* As where the numbers of classes differ. After contrast there is no head. */
 static int check_head(const struct session *s, const struct statefile *file, const struct origin *origin, struct err *err)
 {
@@ -99,6 +109,8 @@ static int check_origin(const struct session *s, const struct statefile *file, e
 		code = check_vocab(s, statefile_path(file), &origin.data, err);
 	if (code == 0 && origin.ours)
 		code = check_text_tower(s, statefile_path(file), &origin, err);
+	if (code == 0 && !origin.ours && kind == WEIGHTS_TEXT)
+		say_assumed(s, statefile_path(file));
 	if (code == 0 && origin.ours && kind == WEIGHTS_STATE)
 		code = check_head(s, file, &origin, err);
 	origin_free(&origin);
