@@ -745,12 +745,22 @@ def test_usage(daemon, tmp_path, words, needles):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("words", ["OMP_PROC_BIND=true", "OMP_PROC_BIND=close OMP_PLACES=cores", "OMP_PLACES={0}"])
+def test_bound_threads_are_one_for_each_core(daemon, tmp_path, monkeypatch, words):
+    """OpenMP binds the first thread to the first place before main(), and affinity is inherited."""
+    for word in words.split():
+        monkeypatch.setenv(*word.split("=", 1))
+    most = 1 if "{0}" in words else len(os.sched_getaffinity(0))
+    run_ok("trainer", "--data", "small", "--preset", "tiny", "--steps", "1", "--val-split", "none", "--out", tmp_path / "run", *daemon.at())
+    assert record(tmp_path / "run")["threads"] == most
+
+
 def test_resume_with_other_options(daemon, arms, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(arms["none"], out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    for words, needle in ((["--lr", "1"], "--lr"), (["--reg", "dropout"], "--reg"), (["--seed", "9"], "--seed"), (["--epochs", "3"], "--epochs"),
-                          (["--steps", "3"], "--steps"), (["--task", "classify"], "--task"), (["--preset", "small"], "--preset")):
+    for words, needle in ((["--lr", "1"], "--lr"), (["--lr", "3.0000001e-4"], "--lr 0.00030000001: the run in"), (["--reg", "dropout"], "--reg"),
+                          (["--seed", "9"], "--seed"), (["--epochs", "3"], "--epochs"), (["--steps", "3"], "--steps"), (["--task", "classify"], "--task"), (["--preset", "small"], "--preset")):
         result = run("trainer", "--resume", "--out", out, *words, *daemon.at())
         assert result.returncode == 1 and needle in result.stderr and str(out) in result.stderr, result.stderr
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before

@@ -175,6 +175,26 @@ def test_a_head_of_another_task_is_refused(daemon, data, tmp_path):  # noqa: F81
 
 
 @pytest.mark.parametrize("option", ["--init", "--text-weights"])
+@pytest.mark.parametrize("sizes", ["heads=4", "eps=1e-05"])
+def test_heads_and_eps_that_no_shape_shows(daemon, tmp_path, option, sizes):  # noqa: F811
+    first = train_ok(daemon, tmp_path / "first", "--text-encoder", sizes, "--steps", "1")
+    said = train(daemon, tmp_path / "run", option, first / "last.safetensors", "--steps", "1")
+    assert said.returncode == 1 and option in said.stderr and "--text-encoder heads=" in said.stderr and sizes in said.stderr, said.stderr
+    assert not (tmp_path / "run").exists()
+    train_ok(daemon, tmp_path / "run", option, first / "last.safetensors", "--steps", "1", "--text-encoder", sizes)
+
+
+def test_sizes_said_again(daemon, tmp_path):  # noqa: F811
+    """A part of what is recorded is no difference; what cannot be read is not passed over."""
+    out = train_ok(daemon, tmp_path / "run", "--text-encoder", "heads=4", "--steps", "1")
+    asked = ["eval", out / "last.safetensors", "--data", "small", "--json"], ["--resume", "--out", out]
+    for words in asked:
+        for again, code in (("heads=4", 0), ("inner=256,heads=4", 0), ("heads=2", 1), ("heads", 1)):
+            said = run("trainer", *words, "--text-encoder", again, *daemon.at())
+            assert said.returncode == code and (code == 0 or f"--text-encoder {again}: the" in said.stderr), (words, again, said.stderr)
+
+
+@pytest.mark.parametrize("option", ["--init", "--text-weights"])
 def test_words_of_another_vocabulary_are_refused(daemon, data, tmp_path, option):  # noqa: F811
     """As many words in another order: every embedding would be another word's."""
     first = train_ok(daemon, tmp_path / "first", "--steps", "1")
@@ -310,6 +330,10 @@ def test_a_deeper_resnet_is_no_resnet18(daemon, tmp_path):  # noqa: F811
     torch.save(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "resnet34.pth")
     result = train(daemon, tmp_path / "run", "--image-encoder", "resnet18", "--image-weights", tmp_path / "resnet34.pth")
     assert result.returncode == 1 and "deeper" in result.stderr and "--image-encoder" in result.stderr, result.stderr
+    excited = torchvision.models.resnet18(weights=None).state_dict() | {"layer1.0.se.fc1.weight": torch.zeros(4, 64, 1, 1)}
+    torch.save(excited, tmp_path / "se.pth")
+    result = train(daemon, tmp_path / "run", "--image-encoder", "resnet18", "--image-weights", tmp_path / "se.pth")
+    assert result.returncode == 1 and "layer1.0.se.fc1.weight is in no block" in result.stderr and "of another kind" in result.stderr, result.stderr
 
 
 def test_a_tower_comes_whole(daemon, bert, tmp_path):  # noqa: F811
@@ -345,6 +369,7 @@ def test_other_size_without_config_says_what_to_do(daemon, bert, tmp_path):  # n
     shutil.copy(folder / "pytorch_model.bin", tmp_path / "alone.bin")
     result = train(daemon, tmp_path / "run", "--text-weights", tmp_path / "alone.bin")
     assert result.returncode == 1 and "has shape" in result.stderr and "encoders" in result.stderr, result.stderr
+    assert "no config.json beside" in result.stderr and "2 heads and an eps of 1e-12" in result.stderr, result.stderr
     (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "hidden_act": "silu"}))
     result = train(daemon, tmp_path / "run", "--text-weights", tmp_path / "alone.bin")
     assert result.returncode == 1 and "silu" in result.stderr and "--text-config" in result.stderr, result.stderr

@@ -248,7 +248,7 @@ def test_linear(tmp_path, table, rows, width, out):
 
 
 @pytest.mark.parametrize("table", TABLES)
-@pytest.mark.parametrize("rows, width, out", [(29, 64, 256), (221, 256, 768), (40, 136, 40)])
+@pytest.mark.parametrize("rows, width, out", [(29, 64, 256), (221, 256, 768), (40, 136, 40), (25, 63, 189)])
 def test_encoder_linear(tmp_path, table, rows, width, out):
     """In bf16 the operands are rounded and their products summed up in float32."""
     arrays = {"x": draw(1, rows, width), "w": draw(2, out, width, scale=width ** -0.5), "dy": draw(4, rows, out)}
@@ -303,7 +303,7 @@ def test_masks_are_the_rule(tmp_path):
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("probability", [0.0, 0.1, 0.5])
 @pytest.mark.parametrize("eps", [1e-12, 1e-5])
-@pytest.mark.parametrize("width", [64, 200])
+@pytest.mark.parametrize("width", [64, 200, 63])
 def test_layer_norm(tmp_path, table, probability, eps, width):
     """LayerNorm(dropout(x + bias) + residual). Some rows vary so little that eps decides."""
     offsets, _, _ = packed()
@@ -340,7 +340,7 @@ def test_embeddings(tmp_path, table):
 
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("probability", [0.0, 0.1])
-@pytest.mark.parametrize("heads, width", [(2, 64), (3, 192), (4, 80)])
+@pytest.mark.parametrize("heads, width", [(2, 64), (3, 192), (4, 80), (12, 312), (7, 63)])
 def test_attention(tmp_path, table, probability, heads, width):
     """Packed captions against torch's padded batch with a mask; padding is scored and then masked there."""
     offsets, _, _ = packed()

@@ -28,10 +28,10 @@ GRADIENT_LIMIT, VALUE_LIMIT, BATCHES, BEYOND = 5e-3, 1e-4, 3, 50
 VOCAB = {"full": 30522, "small": 3000, "tiny": 200}
 
 
-def make_model(preset, classes, seed):
+def make_model(preset, classes, seed, text=None):
     """Random weights by each layer's rule, with norms, biases and running statistics moved off their constants."""
     torch.manual_seed(seed)
-    model = without_dropout(FusionModel(preset, VOCAB[preset], classes))
+    model = without_dropout(FusionModel(preset, VOCAB[preset], classes, text=text))
     with torch.no_grad():
         for name, value in model.state_dict().items():
             if name.endswith("running_var"):
@@ -141,6 +141,19 @@ def test_parity(tmp_path, preset, task, mode):
     pytest.fail(f"none of {BATCHES} batches is within the allowance: {worst}")
 
 
+@pytest.mark.parametrize("text", [dict(layers=4, width=312, heads=12, inner=1200), dict(layers=2, width=63, heads=7, inner=11)], ids=["TinyBERT", "odd"])
+@pytest.mark.parametrize("kernels", ["own", "libraries"])
+def test_bert_of_any_width(tmp_path, monkeypatch, text, kernels):
+    """Rows that fill no vector: queries, keys and values are one matrix whose parts lie at any address."""
+    monkeypatch.setenv("TRAINER_KERNELS", kernels)
+    model, batch = make_model("tiny", 2, 4, text), make_batch("tiny", "match", 2, 5, 8)
+    ours = probe(tmp_path, "tiny", "match", "eval", model, batch, "--text-encoder", ",".join(f"{key}={value}" for key, value in text.items()))
+    logits, loss, exact = torch_step(model, batch, "eval", torch.float64)
+    assert abs(float(ours["loss"]) - loss) <= VALUE_LIMIT * abs(loss) and tensors.distance(ours["logits"], logits) <= VALUE_LIMIT
+    worst = {name: tensors.distance(ours[name], value) for name, value in exact.items() if not is_zero_in_theory(name)}
+    assert max(worst.values()) <= GRADIENT_LIMIT, max(worst, key=worst.get)
+
+
 def accumulated(model, batch, mode, K):
     """(logits, loss, gradients) of PyTorch going through the batch in K chunks, in float64; batch norm's statistics are each chunk's."""
     model = model.double()
@@ -239,6 +252,19 @@ def test_i32_and_half(tiny):
 def test_same_bits_twice(tiny):
     first = attempt(tiny)[1].read_bytes()
     assert attempt(tiny)[1].read_bytes() == first
+
+
+@pytest.mark.parametrize("variable, value", [("OMP_THREAD_LIMIT", "1"), ("OMP_MAX_ACTIVE_LEVELS", "0")])
+def test_threads_that_openmp_does_not_give(tiny, monkeypatch, variable, value):
+    """OpenBLAS would wait for them for ever."""
+    monkeypatch.setenv("TRAINER_KERNELS", "libraries")
+    alone = attempt(tiny, arguments=["--threads", "1"])[1].read_bytes()
+    monkeypatch.setenv(variable, value)
+    result, out = attempt(tiny, arguments=["--threads", "2"])
+    assert result.returncode == 0 and "2 threads" in result.stderr and variable in result.stderr, result.stderr
+    assert out.read_bytes() == alone
+    result, out = attempt(tiny)
+    assert result.returncode == 0 and variable not in result.stderr and out.read_bytes() == alone, result.stderr
 
 
 def test_padding_is_ignored(tiny):

@@ -188,6 +188,33 @@ static void test_kinds_of_numbers(void **state)
 	params_close(params);
 }
 
+/* PyTorch's copy into an int64 leaves out what is behind the point. */
+static void test_kinds_of_counters(void **state)
+{
+	static const uint16_t half = 0x64E5, brain = 0x4641;
+	static const double wide = 7.75;
+	static const float single = 0;
+	static const int8_t small = 100;
+	const struct {
+		enum tensor_dtype dtype;
+		const void *data;
+		int64_t expected;
+	} cases[] = { { TENSOR_F16, &half, 1253 }, { TENSOR_BF16, &brain, 12352 }, { TENSOR_F64, &wide, 7 }, { TENSOR_F32, &single, 0 },
+		      { TENSOR_I8, &small, 100 } };
+	struct params *params = open_params();
+	struct err err;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct draft draft = { .count = 0 };
+
+		add(&draft, "image_encoder.bn1.num_batches_tracked", cases[i].dtype, cases[i].data, 0, 0, 0);
+		assert_int_equal(weights_load(params, write_draft(&draft), WEIGHTS_STATE, NULL, &err), 0);
+		assert_true(params_find(params, "image_encoder.bn1.num_batches_tracked")->counter == cases[i].expected);
+	}
+	params_close(params);
+}
+
 /* The load fails with the code and words, and no value of the model has changed. */
 static void refuse(const struct draft *draft, enum weights_kind kind, int code, const char *words, const char *more)
 {
@@ -207,6 +234,7 @@ static void test_refused(void **state)
 	static const float odd[4] = { 1, 2, NAN, 4 }, far[4] = { 1, 2, 3, -INFINITY };
 	static const double beyond[4] = { 1, 1e300, 1, 1 };
 	static const int64_t negative = -1;
+	static const uint16_t half_negative = 0xBC00, half_infinite = 0x7C00;
 	const struct {
 		enum tensor_dtype dtype;
 		const void *data;
@@ -224,6 +252,8 @@ static void test_refused(void **state)
 		{ TENSOR_F64, beyond, WEIGHTS_STATE, "text_encoder.pooler.dense.bias", 1, 4, 0, ERR_FORMAT, "pooler.dense.bias", "not finite" },
 		{ TENSOR_I32, ramp, WEIGHTS_STATE, "text_encoder.pooler.dense.bias", 1, 4, 0, ERR_MISMATCH, "pooler.dense.bias", "I32" },
 		{ TENSOR_I64, &negative, WEIGHTS_STATE, "image_encoder.bn1.num_batches_tracked", 0, 0, 0, ERR_FORMAT, "num_batches_tracked", "-1" },
+		{ TENSOR_F16, &half_negative, WEIGHTS_STATE, "image_encoder.bn1.num_batches_tracked", 0, 0, 0, ERR_FORMAT, "num_batches_tracked", "-1" },
+		{ TENSOR_F16, &half_infinite, WEIGHTS_STATE, "image_encoder.bn1.num_batches_tracked", 0, 0, 0, ERR_FORMAT, "num_batches_tracked", "inf" },
 		{ TENSOR_F32, ramp, WEIGHTS_TEXT, "embeddings.LayerNorm.beta", 1, 4, 0, ERR_FORMAT, "LayerNorm.bias", "same parameter" },
 		{ TENSOR_F32, ramp, WEIGHTS_IMAGE, "fc.other", 1, 4, 0, ERR_MISMATCH, "none of its", "torchvision" },
 	};
@@ -354,7 +384,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trip), cmocka_unit_test(test_image_names), cmocka_unit_test(test_text_names),
-		cmocka_unit_test(test_kinds_of_numbers), cmocka_unit_test(test_refused), cmocka_unit_test(test_missing_file),
+		cmocka_unit_test(test_kinds_of_numbers), cmocka_unit_test(test_kinds_of_counters), cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_missing_file),
 		cmocka_unit_test(test_strict), cmocka_unit_test(test_state_dict),
 	};
 

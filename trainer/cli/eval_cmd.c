@@ -124,6 +124,13 @@ static int settle_text(const char *name, const char **given, const char *recorde
 	return 0;
 }
 
+static int settle_text_encoder(const char **given, const char *recorded, struct err *err)
+{
+	if (*given != NULL && recorded != NULL && run_config_same_text_encoder(*given, recorded))
+		*given = recorded;
+	return settle_text("text-encoder", given, recorded, err);
+}
+
 /* Options and the file's own words together; what neither says gets a default. */
 static int settle(struct eval_options *o, const struct statefile *file, struct origin *origin, struct model_config *config,
 		  struct err *err)
@@ -134,7 +141,7 @@ static int settle(struct eval_options *o, const struct statefile *file, struct o
 
 	if ((code = settle_text("preset", &o->preset, run->preset, err)) != 0 ||
 	    (code = settle_text("image-encoder", &o->image_encoder, run->image_encoder, err)) != 0 ||
-	    (code = settle_text("text-encoder", &o->text_encoder, run->text_encoder, err)) != 0 ||
+	    (code = settle_text_encoder(&o->text_encoder, run->text_encoder, err)) != 0 ||
 	    (code = settle_text("task", &o->task, run->task, err)) != 0 ||
 	    (code = settle_number("image-size", &o->image_size, run->image_size, err)) != 0)
 		return code;

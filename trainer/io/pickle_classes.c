@@ -128,7 +128,8 @@ static bool integers(const struct pickle *p, uint32_t tuple, int64_t *out, int *
 	return true;
 }
 
-/* storage, offset, shape, strides, and what only training cares about. */
+/* storage, offset, shape, strides, two that only training cares about, and in PyTorch 2 what is still to be done to the values
+ * (neg, conj), where there is something. */
 static int call_tensor(struct pickle *p, uint32_t count, const uint32_t *arguments, uint32_t *out, struct err *err)
 {
 	struct pickle_tensor tensor = { .rank = 0 };
@@ -137,6 +138,9 @@ static int call_tensor(struct pickle *p, uint32_t count, const uint32_t *argumen
 
 	if (count < 4)
 		return pickle_damaged(p, err, "a tensor lacks shape or strides");
+	if (count > 6 && p->values[arguments[6]].count > 0)
+		return err_set(err, ERR_UNSUPPORTED, "%s: its pickle at byte %zu has a tensor whose values are to be negated when they are read, or "
+			       "something like that; " PICKLE_REMEDY, p->name, p->opcode_at);
 	storage = &p->values[arguments[0]];
 	offset = &p->values[arguments[1]];
 	if (storage->kind != PICKLE_STORAGE || offset->kind != PICKLE_INT || offset->integer < 0 ||

@@ -83,7 +83,7 @@ static bool is_skipped(const char *mapped, enum weights_kind kind)
 	return false;
 }
 
-/* A whole block more: the rest would fit by its shapes, and be part of another network. */
+/* A whole block more, or more in a block: the rest would fit by its shapes, and be part of another network. */
 static bool is_block_of_resnet(const char *mapped, bool known, enum weights_kind kind)
 {
 	int stage, block, length = 0;
@@ -156,16 +156,22 @@ static int check_values(const struct state_tensor *tensor, const struct param *p
 	return code;
 }
 
-static int check_counter(const struct state_tensor *tensor, struct err *err)
+/* Who turns a whole state dict into halves turns the counters, too, and PyTorch takes them back. */
+static int read_counter(const struct state_tensor *tensor, int64_t *out, struct err *err)
 {
-	int64_t value;
-	int code = state_tensor_to_i64(tensor, 0, 1, &value, err);
+	float real = 0;
+	int code;
 
-	if (code != 0)
+	if (state_tensor_to_i64(tensor, 0, 1, out, NULL) == 0) {
+		if (*out < 0)
+			return err_set(err, ERR_FORMAT, "%s: %s is %lld; it counts batches", tensor->path, tensor->view.name, (long long)*out);
+		return 0;
+	}
+	if ((code = state_tensor_to_f32(tensor, 0, 1, &real, err)) != 0)
 		return err_prefix(err, "%s", tensor->path);
-	if (value < 0)
-		return err_set(err, ERR_FORMAT, "%s: %s is %lld; it counts batches", tensor->path, tensor->view.name,
-			       (long long)value);
+	if (!(real >= 0 && real < 0x1p63f))
+		return err_set(err, ERR_FORMAT, "%s: %s is %g; it counts batches", tensor->path, tensor->view.name, (double)real);
+	*out = (int64_t)real;
 	return 0;
 }
 
@@ -177,13 +183,15 @@ struct match {
 
 static int accept(const struct state_tensor *tensor, struct param *param, struct match *match, struct err *err)
 {
+	int64_t counter;
+
 	if (match->tensor != NULL)
 		return err_set(err, ERR_FORMAT, "%s: %s and %s are the same parameter; remove one", tensor->path,
 			       match->tensor->view.name, tensor->view.name);
 	if (!same_shape(&tensor->view, param))
 		return shape_mismatch(tensor, param, err);
 	match->tensor = tensor;
-	return param->kind == PARAM_COUNTER ? check_counter(tensor, err) : check_values(tensor, param, err);
+	return param->kind == PARAM_COUNTER ? read_counter(tensor, &counter, err) : check_values(tensor, param, err);
 }
 
 static void copy_in(struct params *params, const struct match *matches)
@@ -196,7 +204,7 @@ static void copy_in(struct params *params, const struct match *matches)
 			continue;
 		/* checked before: neither can fail */
 		if (param->kind == PARAM_COUNTER)
-			CHECK(state_tensor_to_i64(tensor, 0, 1, &param->counter, NULL) == 0);
+			CHECK(read_counter(tensor, &param->counter, NULL) == 0);
 		else
 			CHECK(state_tensor_to_f32(tensor, 0, (int64_t)param->count, param->value, NULL) == 0);
 	}
@@ -220,8 +228,9 @@ static int match_one(struct params *params, const struct state_tensor *tensor, e
 	if (known && param == NULL && is_skipped(mapped, kind))
 		return note(&report->skipped_names, &report->skipped, name, err);
 	if (param == NULL && is_block_of_resnet(mapped, known, kind))
-		return err_set(err, ERR_MISMATCH, "%s: %s is of a deeper ResNet than the model's, which has no such block; name the one the file was "
-			       "made with by --image-encoder (resnet18, 34, 50, 101 or 152)", tensor->path, name);
+		return err_set(err, ERR_MISMATCH, "%s: %s is in no block of the model's: the file is of a deeper ResNet, or of another kind (with "
+			       "squeeze-and-excitation, ResNet-D), which is not read; name the one it was made with by --image-encoder (resnet18, 34, "
+			       "50, 101 or 152)", tensor->path, name);
 	if (param == NULL || !belongs(param, kind))
 		return note(&report->unexpected_names, &report->unexpected, name, err);
 	if (is_replaced_head(param, kind) && !same_shape(&tensor->view, param))

@@ -4,8 +4,8 @@
  *
  * Names and shapes are those of the PyTorch module (params.h), so a saved file
  * loads there with strict=True and back. F32, F64 (rounded to the nearest
- * float32), F16 and BF16 (exact) are accepted, integers for
- * num_batches_tracked. A file whose values are not all finite is refused, and
+ * float32), F16 and BF16 (exact) are accepted; for num_batches_tracked integers,
+ * too. A file whose values are not all finite is refused, and
  * on any error the model keeps the values it had.
  *
  * Three kinds of file are understood:

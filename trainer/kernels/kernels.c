@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <string.h>
 
+#include "shared/base/log.h"
 #include "trainer/kernels/image_rows.h"
 #include "trainer/kernels/profile.h"
 
@@ -74,10 +75,22 @@ static int cores_allowed(void)
 	return CPU_COUNT(&set) > 0 ? CPU_COUNT(&set) : 1;
 }
 
+/* OpenBLAS and oneDNN wait for ever for the threads of a team that OpenMP made smaller than they asked for. */
+static int team_allowed(void)
+{
+	return omp_get_max_active_levels() < 1 ? 1 : omp_get_thread_limit();
+}
+
 int kernels_set_threads(int threads)
 {
+	int most = team_allowed();
+
+	if (threads > most)
+		log_warn("%d threads: OMP_THREAD_LIMIT or OMP_MAX_ACTIVE_LEVELS in the environment allow %d; computing with that", threads, most);
 	if (threads <= 0)
 		threads = cores_allowed();
+	if (threads > most)
+		threads = most;
 	omp_set_dynamic(0); /* a team of another size would change the order of sums */
 	omp_set_num_threads(threads);
 	dense_set_threads(threads);

@@ -44,7 +44,7 @@ MUST_USE int kernels_check_precision(const char *precision, struct err *err);
  * encoder layers' products in bf16. Before the first model is opened. */
 void kernels_set_precision(const char *precision);
 /* OpenMP, OpenBLAS and oneDNN all use this many; 0: the cores this process may run on.
- * Returns the number set. Call once, before the first kernel. */
+ * No more than OpenMP gives to a team (OMP_THREAD_LIMIT); more are warned of. Returns the number set. Call once, before the first kernel. */
 int kernels_set_threads(int threads);
 
 #endif

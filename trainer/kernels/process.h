@@ -15,6 +15,11 @@
  * OPENBLAS_CORETYPE: versions of OpenBLAS older than the processor fall back
  * to AVX2 kernels on one with AVX-512, at half the speed.
  *
+ * Where the user has threads bound (OMP_PROC_BIND, OMP_PLACES), OpenMP has bound
+ * the first one to a single core by then, and whoever asks how many there are,
+ * or is started from it (the program itself again, a study's runs), would have
+ * that core alone: it gets back those of all places.
+ *
  * A variable that the user has set stays (OMP_WAIT_POLICY speaks for the spinning, too).
  */
 #ifndef TRAINER_KERNELS_PROCESS_H

@@ -11,7 +11,7 @@
 #define INIT_DEVIATION 0.02f
 
 /* A layer's parameters. query, key and value are registered one behind the
- * other, weights first, so that they are one matrix (3W, W) as well. */
+ * other and joined, weights first, so that they are one matrix (3W, W) as well. */
 struct encoder_layer {
 	struct layer query, key, value;
 	struct layer attention_output, attention_norm;
@@ -79,6 +79,7 @@ static int add_encoder_layer(struct bert *bert, int number, struct err *err)
 						 INIT_DEVIATION, 2, square, err);
 			if (code != 0)
 				return code;
+			params_at(bert->params, bias ? qkv[i]->bias : qkv[i]->weight)->joined = i > 0;
 		}
 	}
 	const struct {
@@ -143,9 +144,8 @@ static int check_config(const struct bert_config *config, struct err *err)
 {
 	if (config->layers < 1 || config->layers > BERT_LAYERS_MAX)
 		return err_set(err, ERR_LIMIT, "text tower: %d layers; it takes 1 to %d", config->layers, BERT_LAYERS_MAX);
-	if (config->heads < 1 || config->width < 1 || config->width % config->heads != 0 || config->width % 16 != 0)
-		return err_set(err, ERR_USAGE, "text tower: width %d must be a multiple of 16 and of its %d heads",
-			       config->width, config->heads);
+	if (config->heads < 1 || config->width < 1 || config->width % config->heads != 0)
+		return err_set(err, ERR_USAGE, "text tower: width %d must be a multiple of its %d heads", config->width, config->heads);
 	if (config->width / config->heads > DENSE_HEAD_MAX)
 		return err_set(err, ERR_LIMIT, "text tower: heads of width %d; at most %d", config->width / config->heads,
 			       DENSE_HEAD_MAX);

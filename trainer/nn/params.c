@@ -96,7 +96,7 @@ void params_freeze(struct params *params, bool freezing)
 
 int params_allocate(struct params *params, struct err *err)
 {
-	size_t at = 0;
+	size_t at = 0, end = 0;
 
 	CHECK(params->values == NULL);
 	for (int pass = 0; pass < REGIONS; pass++) {
@@ -105,8 +105,9 @@ int params_allocate(struct params *params, struct err *err)
 
 			if (region_of(param) != (enum region)pass || param->kind == PARAM_COUNTER)
 				continue;
-			param->at = at;
-			at += size_round_up(param->count, ALIGN_ELEMENTS);
+			param->at = param->joined ? end : at;
+			end = param->at + param->count;
+			at = size_round_up(end, ALIGN_ELEMENTS);
 		}
 		if (pass == REGION_TRAINED)
 			params->trained_elements = at;

@@ -48,11 +48,12 @@ struct param {
 	int64_t shape[PARAM_RANK_MAX];
 	size_t count;       /* elements */
 	size_t at;          /* offset in elements from the start of the value (and gradient) arena */
+	bool joined;        /* begins where the entry before ends, so that both are one matrix; set before params_allocate() */
 	bool frozen;        /* loaded and saved, never changed: no gradient */
 	enum param_init init;
 	float init_scale;
 	int64_t pad;
-	float *value;       /* after params_allocate(); 64-byte aligned */
+	float *value;       /* after params_allocate(); 64-byte aligned, unless joined */
 	float *grad;        /* NULL for UNUSED, BUFFER, COUNTER */
 	int64_t counter;
 };

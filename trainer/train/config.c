@@ -424,8 +424,7 @@ static bool same_reg(const char *a, const char *b)
 	return strcmp(one, other) == 0;
 }
 
-/* What is said again changes nothing of what is recorded. */
-static bool same_text_encoder(const char *again, const char *recorded)
+bool run_config_same_text_encoder(const char *again, const char *recorded)
 {
 	char one[ENCODER_TEXT_BYTES], other[ENCODER_TEXT_BYTES];
 	struct bert_config config = { .attention_dropout = -1 };
@@ -433,7 +432,7 @@ static bool same_text_encoder(const char *again, const char *recorded)
 	if (again == NULL || recorded == NULL || text_encoder_set(&config, recorded, NULL) != 0)
 		return same_text(again, recorded);
 	text_encoder_text(&config, one);
-	return text_encoder_set(&config, again, NULL) != 0 || strcmp(text_encoder_text(&config, other), one) == 0;
+	return text_encoder_set(&config, again, NULL) == 0 && strcmp(text_encoder_text(&config, other), one) == 0;
 }
 
 static bool same_field(const struct run_config *a, const struct run_config *b, int field)
@@ -443,7 +442,7 @@ static bool same_field(const struct run_config *a, const struct run_config *b, i
 		if (strcmp(run_fields[field].name, "reg") == 0)
 			return same_reg(*text_of(a, field), *text_of(b, field));
 		if (strcmp(run_fields[field].name, "text-encoder") == 0)
-			return same_text_encoder(*text_of(a, field), *text_of(b, field));
+			return run_config_same_text_encoder(*text_of(a, field), *text_of(b, field));
 		return same_text(*text_of(a, field), *text_of(b, field));
 	case RUN_INT:
 		return *int_of(a, field) == *int_of(b, field);
@@ -466,7 +465,7 @@ static void field_text(const struct run_config *config, int field, char *out, si
 			snprintf(out, bytes, "%lld", (long long)*int_of(config, field));
 		break;
 	case RUN_REAL:
-		snprintf(out, bytes, "%g", *real_of(config, field));
+		snprintf(out, bytes, "%.15g", *real_of(config, field)); /* a difference that was found must be seen */
 		break;
 	}
 }

@@ -94,6 +94,9 @@ MUST_USE int run_config_write(const struct run_config *config, struct buf *out, 
 /* From such an object; the reader stands before its '{'. Unknown fields are skipped. */
 MUST_USE int run_config_read(struct run_config *config, struct json_reader *reader, struct err *err);
 
+/* Whether sizes of the BERT that are named again, some or all of them, change nothing of those recorded. */
+bool run_config_same_text_encoder(const char *again, const char *recorded);
+
 /* For --resume: every field that `given` marks must be the recorded one (ERR_MISMATCH
  * names the option and both values), apart from those that are free to change, which
  * are taken over; all others become the recorded ones. */
