@@ -262,8 +262,9 @@ def test_missing_libraries_are_one_list(tmp_path):
     fake = tmp_path / "cc"
     fake.write_text("#!/bin/sh\ncase \"$(cat)\" in *uv.h*|*lmdb.h*) exit 1;; esac\nexit 0\n")
     fake.chmod(0o755)
-    result = tool(ROOT / "tools/check-deps.sh", code=1, env=dict(os.environ, CC=str(fake)))
-    assert "libuv" in result.stderr and "LMDB" in result.stderr and "make deps" in result.stderr and "xxHash" not in result.stderr
+    for cc in (str(fake), f"{fake} -m64"):
+        result = tool(ROOT / "tools/check-deps.sh", code=1, env=dict(os.environ, CC=cc))
+        assert "libuv" in result.stderr and "LMDB" in result.stderr and "make deps" in result.stderr and "xxHash" not in result.stderr
 
 
 def test_install_into_a_folder_with_blanks(tmp_path):
