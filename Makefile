@@ -200,17 +200,21 @@ bench: ## measure pipeline and training step beside their peers (about an hour);
 	@$(SUBMAKE) -s MODE=release all openblas benches build/release/demo/make_demo_data build/release/tools/train_vocab
 	@$(PYTHON) tools/bench/run.py --out build/bench.md
 
+# In quotes where they are used: a blank in a folder's name must not make uninstall remove another one.
+BINDIR = $(DESTDIR)$(PREFIX)/bin
+DOCDIR = $(DESTDIR)$(PREFIX)/share/doc/preprocessd
+
 install: all ## copy the programs and documents below PREFIX (/usr/local)
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/preprocessd/docs/study $(DESTDIR)$(PREFIX)/share/doc/preprocessd/schemas
-	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin/
-	install -m 644 README.md ARCHITECTURE.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/preprocessd/
-	install -m 644 $(wildcard docs/*.md) $(DESTDIR)$(PREFIX)/share/doc/preprocessd/docs/
-	install -m 644 $(wildcard docs/study/*) $(DESTDIR)$(PREFIX)/share/doc/preprocessd/docs/study/
-	install -m 644 $(wildcard schemas/*) $(DESTDIR)$(PREFIX)/share/doc/preprocessd/schemas/
+	install -d "$(BINDIR)" "$(DOCDIR)/docs/study" "$(DOCDIR)/schemas"
+	install -m 755 $(PROGRAMS) "$(BINDIR)/"
+	install -m 644 README.md ARCHITECTURE.md LICENSE "$(DOCDIR)/"
+	install -m 644 $(wildcard docs/*.md) "$(DOCDIR)/docs/"
+	install -m 644 $(wildcard docs/study/*) "$(DOCDIR)/docs/study/"
+	install -m 644 $(wildcard schemas/*) "$(DOCDIR)/schemas/"
 
 uninstall: ## remove what install put there
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,preprocessd prepctl trainer)
-	rm -rf $(DESTDIR)$(PREFIX)/share/doc/preprocessd
+	rm -f "$(BINDIR)/preprocessd" "$(BINDIR)/prepctl" "$(BINDIR)/trainer"
+	rm -rf "$(DOCDIR)"
 
 clean: ## remove build/
 	rm -rf build

@@ -301,13 +301,14 @@ int main(int argc, char *argv[])
 	keep_heap();
 	ensure_stacks();
 	int code = parse_all(&settings, argc - 1, argv + 1, &result, &err);
-	if (code == 0 && result.help)
-		return parse(&settings, 0, NULL, NULL, NULL, true);
-	if (code == 0 && settings.version) {
-		printf("%s\n", SERVER_PROGRAM);
-		return 0;
-	}
-	if (code == 0) {
+	if (code == 0 && (result.help || settings.version)) {
+		if (result.help)
+			parse(&settings, 0, NULL, NULL, NULL, true);
+		else
+			printf("%s\n", SERVER_PROGRAM);
+		if (fflush(stdout) != 0 || ferror(stdout))
+			code = err_set(&err, ERR_IO, "cannot write to standard output");
+	} else if (code == 0) {
 		log_setup("preprocessd", settings.level, 1);
 		code = serve(&settings, &err);
 	}

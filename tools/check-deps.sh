@@ -11,7 +11,8 @@ missing=''
 add() { missing="$missing
   $1"; }
 
-if ! command -v "$cc" >/dev/null 2>&1; then
+# CC may be a command with options, such as "ccache gcc".
+if ! command -v "${cc%% *}" >/dev/null 2>&1; then
 	add "a C compiler ($cc)"
 elif ! printf '#include <stdio.h>\n' | $cc -E - >/dev/null 2>&1; then
 	add "the C library's headers"

@@ -183,6 +183,14 @@ def test_standard_error_is_no_file_of_ours(tmp_path, small, daemon):
     assert losses[0] == losses[1] and len(losses[0]) >= 3
 
 
+@pytest.mark.parametrize("words", [["preprocessd", "--help"], ["preprocessd", "--version"], ["prepctl", "--help"], ["prepctl", "--version"],
+                                   ["prepctl", "inspect", "--help"], ["prepctl", "add", "--help"], ["trainer", "--version"]], ids=" ".join)
+def test_help_that_cannot_be_written(words):
+    with open("/dev/full", "w", encoding="ascii") as full:
+        ended = subprocess.run([BIN / words[0], *words[1:]], stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), check=False)
+    assert ended.returncode == 1 and "standard output" in ended.stderr, ended
+
+
 def test_help_flows():
     """Sentences are broken where the terminal's width says so, and examples stand by themselves."""
     for words in HELPS:

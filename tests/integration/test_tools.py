@@ -262,8 +262,26 @@ def test_missing_libraries_are_one_list(tmp_path):
     fake = tmp_path / "cc"
     fake.write_text("#!/bin/sh\ncase \"$(cat)\" in *uv.h*|*lmdb.h*) exit 1;; esac\nexit 0\n")
     fake.chmod(0o755)
-    result = tool(ROOT / "tools/check-deps.sh", code=1, env=dict(os.environ, CC=str(fake)))
-    assert "libuv" in result.stderr and "LMDB" in result.stderr and "make deps" in result.stderr and "xxHash" not in result.stderr
+    for cc in (str(fake), f"{fake} -m64"):
+        result = tool(ROOT / "tools/check-deps.sh", code=1, env=dict(os.environ, CC=cc))
+        assert "libuv" in result.stderr and "LMDB" in result.stderr and "make deps" in result.stderr and "xxHash" not in result.stderr
+
+
+def test_install_into_a_folder_with_blanks(tmp_path):
+    """What install puts there uninstall removes, and nothing of a folder whose name begins alike."""
+    if not (ROOT / "build/release/bin/trainer").exists():
+        pytest.skip("build/release/bin/trainer is not built")
+    mine = tmp_path / "my" / "thesis.txt"
+    mine.parent.mkdir()
+    mine.write_text("years of work")
+    prefix = tmp_path / "my programs"
+    make = ["make", "--no-print-directory", "MODE=release", f"PREFIX={prefix}"]
+    subprocess.run([*make, "install"], cwd=ROOT, check=True)
+    for name in ("bin/trainer", "bin/prepctl", "bin/preprocessd", "share/doc/preprocessd/docs/study.md", "share/doc/preprocessd/schemas/wire.proto"):
+        assert (prefix / name).is_file()
+    subprocess.run([*make, "uninstall"], cwd=ROOT, check=True)
+    assert not [path for path in prefix.rglob("*") if path.is_file()]
+    assert mine.read_text() == "years of work"
 
 
 def fake_program(path, text, code):

@@ -151,19 +151,14 @@ int main(int argc, char *argv[])
 	argc -= leading;
 	argv += leading;
 	turn_help_round(&argc, &argv);
+	code = 0;
 	if (argc > 1 && asks_for_help(argv[1])) {
 		print_help();
-		return 0;
-	}
-	if (argc > 2 && strcmp(argv[1], "inspect") == 0 && asks_for_help(argv[2])) {
+	} else if (argc > 2 && strcmp(argv[1], "inspect") == 0 && asks_for_help(argv[2])) {
 		print_inspect_help();
-		return 0;
-	}
-	if (argc > 1 && strcmp(argv[1], "--version") == 0) {
+	} else if (argc > 1 && strcmp(argv[1], "--version") == 0) {
 		printf("prepctl " PRODUCT_VERSION "\n");
-		return 0;
-	}
-	if (argc > 1 && strcmp(argv[1], "inspect") == 0) {
+	} else if (argc > 1 && strcmp(argv[1], "inspect") == 0) {
 		code = run_verb(INSPECT, ARRAY_LEN(INSPECT), "kind of input (image, text)", argc - 2, argv + 2, &err);
 	} else {
 		prepctl_watch_interrupt();

@@ -45,7 +45,7 @@ int kernels_check_precision(const char *precision, struct err *err)
 		return err_set(err, ERR_UNSUPPORTED, "--precision bf16: %s; use --precision fp32", missing);
 	if (image_ops_bf16() == NULL || dense_ops_bf16() == NULL)
 		return err_set(err, ERR_UNSUPPORTED,
-			       "--precision bf16: this trainer was built without oneDNN 2.x; install libdnnl-dev and build again, or use "
+			       "--precision bf16: this trainer was built without oneDNN (release 2 or 3); install libdnnl-dev and build again, or use "
 			       "--precision fp32");
 	return 0;
 }
