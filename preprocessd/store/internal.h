@@ -3,6 +3,7 @@
  *
  * env.c     the LMDB environment: lock file, opening, growth, repair, error texts
  * writer.c  the queue and the thread that commits it
+ * writeback.c  the disk begins with a commit's pages before all of them are copied
  * cache.c   opening, readers, reading
  * guard.c   what happens when the mapped file turns out to be damaged or cut short
  * record.c  the bytes of a record
@@ -25,6 +26,7 @@
 #include "preprocessd/store/record.h"
 
 struct cache_unit;
+struct writeback;
 
 struct cache {
 	/* set once */
@@ -57,6 +59,7 @@ struct cache {
 	bool stopping;
 	pthread_t writer;
 	bool writer_runs;
+	struct writeback *writeback; /* the writer's */
 
 	atomic_uint_least64_t puts, commits;
 };
