@@ -329,8 +329,12 @@ def test_status_waits_for_no_decoder(tmp_path):
     assert refused.returncode == 1 and "scans of 13000 x 13000" in refused.stderr, refused.stderr
 
 
-def test_shutdown_verb(daemon):
+def test_shutdown_verb(small, daemon):
+    small.add(daemon)
+    daemon.prepctl_ok("digests", "small", "--split", "train", "--batch-size", "8", "--size", "600")
     daemon.prepctl_ok("shutdown")
+    with open(daemon.cache / "daemon.lock", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # what was made last is written: the cache may be copied now
     assert daemon.process.wait(10 * SLOW) == 0
     daemon.process = None
     result = daemon.prepctl("status")
@@ -442,6 +446,17 @@ def test_a_live_socket_whose_lock_file_is_gone(daemon, tmp_path):
     orphan.terminate()
     assert orphan.wait(20 * SLOW) == 0
     assert daemon.status()["pid"] == daemon.process.pid and lock.exists()
+
+
+def test_a_second_daemon_beside_a_stopped_one(daemon, tmp_path):
+    """It need not be told to wait: after some seconds it says what it waits for."""
+    daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        result = run("preprocessd", "--socket", daemon.socket, "--cache", tmp_path / "other", timeout=30)
+    finally:
+        daemon.process.send_signal(signal.SIGCONT)
+    assert result.returncode == 1 and f"pid {daemon.process.pid}" in result.stderr and "does not answer" in result.stderr, result.stderr
+    assert daemon.status()["pid"] == daemon.process.pid
 
 
 def test_another_programs_socket_is_not_removed(tmp_path):
