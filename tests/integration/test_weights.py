@@ -174,6 +174,33 @@ def test_a_head_of_another_task_is_refused(daemon, data, tmp_path):  # noqa: F81
         train_ok(daemon, tmp_path / str(number), "--task", task, "--steps", "1", "--init", init / "last.safetensors")
 
 
+def test_probe_takes_a_runs_heads_and_eps(daemon, tmp_path):  # noqa: F811
+    """Without a word on the command line the tower is the one that was trained; a copy that says nothing is taken for what the preset has."""
+    out = train_ok(daemon, tmp_path / "run", "--text-encoder", "heads=4,eps=1e-3", "--image-encoder", "resnet34", "--steps", "2", "--warmup", "0")
+    run_ok("prepctl", "batch", "small", "--split", "train", "--batch-size", "4", "--seed", "1", "--epoch", "0", "--step", "0", "--size", "64",
+           "--out", tmp_path / "b.safetensors", *daemon.at())
+    batch = tensors.read(tmp_path / "b.safetensors")
+    batch["pair_image"] = batch["pair_text"] = np.arange(4)
+    tensors.write(tmp_path / "b.safetensors", {**batch, "pair_label": np.ones(4, np.int64)})
+    tensors.write(tmp_path / "copy.safetensors", tensors.read(out / "last.safetensors"))
+
+    def probe(weights, *more):
+        return run("trainer", "probe", "--preset", "tiny", "--mode", "eval", "--weights", weights, "--batch", tmp_path / "b.safetensors",
+                   "--out", tmp_path / "o.safetensors", "--threads", "2", *more)
+
+    def loss(*words):
+        assert (result := probe(*words)).returncode == 0, result.stderr
+        return tensors.read(tmp_path / "o.safetensors")["loss"]
+
+    mine = loss(out / "last.safetensors")
+    named = ("--image-encoder", "resnet34", "--text-encoder", "heads=4,eps=1e-3")
+    assert mine == loss(out / "last.safetensors", *named) == loss(tmp_path / "copy.safetensors", *named)
+    assert mine != loss(tmp_path / "copy.safetensors", *named[:2])
+    for sizes in ("heads=2,eps=1e-3", "heads=4"):
+        said = probe(out / "last.safetensors", "--text-encoder", sizes)
+        assert said.returncode == 1 and "--text-encoder heads=4,eps=0.001" in said.stderr, said.stderr
+
+
 @pytest.mark.parametrize("option", ["--init", "--text-weights"])
 @pytest.mark.parametrize("sizes", ["heads=4", "eps=1e-05"])
 def test_heads_and_eps_that_no_shape_shows(daemon, tmp_path, option, sizes):  # noqa: F811
