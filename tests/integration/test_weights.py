@@ -363,6 +363,20 @@ def test_a_deeper_resnet_is_no_resnet18(daemon, tmp_path):  # noqa: F811
     assert result.returncode == 1 and "layer1.0.se.fc1.weight is in no block" in result.stderr and "of another kind" in result.stderr, result.stderr
 
 
+def test_a_deeper_bert_is_no_shallow_one(daemon, bert, tmp_path):  # noqa: F811
+    """As of a ResNet, nothing is left of which only a warning would tell; who wants a part of the layers names them in the file."""
+    torch.save(bert[1], tmp_path / "bert.bin")
+    sizes = ("--text-encoder", "layers=2,width=96,heads=3,inner=200,positions=80,types=1,vocab=100,eps=1e-6", "--steps", "1")
+    result = train(daemon, tmp_path / "run", "--text-weights", tmp_path / "bert.bin", *sizes)
+    assert result.returncode == 1 and "encoder.layer.2." in result.stderr and "deeper BERT" in result.stderr, result.stderr
+    first = {name: value for name, value in bert[1].items() if ".layer.2." not in name}
+    torch.save(first | {"encoder.layer.0.attention.self.distance_embedding.weight": torch.zeros(159, 32)}, tmp_path / "relative.bin")
+    result = train(daemon, tmp_path / "run", "--text-weights", tmp_path / "relative.bin", *sizes)
+    assert result.returncode == 1 and "relative positions" in result.stderr and not (tmp_path / "run").exists(), result.stderr
+    torch.save(first, tmp_path / "first.bin")
+    train_ok(daemon, tmp_path / "run", "--text-weights", tmp_path / "first.bin", *sizes)
+
+
 def test_a_tower_comes_whole(daemon, bert, tmp_path):  # noqa: F811
     """A smaller network's tensors all fit, and a stem under another name is a stem of random numbers: neither is the tower that was asked for."""
     small = torchvision.models.resnet18(weights=None).state_dict()
