@@ -209,6 +209,9 @@ def test_heads_and_eps_that_no_shape_shows(daemon, tmp_path, option, sizes):  # 
     assert said.returncode == 1 and option in said.stderr and "--text-encoder heads=" in said.stderr and sizes in said.stderr, said.stderr
     assert not (tmp_path / "run").exists()
     train_ok(daemon, tmp_path / "run", option, first / "last.safetensors", "--steps", "1", "--text-encoder", sizes)
+    # Of a tower of another width heads and eps are not what is wrong.
+    said = train(daemon, tmp_path / "wide", option, first / "last.safetensors", "--steps", "1", "--text-encoder", "width=96,heads=3")
+    assert said.returncode == 1 and "choose the preset, encoders" in said.stderr, said.stderr
 
 
 def test_sizes_said_again(daemon, tmp_path):  # noqa: F811

@@ -44,7 +44,8 @@ int origin_check_text(const struct origin *origin, const char *path, const struc
 
 	if (code != 0)
 		return err_prefix(err, "%s", path);
-	if (theirs.heads == ours->heads && (float)theirs.norm_eps == (float)ours->norm_eps)
+	/* Another width is another tower altogether, as the shapes will say. */
+	if (theirs.width != ours->width || (theirs.heads == ours->heads && (float)theirs.norm_eps == (float)ours->norm_eps))
 		return 0;
 	return err_set(err, ERR_MISMATCH, "%s: its text tower was trained with %d heads and an eps of %.9g, this model's has %d and %.9g, which "
 		       "makes another tower of the same weights; add --text-encoder heads=%d,eps=%.9g", path, theirs.heads, theirs.norm_eps,
