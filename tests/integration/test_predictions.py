@@ -92,7 +92,7 @@ def test_ranks_decide_nothing(daemon, tmp_path):
     result = train(daemon, tmp_path / "run", "--epochs", "1", "--task", "contrast", "--predictions")["result"]
     final = result["final"]
     assert not (tmp_path / "run" / "predictions.csv").exists()
-    assert set(final) == {"accuracy", "loss", "pairs", "pictures", "val_digest", "train_accuracy", "train_loss", "train_pairs"}
+    assert set(final) == {"accuracy", "loss", "pairs", "pictures", "val_digest", "train_accuracy", "train_loss", "train_pairs", "train_pictures"}
     assert (final["accuracy"], final["pairs"], final["pictures"]) == (result["val"]["accuracy"], 9, 9) and final["train_pairs"] == 24
 
 

@@ -360,6 +360,24 @@ def test_incomplete(tmp_path):
     assert "This study is not complete" in check_page(tmp_path / "s")
 
 
+def test_arms_to_come_count(tmp_path):
+    """Holm's correction is for all arms of the study, also while only some have runs: else each would be judged alone until the others come."""
+    arms = {"none": 0, "good": 0.1, **{f"late{i}": 0 for i in range(4)}}
+    late = {(arm, f, s) for arm in arms for f in range(5) for s in range(3) if arm.startswith("late")}
+    make_study(tmp_path / "s", arms, skip=late, pictures=60)
+    good = arm_of(as_json(tmp_path / "s"), "good")["against_baseline"]
+    for test in ("corrected_t", "corrected_t_by_fold", "permutation"):
+        assert good[test]["p_holm"] == pytest.approx(min(1, 5 * good[test]["p"])) and good[test]["p"] < 1, test
+    late = arm_of(as_json(tmp_path / "s"), "late0")["against_baseline"]
+    assert late["corrected_t"]["p"] is None and late["corrected_t"]["p_holm"] is None and late["verdict"] == "no verdict"
+    report(tmp_path / "s")
+    assert "over 5 comparisons" in check_page(tmp_path / "s")
+    # All that has no p in a finished study was no comparison.
+    make_study(tmp_path / "d", {"none": 0, "good": 0.1, "wild": 0}, failed={("wild", f, s): "loss is nan" for f in range(5) for s in range(3)}, pictures=60)
+    good = arm_of(as_json(tmp_path / "d"), "good")["against_baseline"]["corrected_t"]
+    assert good["p_holm"] == good["p"]
+
+
 def test_an_arm_that_always_diverges(tmp_path):
     """There are no others that its figures could be of; and sentences of a caption stand apart."""
     failed = {("wild", f, s): "loss is nan" for f in range(2) for s in range(2)}

@@ -17,7 +17,7 @@ import time
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from harness import BIN, SLOW, Daemon, SmallData, environment, run, run_ok  # noqa: E402
+from harness import BIN, SLOW, Daemon, SmallData, environment, run, run_ok, write_csv  # noqa: E402
 
 TIMES = {"train_seconds", "step_seconds", "cost"}
 ARMS = ["none", "dropout", "l2+adv@1"]
@@ -131,6 +131,21 @@ def test_a_study_of_ranks_is_corrected_too(ranks):
     report = json.loads((out / "report.json").read_text())
     assert report["test_over_train"] == pytest.approx(9 / 24)
     assert report["arms"][1]["against_baseline"]["corrected_t"]["test_over_train"] == pytest.approx(9 / 24)
+
+
+def test_pictures_without_a_label_are_not_trained_on(daemon, tmp_path):
+    """With half of the 24 pictures labelled, 9 of val over 12 of train is what the test is corrected for."""
+    data = SmallData(tmp_path / "half")
+    rows = [row if i % 2 == 0 or i >= 24 else (*row[:2], "") for i, row in enumerate(data.rows)]
+    data.train = write_csv(data.folder / "train.csv", rows[:24])
+    data.add(daemon, "half")
+    run_ok("trainer", "study", "--data", "half", "--task", "classify", "--arms", "none,dropout", "--folds", "1", "--seeds", "2", *COMMON, "--out",
+           tmp_path / "s", *daemon.at())
+    for path in (tmp_path / "s").glob("runs/*/*/result.json"):
+        result = json.loads(path.read_text())
+        final = json.loads((path.parent / "run.json").read_text())["result"]["final"]
+        assert (result["pictures"], result["train_pictures"], final["train_pictures"], final["train_pairs"]) == (9, 12, 12, 12)
+    assert json.loads((tmp_path / "s" / "report.json").read_text())["test_over_train"] == pytest.approx(9 / 12)
 
 
 def test_what_ranks_do_not_have(daemon, ranks):

@@ -29,6 +29,15 @@ def tool(path, *arguments, code=0, **options):
     return result
 
 
+@pytest.mark.parametrize("path", [DEMO_DATA, TRAIN_VOCAB], ids=lambda path: path.name)
+def test_help_that_cannot_be_written(path):
+    if not path.exists():
+        pytest.skip(f"{path} is not built")
+    with open("/dev/full", "w", encoding="ascii") as full:
+        ended = subprocess.run([path, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 1 and "standard output" in ended.stderr, ended
+
+
 # --- vocabulary trainer -------------------------------------------------------
 
 
@@ -349,6 +358,7 @@ def test_report_table(tmp_path):
     rows = tool(ROOT / "tools/report-table", tmp_path / "adv", tmp_path / "deep" / "adv").stdout.split("\n")
     assert [row.split()[0] for row in rows[1:3]] == [str(tmp_path / "adv"), str(tmp_path / "deep" / "adv")]
     assert "missing" in tool(ROOT / "tools/report-table", tmp_path, code=1).stderr
+    assert "no options" in tool(ROOT / "tools/report-table", "--nonsense", tmp_path / "adv", code=2).stderr
     (tmp_path / "adv" / "metrics.jsonl").write_text('{"step": 0, "epoch": 0, "split": "train", "loss": 0.5, "accuracy": 0.6}\n')
     result = tool(ROOT / "tools/report-table", tmp_path / "adv").stdout.split("\n")
     assert result[1].split() == ["adv", "1", "-", "-", "0.600", "15.0", "1.00x"] and "error" not in result[3]

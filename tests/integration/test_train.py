@@ -329,7 +329,10 @@ def test_the_data_set_gets_another_vocabulary(data, uninterrupted, tmp_path, end
         if ended == "trainer":
             process.kill()
             process.communicate()
-            process = start(own, out, "--resume", *LONG)
+            # Which that is may be said by name; the data set's other one is another run's.
+            said = train(own, out, "--resume", "--vocab", other.name)
+            assert said.returncode == 1 and "--vocab other-vocab.txt" in said.stderr, said.stderr
+            process = start(own, out, "--resume", "--vocab", data.vocab.name, *LONG)
         process.send_signal(signal.SIGCONT)
         _, said = process.communicate(timeout=120 * SLOW)
         assert process.returncode == 0, said

@@ -174,6 +174,33 @@ def test_a_head_of_another_task_is_refused(daemon, data, tmp_path):  # noqa: F81
         train_ok(daemon, tmp_path / str(number), "--task", task, "--steps", "1", "--init", init / "last.safetensors")
 
 
+def test_probe_takes_a_runs_heads_and_eps(daemon, tmp_path):  # noqa: F811
+    """Without a word on the command line the tower is the one that was trained; a copy that says nothing is taken for what the preset has."""
+    out = train_ok(daemon, tmp_path / "run", "--text-encoder", "heads=4,eps=1e-3", "--image-encoder", "resnet34", "--steps", "2", "--warmup", "0")
+    run_ok("prepctl", "batch", "small", "--split", "train", "--batch-size", "4", "--seed", "1", "--epoch", "0", "--step", "0", "--size", "64",
+           "--out", tmp_path / "b.safetensors", *daemon.at())
+    batch = tensors.read(tmp_path / "b.safetensors")
+    batch["pair_image"] = batch["pair_text"] = np.arange(4)
+    tensors.write(tmp_path / "b.safetensors", {**batch, "pair_label": np.ones(4, np.int64)})
+    tensors.write(tmp_path / "copy.safetensors", tensors.read(out / "last.safetensors"))
+
+    def probe(weights, *more):
+        return run("trainer", "probe", "--preset", "tiny", "--mode", "eval", "--weights", weights, "--batch", tmp_path / "b.safetensors",
+                   "--out", tmp_path / "o.safetensors", "--threads", "2", *more)
+
+    def loss(*words):
+        assert (result := probe(*words)).returncode == 0, result.stderr
+        return tensors.read(tmp_path / "o.safetensors")["loss"]
+
+    mine = loss(out / "last.safetensors")
+    named = ("--image-encoder", "resnet34", "--text-encoder", "heads=4,eps=1e-3")
+    assert mine == loss(out / "last.safetensors", *named) == loss(tmp_path / "copy.safetensors", *named)
+    assert mine != loss(tmp_path / "copy.safetensors", *named[:2])
+    for sizes in ("heads=2,eps=1e-3", "heads=4"):
+        said = probe(out / "last.safetensors", "--text-encoder", sizes)
+        assert said.returncode == 1 and "--text-encoder heads=4,eps=0.001" in said.stderr, said.stderr
+
+
 @pytest.mark.parametrize("option", ["--init", "--text-weights"])
 @pytest.mark.parametrize("sizes", ["heads=4", "eps=1e-05"])
 def test_heads_and_eps_that_no_shape_shows(daemon, tmp_path, option, sizes):  # noqa: F811
@@ -182,6 +209,9 @@ def test_heads_and_eps_that_no_shape_shows(daemon, tmp_path, option, sizes):  # 
     assert said.returncode == 1 and option in said.stderr and "--text-encoder heads=" in said.stderr and sizes in said.stderr, said.stderr
     assert not (tmp_path / "run").exists()
     train_ok(daemon, tmp_path / "run", option, first / "last.safetensors", "--steps", "1", "--text-encoder", sizes)
+    # Of a tower of another width heads and eps are not what is wrong.
+    said = train(daemon, tmp_path / "wide", option, first / "last.safetensors", "--steps", "1", "--text-encoder", "width=96,heads=3")
+    assert said.returncode == 1 and "choose the preset, encoders" in said.stderr, said.stderr
 
 
 def test_sizes_said_again(daemon, tmp_path):  # noqa: F811
@@ -334,6 +364,20 @@ def test_a_deeper_resnet_is_no_resnet18(daemon, tmp_path):  # noqa: F811
     torch.save(excited, tmp_path / "se.pth")
     result = train(daemon, tmp_path / "run", "--image-encoder", "resnet18", "--image-weights", tmp_path / "se.pth")
     assert result.returncode == 1 and "layer1.0.se.fc1.weight is in no block" in result.stderr and "of another kind" in result.stderr, result.stderr
+
+
+def test_a_deeper_bert_is_no_shallow_one(daemon, bert, tmp_path):  # noqa: F811
+    """As of a ResNet, nothing is left of which only a warning would tell; who wants a part of the layers names them in the file."""
+    torch.save(bert[1], tmp_path / "bert.bin")
+    sizes = ("--text-encoder", "layers=2,width=96,heads=3,inner=200,positions=80,types=1,vocab=100,eps=1e-6", "--steps", "1")
+    result = train(daemon, tmp_path / "run", "--text-weights", tmp_path / "bert.bin", *sizes)
+    assert result.returncode == 1 and "encoder.layer.2." in result.stderr and "deeper BERT" in result.stderr, result.stderr
+    first = {name: value for name, value in bert[1].items() if ".layer.2." not in name}
+    torch.save(first | {"encoder.layer.0.attention.self.distance_embedding.weight": torch.zeros(159, 32)}, tmp_path / "relative.bin")
+    result = train(daemon, tmp_path / "run", "--text-weights", tmp_path / "relative.bin", *sizes)
+    assert result.returncode == 1 and "relative positions" in result.stderr and not (tmp_path / "run").exists(), result.stderr
+    torch.save(first, tmp_path / "first.bin")
+    train_ok(daemon, tmp_path / "run", "--text-weights", tmp_path / "first.bin", *sizes)
 
 
 def test_a_tower_comes_whole(daemon, bert, tmp_path):  # noqa: F811

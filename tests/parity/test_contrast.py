@@ -289,6 +289,7 @@ def test_validation(folder, daemon, tmp_path):
     evaluated = json.loads(run_ok("trainer", "eval", tmp_path / "run" / "last.safetensors", "--data", "small", "--json", *daemon.at()).stdout)
     for key in ("accuracy", "loss", "pairs", "image_to_text_r1", "text_to_image_r10"):
         assert evaluated[key] == pytest.approx(vals[-1][key])
+    assert "ece" not in evaluated  # ranks have no probability, and 0 would be a perfect one
 
 
 def test_init_of_a_match_run(daemon, tmp_path):

@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <cmocka.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "shared/base/mem.h"
 #include "tests/support/scratch.h"
@@ -54,9 +55,31 @@ static void test_values_go_round(void **state)
 	scratch_close(&folder);
 }
 
+/* Arms whose texts are longer than a name and differ in their ends alone have folders of their own, the same ones each time. */
+static void test_long_arms_stay_two(void **state)
+{
+	static const char list[] = "none,adv:method=pgd,target=text+feat+fused+pixel,rel=0.125,norm=linf,k=5,step=0.3333333,init=0.25,weight=0.75,every=3,"
+				   "warmup=200steps+dropout=0.1:at=head,adv:method=pgd,target=text+feat+fused+pixel,rel=0.125,norm=linf,k=5,step=0.3333333,"
+				   "init=0.25,weight=0.75,every=3,warmup=200steps+dropout=0.2:at=head";
+	struct err err = { .message = "" };
+	char again[STUDY_NAME_BYTES];
+
+	(void)state;
+	study_spec_init(&first);
+	snprintf(first.data, sizeof(first.data), "d");
+	if (study_spec_add_arms(&first, list, &err) != 0 || study_spec_resolve(&first, &err) != 0)
+		fail_msg("%s", err.message);
+	assert_int_equal(first.arm_count, 3);
+	assert_int_equal(strlen(first.arms[1].name), STUDY_NAME_BYTES - 1);
+	assert_memory_equal(first.arms[1].name, first.arms[2].name, 100);
+	study_arm_name(first.arms[1].reg, again);
+	assert_string_equal(again, first.arms[1].name);
+	assert_string_not_equal(again, first.arms[2].name);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_values_go_round) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_values_go_round), cmocka_unit_test(test_long_arms_stay_two) };
 
 	return cmocka_run_group_tests_name("study_spec", tests, NULL, NULL);
 }

@@ -4,6 +4,10 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include <string.h>
+#include <unistd.h>
+
+#include "shared/base/log.h"
 #include "trainer/study/work.h"
 
 enum { RUNS = 10 };
@@ -56,6 +60,32 @@ static void test_the_last_works_alone(void **state)
 	assert_true(eta(10, 0, 2) == 0);
 }
 
+/* An error's message may be as long as one can be, with paths in it; what is done about it stands behind. */
+static void test_notes_are_whole(void **state)
+{
+	struct work work = { .options = &options };
+	char reason[ERR_MESSAGE_BYTES], said[4 * ERR_MESSAGE_BYTES];
+	int ends[2], kept = dup(STDERR_FILENO);
+	ssize_t got;
+
+	(void)state;
+	memset(reason, 'x', sizeof(reason) - 1);
+	reason[sizeof(reason) - 1] = '\0';
+	assert_int_equal(pipe(ends), 0);
+	log_setup("test", LOG_INFO, 0);
+	dup2(ends[1], STDERR_FILENO);
+	view_note(&work, LOG_WARN, "%s; the run is trained again", reason);
+	dup2(kept, STDERR_FILENO);
+	got = read(ends[0], said, sizeof(said) - 1);
+	close(ends[0]);
+	close(ends[1]);
+	close(kept);
+	assert_true(got > 0);
+	said[got] = '\0';
+	assert_non_null(strstr(said, reason));
+	assert_non_null(strstr(said, "x; the run is trained again\n"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -63,6 +93,7 @@ int main(void)
 		cmocka_unit_test(test_both_at_work),
 		cmocka_unit_test(test_one_has_just_ended),
 		cmocka_unit_test(test_the_last_works_alone),
+		cmocka_unit_test(test_notes_are_whole),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

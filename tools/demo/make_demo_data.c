@@ -145,14 +145,14 @@ int main(int argc, char *argv[])
 	struct err err = { 0 };
 	int rc = args_parse(&spec, argc - 1, argv + 1, &result, &err);
 
-	if (rc == 0 && result.help) {
+	if (rc == 0 && result.help)
 		args_print_help(&spec);
-		return 0;
-	}
-	if (rc == 0 && maker.folder == NULL)
+	else if (rc == 0 && maker.folder == NULL)
 		rc = err_set(&err, ERR_USAGE, "--out is missing: name the folder to write to");
-	if (rc == 0)
+	else if (rc == 0)
 		rc = make_all(&maker, &err);
+	if (rc == 0 && (fflush(stdout) != 0 || ferror(stdout)))
+		rc = err_set(&err, ERR_IO, "cannot write to standard output");
 	if (rc != 0)
 		fprintf(stderr, "make_demo_data: %s\n", err.message);
 	mem_free(maker.rgb);

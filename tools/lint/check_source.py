@@ -33,7 +33,7 @@ MAY_INCLUDE = {
     "trainer/reg": ["shared", "trainer/kernels", "trainer/nn", "trainer/model"],
     "trainer/train": ["shared", "trainer/kernels", "trainer/nn", "trainer/model", "trainer/reg", "trainer/io", "trainer/client"],
     "trainer/study": ["shared", "trainer/kernels", "trainer/nn", "trainer/model", "trainer/reg", "trainer/train", "trainer/io", "trainer/client"],
-    "trainer/probe": ["shared", "trainer/kernels", "trainer/nn", "trainer/model", "trainer/reg", "trainer/io"],
+    "trainer/probe": ["shared", "trainer/kernels", "trainer/nn", "trainer/model", "trainer/reg", "trainer/train", "trainer/io"],
     "trainer/cli": ["shared", "trainer"],
     "trainer/main.c": ["shared", "trainer"],
     # prepctl's inspect prepares without a daemon, with the daemon's own codec.

@@ -64,15 +64,15 @@ int main(int argc, char *argv[])
 
 	if (rc == 0 && result.help) {
 		args_print_help(&spec);
-		return 0;
-	}
-	if (rc == 0 && out_path == NULL)
+	} else if (rc == 0 && out_path == NULL) {
 		rc = err_set(&err, ERR_USAGE, "--out is missing: name the vocabulary to write");
-	if (rc == 0) {
+	} else if (rc == 0) {
 		struct merges_options merges = { (size_t)size, (uint64_t)min_count, (size_t)letters };
 
 		rc = train(&result, &merges, out_path, &err);
 	}
+	if (rc == 0 && (fflush(stdout) != 0 || ferror(stdout)))
+		rc = err_set(&err, ERR_IO, "cannot write to standard output");
 	if (rc != 0)
 		fprintf(stderr, "train_vocab: %s\n", err.message);
 	return err_exit_code(rc);

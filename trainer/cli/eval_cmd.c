@@ -225,6 +225,14 @@ static int add_recalls(struct buf *out, const struct validation *val, struct err
 	return code;
 }
 
+/* Ranks have no probability that could be calibrated. */
+static int add_calibration(struct buf *out, const struct validation *val, struct err *err)
+{
+	int code = buf_add_text(out, ", \"ece\": ", err);
+
+	return code != 0 ? code : json_add_real(out, val->ece, err);
+}
+
 static void print_text(const struct eval_options *o, const struct stream_info *info, const struct validation *val)
 {
 	char calibration[48] = "";
@@ -256,8 +264,7 @@ static int print_json(const struct eval_options *o, const char *path, const stru
 	    (code = json_add_string(&out, o->split, strlen(o->split), err)) != 0 ||
 	    (code = buf_add_text(&out, ", \"accuracy\": ", err)) != 0 || (code = json_add_real(&out, val->accuracy, err)) != 0 ||
 	    (code = buf_add_text(&out, ", \"loss\": ", err)) != 0 || (code = json_add_real(&out, val->loss, err)) != 0 ||
-	    (code = buf_add_text(&out, ", \"ece\": ", err)) != 0 || (code = json_add_real(&out, val->ece, err)) != 0 ||
-	    (val->has_recalls && (code = add_recalls(&out, val, err)) != 0) ||
+	    (code = val->has_recalls ? add_recalls(&out, val, err) : add_calibration(&out, val, err)) != 0 ||
 	    (code = buf_printf(&out, err, ", \"precision\": \"%s\", \"pairs\": %" PRIu64 ", \"pictures\": %u, \"captions\": %u, \"seconds\": %.3f, "
 			       "\"digest\": \"%s\"}",
 			       o->precision, val->pairs, info->picture_count, info->caption_count, val->seconds, digest)) != 0)

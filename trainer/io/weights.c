@@ -83,12 +83,27 @@ static bool is_skipped(const char *mapped, enum weights_kind kind)
 	return false;
 }
 
-/* A whole block more, or more in a block: the rest would fit by its shapes, and be part of another network. */
-static bool is_block_of_resnet(const char *mapped, bool known, enum weights_kind kind)
+/* A whole block or layer more, or more in one: the rest would fit by its shapes, and be part of another network. */
+static bool is_of_another_tower(const char *mapped, bool known, enum weights_kind kind)
 {
 	int stage, block, length = 0;
 
-	return kind == WEIGHTS_IMAGE && known && sscanf(mapped, "image_encoder.layer%d.%d.%n", &stage, &block, &length) == 2 && length > 0;
+	if (!known)
+		return false;
+	if (kind == WEIGHTS_TEXT)
+		return sscanf(mapped, "text_encoder.encoder.layer.%d.%n", &block, &length) == 1 && length > 0;
+	return kind == WEIGHTS_IMAGE && sscanf(mapped, "image_encoder.layer%d.%d.%n", &stage, &block, &length) == 2 && length > 0;
+}
+
+static int another_tower(const struct state_tensor *tensor, enum weights_kind kind, struct err *err)
+{
+	if (kind == WEIGHTS_TEXT)
+		return err_set(err, ERR_MISMATCH, "%s: %s is in no layer of the model's: the file is of a deeper BERT, or of another kind (relative positions, "
+			       "a decoder, adapters), which is not read; name its sizes by --text-config or --text-encoder, or leave the layers that "
+			       "are not wanted out of the file", tensor->path, tensor->view.name);
+	return err_set(err, ERR_MISMATCH, "%s: %s is in no block of the model's: the file is of a deeper ResNet, or of another kind (with "
+		       "squeeze-and-excitation, ResNet-D), which is not read; name the one it was made with by --image-encoder (resnet18, 34, "
+		       "50, 101 or 152)", tensor->path, tensor->view.name);
 }
 
 static bool is_replaced_head(const struct param *param, enum weights_kind kind)
@@ -227,10 +242,8 @@ static int match_one(struct params *params, const struct state_tensor *tensor, e
 	/* A temperature is left out where the model has none. */
 	if (known && param == NULL && is_skipped(mapped, kind))
 		return note(&report->skipped_names, &report->skipped, name, err);
-	if (param == NULL && is_block_of_resnet(mapped, known, kind))
-		return err_set(err, ERR_MISMATCH, "%s: %s is in no block of the model's: the file is of a deeper ResNet, or of another kind (with "
-			       "squeeze-and-excitation, ResNet-D), which is not read; name the one it was made with by --image-encoder (resnet18, 34, "
-			       "50, 101 or 152)", tensor->path, name);
+	if (param == NULL && is_of_another_tower(mapped, known, kind))
+		return another_tower(tensor, kind, err);
 	if (param == NULL || !belongs(param, kind))
 		return note(&report->unexpected_names, &report->unexpected, name, err);
 	if (is_replaced_head(param, kind) && !same_shape(&tensor->view, param))

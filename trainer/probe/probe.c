@@ -12,6 +12,7 @@
 #include "trainer/probe/batch_file.h"
 #include "trainer/probe/reg_step.h"
 #include "trainer/reg/spec.h"
+#include "trainer/train/origin.h"
 
 enum { DIMENSION_MAX = 1 << 24, GRAD_NAME_BYTES = PARAM_NAME_BYTES + 8, EXTRA_TENSORS = 3 };
 
@@ -68,9 +69,9 @@ static int parse(struct options *o, struct args_result *args, int argc, char *co
 	const struct args_option options[] = {
 		{ .name = "preset", .kind = ARGS_TEXT, .value = &o->preset, .metavar = "NAME", .help = "full, small or tiny." },
 		{ .name = "image-encoder", .kind = ARGS_TEXT, .value = &o->image_encoder, .metavar = "NAME",
-		  .help = "resnet18, resnet34, resnet50, resnet101 or resnet152. Default: the preset's." },
+		  .help = "resnet18, resnet34, resnet50, resnet101 or resnet152. Default: that of the run whose weights they are, else the preset's." },
 		{ .name = "text-encoder", .kind = ARGS_TEXT, .value = &o->text_encoder, .metavar = "SIZES",
-		  .help = "Sizes of the BERT, such as layers=4,width=256,heads=4,inner=1024. Default: the preset's." },
+		  .help = "Sizes of the BERT, such as layers=4,width=256,heads=4,inner=1024. Default: the run's, else the preset's." },
 		{ .name = "text-config", .kind = ARGS_TEXT, .value = &o->text_config, .metavar = "FILE",
 		  .help = "Sizes of the BERT from Hugging Face's config.json." },
 		{ .name = "task", .kind = ARGS_TEXT, .value = &o->task, .metavar = "TASK",
@@ -157,6 +158,26 @@ static int rows_of(const struct statefile *file, const char *name, int *out, str
 	return 0;
 }
 
+/* Of the weights of a run, what nobody named is the run's. */
+static int apply_encoders(struct probe *probe, struct err *err)
+{
+	const struct options *o = &probe->options;
+	const char *image = o->image_encoder, *text = o->text_encoder;
+	struct origin origin;
+	int code = origin_read(&origin, probe->weights, err);
+
+	if (image == NULL)
+		image = origin.config.image_encoder;
+	if (text == NULL && o->text_config == NULL)
+		text = origin.config.text_encoder;
+	if (code == 0)
+		code = encoders_apply(&probe->config, image, o->text_config, text, err);
+	if (code == 0)
+		code = origin_check_text(&origin, o->weights, &probe->config.text, err);
+	origin_free(&origin);
+	return code;
+}
+
 /* The preset, with the sizes that the two files decide. */
 static int configure(struct probe *probe, struct err *err)
 {
@@ -174,7 +195,7 @@ static int configure(struct probe *probe, struct err *err)
 			       (int)o->image_size);
 	if ((code = model_preset(config, o->preset, image_size, err)) != 0)
 		return err_prefix(err, "%s", o->batch);
-	if ((code = encoders_apply(config, o->image_encoder, o->text_config, o->text_encoder, err)) != 0 ||
+	if ((code = apply_encoders(probe, err)) != 0 ||
 	    (code = model_task_parse(&config->task, o->task, err)) != 0)
 		return code;
 	if (config->task == TASK_CONTRAST)

@@ -2,11 +2,16 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "shared/base/fs.h"
 #include "trainer/study/spec.h"
 
 void study_arm_name(const char *reg, char out[STUDY_NAME_BYTES])
 {
-	snprintf(out, STUDY_NAME_BYTES, "%s", reg);
+	char name[REG_TEXT_BYTES];
+
+	snprintf(name, sizeof(name), "%s", reg);
+	fs_shorten_name(name, STUDY_NAME_BYTES - 1);
+	snprintf(out, STUDY_NAME_BYTES, "%s", name);
 	for (char *c = out; *c != '\0'; c++)
 		if (strchr("/:, \t\"'\\", *c) != NULL || (unsigned char)*c < ' ')
 			*c = '_';

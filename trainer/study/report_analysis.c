@@ -348,6 +348,20 @@ out:
 
 /* ---- over all arms ---- */
 
+/* Of an unfinished study the arms to come count, too: as long as they say nothing, as comparisons that find nothing. */
+static void holm(const struct report_analysis *analysis, const double *p, double *out)
+{
+	const int n = analysis->order_count;
+	double all[REPORT_ARMS_MAX] = { 0 };
+
+	for (int i = 0; i < n; i++)
+		all[i] = isnan(p[i]) && !analysis->complete ? 1 : p[i];
+	stats_holm(all, n, out);
+	for (int i = 0; i < n; i++)
+		if (isnan(p[i]))
+			out[i] = NAN;
+}
+
 static void adjust(struct report_analysis *analysis)
 {
 	const struct report_data *data = analysis->data;
@@ -360,15 +374,15 @@ static void adjust(struct report_analysis *analysis)
 		p[i] = arm->test.p;
 		folds[i] = arm->by_fold.p;
 		flips[i] = arm->permutation.p;
-		analysis->compared += !isnan(p[i]);
+		analysis->compared += !isnan(p[i]) || !analysis->complete;
 	}
-	stats_holm(p, n, out);
+	holm(analysis, p, out);
 	for (int i = 0; i < n; i++)
 		analysis->arm[analysis->order[i]].holm = out[i];
-	stats_holm(folds, n, out);
+	holm(analysis, folds, out);
 	for (int i = 0; i < n; i++)
 		analysis->arm[analysis->order[i]].holm_by_fold = out[i];
-	stats_holm(flips, n, out);
+	holm(analysis, flips, out);
 	for (int i = 0; i < n; i++)
 		analysis->arm[analysis->order[i]].holm_permutation = out[i];
 	/* What the study was set up for counts, not what has finished so far. */

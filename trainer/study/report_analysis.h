@@ -112,7 +112,7 @@ struct report_analysis {
 	int replicates;
 	bool complete;
 	int diverged;     /* runs, over all arms */
-	int compared;     /* arms with a p value */
+	int compared;     /* arms with a p value, and of an unfinished study those that may get one */
 	struct report_arm_result arm[REPORT_ARMS_MAX];
 	int order[REPORT_ARMS_MAX]; /* the arms but the baseline: largest difference first, unknown last */
 	int order_count;

@@ -143,7 +143,7 @@ static const struct field fields[] = {
 	{ "best_accuracy", "result.best.accuracy", false, true },
 	{ "pairs", "result.final.pairs", false, false },
 	{ "pictures", "result.final.pictures", false, false },
-	{ "train_pictures", "train.pictures", false, false },
+	{ "train_pictures", "result.final.train_pictures", false, false },
 	{ "train_seconds", "result.train_seconds", false, false },
 	{ "digest", "digest", true, false },
 	{ "val_digest", "result.final.val_digest", true, false },
@@ -160,6 +160,8 @@ static int add_fields(struct buf *out, const struct flat *run, const char *path,
 	for (size_t i = 0; i < ARRAY_LEN(fields) && code == 0; i++) {
 		const char *text = flat_text(run, fields[i].path);
 
+		if (text == NULL && strcmp(fields[i].name, "train_pictures") == 0)
+			text = flat_text(run, "train.pictures"); /* of a run that is older than the count of those with a label */
 		if (text == NULL && fields[i].optional)
 			continue;
 		if (text == NULL)

@@ -113,7 +113,7 @@ void study_split(const struct study_spec *spec, int fold, int seed, bool trainin
 
 /* arms.c: from terms to arms. */
 MUST_USE int study_arms_expand(struct study_spec *spec, struct err *err);
-/* What a folder's name should not hold is replaced. */
+/* What a folder's name should not hold is replaced; a long text is shortened so that two that differ stay two (fs_shorten_name()). */
 void study_arm_name(const char *reg, char out[STUDY_NAME_BYTES]);
 
 extern const char study_example[]; /* a file to start from */

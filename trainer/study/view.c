@@ -247,7 +247,7 @@ void view_draw(struct work *work, bool now)
 
 void view_note(struct work *work, enum log_level level, const char *format, ...)
 {
-	char line[1024];
+	char line[2 * ERR_MESSAGE_BYTES]; /* an error's message, and what is done about it */
 	va_list args;
 
 	va_start(args, format);

@@ -4,7 +4,6 @@
 
 #include "shared/base/log.h"
 #include "trainer/io/weights.h"
-#include "trainer/model/encoders.h"
 #include "trainer/train/origin.h"
 #include "trainer/train/outcome.h"
 #include "trainer/train/session.h"
@@ -54,22 +53,6 @@ static int check_vocab(const struct session *s, const char *path, const struct a
 		       path, data->vocab, s->vocab_name, data->vocab);
 }
 
-/* No shape shows heads and eps, and with others the same weights are another tower. */
-static int check_text_tower(const struct session *s, const char *path, const struct origin *origin, struct err *err)
-{
-	const struct bert_config *ours = &s->model_config.text;
-	struct bert_config theirs = *ours;
-	int code = origin->config.text_encoder == NULL ? 0 : text_encoder_set(&theirs, origin->config.text_encoder, err);
-
-	if (code != 0)
-		return err_prefix(err, "%s", path);
-	if (theirs.heads == ours->heads && (float)theirs.norm_eps == (float)ours->norm_eps)
-		return 0;
-	return err_set(err, ERR_MISMATCH, "%s: its text tower was trained with %d heads and an eps of %.9g, this model's has %d and %.9g, which "
-		       "makes another tower of the same weights; add --text-encoder heads=%d,eps=%.9g", path, theirs.heads, theirs.norm_eps,
-		       ours->heads, ours->norm_eps, theirs.heads, theirs.norm_eps);
-}
-
 /* Of somebody else's tower config.json says them. */
 static void say_assumed(const struct session *s, const char *path)
 {
@@ -108,7 +91,7 @@ static int check_origin(const struct session *s, const struct statefile *file, e
 	if ((code = origin_read(&origin, file, err)) == 0 && origin.ours)
 		code = check_vocab(s, statefile_path(file), &origin.data, err);
 	if (code == 0 && origin.ours)
-		code = check_text_tower(s, statefile_path(file), &origin, err);
+		code = origin_check_text(&origin, statefile_path(file), &s->model_config.text, err);
 	if (code == 0 && !origin.ours && kind == WEIGHTS_TEXT)
 		say_assumed(s, statefile_path(file));
 	if (code == 0 && origin.ours && kind == WEIGHTS_STATE)

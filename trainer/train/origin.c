@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "trainer/model/encoders.h"
+
 /* In the order of origin_read()'s keys. */
 static int read_text(struct origin *out, int which, struct json_reader *reader, struct err *err)
 {
@@ -33,6 +35,21 @@ int origin_read(struct origin *out, const struct statefile *state, struct err *e
 		json_reader_free(&reader);
 	}
 	return code;
+}
+
+int origin_check_text(const struct origin *origin, const char *path, const struct bert_config *ours, struct err *err)
+{
+	struct bert_config theirs = *ours;
+	int code = origin->config.text_encoder == NULL ? 0 : text_encoder_set(&theirs, origin->config.text_encoder, err);
+
+	if (code != 0)
+		return err_prefix(err, "%s", path);
+	/* Another width is another tower altogether, as the shapes will say. */
+	if (theirs.width != ours->width || (theirs.heads == ours->heads && (float)theirs.norm_eps == (float)ours->norm_eps))
+		return 0;
+	return err_set(err, ERR_MISMATCH, "%s: its text tower was trained with %d heads and an eps of %.9g, this model's has %d and %.9g, which "
+		       "makes another tower of the same weights; add --text-encoder heads=%d,eps=%.9g", path, theirs.heads, theirs.norm_eps,
+		       ours->heads, ours->norm_eps, theirs.heads, theirs.norm_eps);
 }
 
 void origin_free(struct origin *origin)

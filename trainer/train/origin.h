@@ -24,6 +24,9 @@ struct origin {
 
 /* ERR_MISMATCH: a file of ours, but not one of a model (optimizer.safetensors). */
 MUST_USE int origin_read(struct origin *out, const struct statefile *state, struct err *err);
+/* ERR_MISMATCH: the file says other heads or another eps than `ours` has, which no shape shows and which make another tower of the same weights.
+ * Widths that differ are left to the shapes. */
+MUST_USE int origin_check_text(const struct origin *origin, const char *path, const struct bert_config *ours, struct err *err);
 void origin_free(struct origin *origin);
 
 #endif

@@ -62,13 +62,30 @@ static int measure_val(struct session *s, struct err *err)
 	return code;
 }
 
+/* A picture without a label is no picture that was trained on. */
+static int measure_train(struct session *s, struct err *err)
+{
+	struct outcome *o = &s->outcome;
+	struct predictions labelled;
+	int code;
+
+	o->train_pictures = s->train.pictures;
+	if (s->plan.task != TASK_CLASSIFY)
+		return measure_part(s, &s->train, NULL, &o->train, err);
+	if ((code = predictions_open(&labelled, s->train.captions, err)) == 0 &&
+	    (code = measure_part(s, &s->train, &labelled, &o->train, err)) == 0)
+		o->train_pictures = predictions_pictures(&labelled);
+	predictions_close(&labelled);
+	return code;
+}
+
 int outcome_measure(struct session *s, struct err *err)
 {
 	int code;
 
 	if (s->validates && (code = measure_val(s, err)) != 0)
 		return code;
-	if ((code = measure_part(s, &s->train, NULL, &s->outcome.train, err)) != 0)
+	if ((code = measure_train(s, err)) != 0)
 		return err_prefix(err, "accuracy on training pairs");
 	s->outcome.measured = true;
 	return 0;

@@ -78,7 +78,7 @@ static int add_final(const struct session *s, struct buf *out, struct err *err)
 		{ "train_accuracy", o->train.accuracy, true }, { "train_loss", o->train.loss, true }, { "train_ece", o->train.ece, decides },
 	};
 	char digest[HASH_HEX_BYTES];
-	int code = buf_printf(out, err, ", \"final\": {\"train_pairs\": %" PRIu64, o->train.pairs);
+	int code = buf_printf(out, err, ", \"final\": {\"train_pairs\": %" PRIu64 ", \"train_pictures\": %zu", o->train.pairs, o->train_pictures);
 
 	for (size_t i = 0; i < ARRAY_LEN(reals) && code == 0; i++) {
 		if (reals[i].there && (code = buf_printf(out, err, ", \"%s\": ", reals[i].name)) == 0)

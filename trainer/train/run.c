@@ -138,6 +138,8 @@ static int adopt_recorded(struct session *s, bool *adopted, struct err *err)
 	} else if (code == 0) {
 		if (lost)
 			log_warn("%s/run.json is missing or damaged; the newest checkpoint says what the run was configured to do", s->dir);
+		if (recorded.vocab == NULL && s->config.vocab != NULL && strcmp(s->config.vocab, data.vocab) == 0)
+			s->config.vocab = NULL; /* the data set's own, said by name */
 		code = run_config_adopt(&s->config, &recorded, s->options->given, s->dir, err);
 		*adopted = code == 0;
 		snprintf(s->vocab_name, sizeof(s->vocab_name), "%s", data.vocab);

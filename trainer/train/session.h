@@ -35,7 +35,7 @@ struct outcome {
 	bool measured;
 	struct validation val, train;
 	struct hash pairs_digest; /* of the validation pairs */
-	size_t pictures;          /* in them */
+	size_t pictures, train_pictures; /* in them; that were trained on */
 };
 
 struct session {
