@@ -76,6 +76,10 @@ static int cut_columns(struct reading *reading, struct err *err)
 	}
 	if (count < 2)
 		return err_set(err, ERR_USAGE, "--columns %s: IMAGE,CAPTION or IMAGE,CAPTION,LABEL is needed", text);
+	for (int i = COLUMN_IMAGE + 1; i < count; i++)
+		if (strcmp(reading->columns[i], reading->columns[COLUMN_IMAGE]) == 0)
+			return err_set(err, ERR_USAGE, "--columns %s: what has the pictures' names cannot have the %s too", text,
+				       i == COLUMN_CAPTION ? "captions" : "labels");
 	return 0;
 }
 

@@ -353,6 +353,36 @@ static void test_csv_columns(void **state)
 	refuses(&request, ERR_FORMAT, "there is no header; give --columns as numbers");
 }
 
+/* Captions that are the pictures' names would be accepted without a word. */
+static void test_csv_columns_that_coincide(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" } };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg");
+	/* as pandas writes columns without names: 1 is the second one's name and the first one's number */
+	scratch_text(&scratch, "c.csv", "0,1\na.jpg,one\n");
+	request.columns = "0,1";
+	refuses(&request, ERR_FORMAT, "c.csv:1: --columns 1: column 2 has that name and column 1 that number; which one is meant?");
+	scratch_text(&scratch, "c.csv", "7,2\na.jpg,one\n");
+	request.columns = "7,2";
+	gives(&request, "a.jpg/train: one");
+	scratch_text(&scratch, "c.csv", "image,says,kind\na.jpg,one,cat\n");
+	request.columns = "image,1";
+	refuses(&request, ERR_FORMAT, "c.csv:1: --columns: column 1 has the pictures' names, so it cannot have the captions too");
+	request.columns = "1,says,image";
+	refuses(&request, ERR_FORMAT, "so it cannot have the labels too");
+	request.columns = "image,kind,kind";
+	gives(&request, "a.jpg/train#0=cat: cat");
+	request.columns = "1,1";
+	refuses(&request, ERR_USAGE, "--columns 1,1: what has the pictures' names cannot have the captions too");
+	request.columns = "1,2,1";
+	refuses(&request, ERR_USAGE, "cannot have the labels too");
+	request.format = "jsonl";
+	request.columns = "pic,pic";
+	refuses(&request, ERR_USAGE, "--columns pic,pic: what has the pictures' names");
+}
+
 /* All labels must fit into one answer about the data set. */
 static void test_csv_labels_without_end(void **state)
 {
@@ -1490,6 +1520,7 @@ int main(void)
 		TEST(test_csv_separators),
 		TEST(test_csv_many_columns),
 		TEST(test_csv_columns),
+		TEST(test_csv_columns_that_coincide),
 		TEST(test_csv_labels_without_end),
 		TEST(test_csv_faults),
 		TEST(test_csv_skip),
