@@ -1371,6 +1371,13 @@ static void test_jsonl_ranks_keys(void **state)
 	request.columns = "pic,says";
 	scratch_text(&scratch, "d.jsonl", "[{\"pic\":\"a.jpg\",\"says\":\"one\",\"pic\":\"b.jpg\"}]");
 	refuses(&request, ERR_FORMAT, "the key \"pic\" stands more than once");
+	/* one key may be two of them */
+	request.columns = "pic,says,says";
+	scratch_text(&scratch, "d.jsonl", "{\"says\":\"cat\",\"pic\":\"a.jpg\"}\n{\"pic\":\"b.jpg\",\"says\":\"dog\"}\n");
+	gives(&request, "a.jpg/train#0=cat: cat; b.jpg/train#1=dog: dog");
+	request.columns = "pic,says,split";
+	scratch_text(&scratch, "d.jsonl", "{\"says\":\"cat\",\"pic\":\"a.jpg\",\"split\":\"val\"}\n");
+	gives(&request, "a.jpg/val#0=val: cat");
 }
 
 static void test_keys_stand_once(void **state)
