@@ -1371,6 +1371,8 @@ static void test_jsonl_ranks_keys(void **state)
 	request.columns = "pic,says";
 	scratch_text(&scratch, "d.jsonl", "[{\"pic\":\"a.jpg\",\"says\":\"one\",\"pic\":\"b.jpg\"}]");
 	refuses(&request, ERR_FORMAT, "the key \"pic\" stands more than once");
+	scratch_text(&scratch, "d.jsonl", "{\"pic\\u0000x\":\"b.jpg\",\"says\":\"one\",\"pic\":\"a.jpg\",\"says\\u0000\":\"two\"}\n");
+	gives(&request, "a.jpg/train: one");
 	/* one key may be two of them */
 	request.columns = "pic,says,says";
 	scratch_text(&scratch, "d.jsonl", "{\"says\":\"cat\",\"pic\":\"a.jpg\"}\n{\"pic\":\"b.jpg\",\"says\":\"dog\"}\n");
