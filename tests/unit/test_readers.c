@@ -434,6 +434,17 @@ static void test_csv_faults(void **state)
 		"names no picture that exists, so it is taken as a header");
 }
 
+/* Numbered pictures have the same captions in every split's folder. */
+static void test_one_file_for_two_splits(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "train=c.csv", "val=c.csv" }, .images = { "train=i", "val=k" } };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg k/a.jpg");
+	scratch_text(&scratch, "c.csv", "a.jpg,one\n");
+	gives(&request, "a.jpg/train: one; a.jpg/val: one");
+}
+
 /* Without a header, a first picture that is missing must not turn its row into one. */
 static void test_csv_first_picture_missing(void **state)
 {
@@ -512,6 +523,10 @@ static void test_missing_pictures(void **state)
 	refuses(&request, ERR_NOTFOUND, "2 of 2 pictures are missing");
 	request.captions[1] = "c.csv";
 	refuses(&request, ERR_USAGE, "c.csv is given twice");
+	request.captions[0] = "train=c.csv";
+	refuses(&request, ERR_USAGE, "c.csv is given twice");
+	request.captions[1] = "./c.csv";
+	refuses(&request, ERR_USAGE, "/c.csv are the same file");
 	request.captions[0] = request.captions[1] = NULL;
 	refuses(&request, ERR_USAGE, "--captions is missing");
 	request.format = "xml";
@@ -1533,6 +1548,7 @@ int main(void)
 		TEST(test_csv_labels_without_end),
 		TEST(test_csv_faults),
 		TEST(test_csv_skip),
+		TEST(test_one_file_for_two_splits),
 		TEST(test_csv_first_picture_missing),
 		TEST(test_missing_pictures),
 		TEST(test_names_of_pictures),
