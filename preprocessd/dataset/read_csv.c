@@ -321,6 +321,15 @@ static int row(struct reader *reader, const struct csv *csv, const struct column
 	return reader_item(reader, item, err);
 }
 
+/* As the CSV of flickr30k on Hugging Face has all captions of a picture in one cell: ["A dog.", "A brown dog."]. */
+static bool is_list(const struct csv *csv, uint32_t column)
+{
+	size_t bytes;
+	const char *text = csv_field(csv, column, &bytes);
+
+	return bytes >= 4 && text[0] == '[' && (text[1] == '"' || text[1] == '\'') && text[bytes - 1] == ']';
+}
+
 static int csv_error(const struct reader *reader, const struct csv *csv, int code, struct err *err)
 {
 	struct err reason;
@@ -334,7 +343,7 @@ static int csv_error(const struct reader *reader, const struct csv *csv, int cod
 static int read_rows(struct reader *reader, struct csv *csv, struct item *item, struct err *err)
 {
 	struct columns columns;
-	uint32_t picture;
+	uint32_t picture, rows = 0, lists = 0;
 	int code;
 
 	if ((code = csv_next(csv, err)) != 0)
@@ -346,14 +355,20 @@ static int read_rows(struct reader *reader, struct csv *csv, struct item *item, 
 	bool header = picture == NO_COLUMN;
 	if ((code = find_columns(reader, csv, picture, &columns, err)) != 0 || (code = explain(reader, csv, header, &columns, err)) != 0)
 		return code;
-	while (csv->count > 0) {
+	for (; csv->count > 0; header = false) {
 		if (!header && (code = row(reader, csv, &columns, item, err)) != 0)
 			return code;
-		header = false;
+		if (!header && csv->count == columns.count) {
+			rows++;
+			lists += is_list(csv, columns.caption);
+		}
 		if ((code = csv_next(csv, err)) != 0)
 			return csv_error(reader, csv, code, err);
 	}
-	return 0;
+	if (lists == 0 || lists < rows)
+		return 0;
+	return listing_add_note(reader->listing, err, "%s: every caption is a list in brackets and taken as one text; give each a row of its own, or "
+				"write the list as \"captions\" of JSONL", reader->name);
 }
 
 /* --- the separator ------------------------------------------------------------------ */

@@ -233,6 +233,22 @@ static void test_csv_header_without_captions(void **state)
 	assert_true(note_says("captions are taken from column 2"));
 }
 
+/* Text, as csv modules read it, but hardly meant as one. */
+static void test_csv_captions_that_are_lists(void **state)
+{
+	static const char says[] = "every caption is a list in brackets and taken as one text";
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg");
+	csv_gives("raw,filename\n\"[\"\"A dog.\"\", \"\"A brown dog.\"\"]\",a.jpg\n['A cat.'],b.jpg\n",
+		  "a.jpg/train: [\"A dog.\", \"A brown dog.\"]; b.jpg/train: ['A cat.']");
+	assert_true(note_says(says));
+	csv_gives("caption,image\n['A dog.'],a.jpg\nA cat.,b.jpg\n", "a.jpg/train: ['A dog.']; b.jpg/train: A cat.");
+	assert_false(note_says(says));
+	csv_gives("a.jpg,[]\nb.jpg,[red]\n", "a.jpg/train: []; b.jpg/train: [red]");
+	assert_false(note_says(says));
+}
+
 static void test_csv_columns_of_one_name(void **state)
 {
 	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" }, .columns = "image,words" };
@@ -1539,6 +1555,7 @@ int main(void)
 		TEST(test_csv_plain),
 		TEST(test_csv_header),
 		TEST(test_csv_header_without_captions),
+		TEST(test_csv_captions_that_are_lists),
 		TEST(test_csv_columns_of_one_name),
 		TEST(test_csv_labels),
 		TEST(test_csv_separators),
