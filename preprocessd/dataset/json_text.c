@@ -70,7 +70,10 @@ int json_object(struct json_reader *json, const char *what, json_field field, vo
 			return code;
 		if (json->kind == JSON_OBJECT_END)
 			return 0;
-		if ((code = field(context, json, json->text.data, err)) != 0)
+		/* One with a zero byte in it is no key of ours, whatever stands in front of that. */
+		bool whole = memchr(json->text.data, '\0', json->text.size) == NULL;
+
+		if ((code = whole ? field(context, json, json->text.data, err) : json_skip(json, err)) != 0)
 			return code;
 	}
 }

@@ -16,6 +16,7 @@
 #define PREPROCESSD_DATASET_LISTING_H
 
 #include <pthread.h>
+#include <sys/types.h>
 
 #include "preprocessd/dataset/manifest.h"
 #include "preprocessd/dataset/strings.h"
@@ -60,6 +61,9 @@ struct listing_file {
 	const char *item; /* "annotation", "image", or NULL: lines */
 	char *folder;     /* the only one that is searched for its pictures: its own; owned, or NULL: those of --images */
 	char *hint;       /* behind a message about missing pictures: where their names stand; owned, or NULL */
+	dev_t device;     /* which file it is, under whatever name */
+	ino_t inode;
+	int16_t split;    /* from SPLIT=FILE; NO_SPLIT: none */
 };
 
 struct failure {

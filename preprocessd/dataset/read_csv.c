@@ -98,8 +98,16 @@ static int check_once(const struct reader *reader, const struct csv *csv, uint32
 static int find_given(struct reader *reader, const struct csv *csv, bool header, const char *given, uint32_t *out,
 		      struct err *err)
 {
-	uint32_t number = as_number(given);
+	uint32_t number = as_number(given), named = header ? find_name(csv, 0, given, false) : NO_COLUMN;
 
+	/* pandas names columns 0, 1, 2 where they have no names. */
+	if (named != NO_COLUMN && number > 0 && number <= csv->count && named != number - 1)
+		return reader_fail(reader, csv->line, err, "--columns %s: column %u has that name and column %u that number; which one is meant? "
+				   "Rename column %u", given, named + 1, number, named + 1);
+	if (named != NO_COLUMN) {
+		*out = named;
+		return check_once(reader, csv, named, false, err);
+	}
 	if (number > 0 && number <= csv->count) {
 		*out = number - 1;
 		return 0;
@@ -107,8 +115,6 @@ static int find_given(struct reader *reader, const struct csv *csv, bool header,
 	if (number > 0)
 		return reader_fail(reader, csv->line, err, "%s %u column%s, --columns asks for number %u", csv->count == 1 ? "there is" : "there are",
 				   csv->count, plural(csv->count), number);
-	if (header && (*out = find_name(csv, 0, given, false)) != NO_COLUMN)
-		return check_once(reader, csv, *out, false, err);
 	return reader_fail(reader, csv->line, err, header ? "no column is named \"%s\"" :
 			   "no column is named \"%s\": the first row names an existing picture, so there is no header; give "
 			   "--columns as numbers", given);
@@ -199,6 +205,9 @@ static int find_columns(struct reader *reader, const struct csv *csv, uint32_t p
 	for (int i = 0; i < COLUMN_COUNT; i++)
 		if (reader->columns[i] != NULL && (code = find_given(reader, csv, header, reader->columns[i], given[i], err)) != 0)
 			return code;
+	if (out->image != NO_COLUMN && (out->image == out->caption || out->image == out->label))
+		return reader_fail(reader, csv->line, err, "--columns: column %u has the pictures' names, so it cannot have the %s too", out->image + 1,
+				   out->image == out->caption ? "captions" : "labels");
 	if (header && (code = find_usual_columns(reader, csv, out, err)) != 0)
 		return code;
 	known = out->image != NO_COLUMN || !header;
@@ -312,6 +321,15 @@ static int row(struct reader *reader, const struct csv *csv, const struct column
 	return reader_item(reader, item, err);
 }
 
+/* As the CSV of flickr30k on Hugging Face has all captions of a picture in one cell: ["A dog.", "A brown dog."]. */
+static bool is_list(const struct csv *csv, uint32_t column)
+{
+	size_t bytes;
+	const char *text = csv_field(csv, column, &bytes);
+
+	return bytes >= 4 && text[0] == '[' && (text[1] == '"' || text[1] == '\'') && text[bytes - 1] == ']';
+}
+
 static int csv_error(const struct reader *reader, const struct csv *csv, int code, struct err *err)
 {
 	struct err reason;
@@ -325,7 +343,7 @@ static int csv_error(const struct reader *reader, const struct csv *csv, int cod
 static int read_rows(struct reader *reader, struct csv *csv, struct item *item, struct err *err)
 {
 	struct columns columns;
-	uint32_t picture;
+	uint32_t picture, rows = 0, lists = 0;
 	int code;
 
 	if ((code = csv_next(csv, err)) != 0)
@@ -337,14 +355,20 @@ static int read_rows(struct reader *reader, struct csv *csv, struct item *item, 
 	bool header = picture == NO_COLUMN;
 	if ((code = find_columns(reader, csv, picture, &columns, err)) != 0 || (code = explain(reader, csv, header, &columns, err)) != 0)
 		return code;
-	while (csv->count > 0) {
+	for (; csv->count > 0; header = false) {
 		if (!header && (code = row(reader, csv, &columns, item, err)) != 0)
 			return code;
-		header = false;
+		if (!header && csv->count == columns.count) {
+			rows++;
+			lists += is_list(csv, columns.caption);
+		}
 		if ((code = csv_next(csv, err)) != 0)
 			return csv_error(reader, csv, code, err);
 	}
-	return 0;
+	if (lists == 0 || lists < rows)
+		return 0;
+	return listing_add_note(reader->listing, err, "%s: every caption is a list in brackets and taken as one text; give each a row of its own, or "
+				"write the list as \"captions\" of JSONL", reader->name);
 }
 
 /* --- the separator ------------------------------------------------------------------ */

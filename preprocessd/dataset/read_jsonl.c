@@ -115,20 +115,33 @@ static int take(struct jsonl *jsonl, enum part part, struct json_reader *json, s
 	}
 }
 
+/* A key may have several parts: --columns pic,kind,kind. */
 static int field(void *context, struct json_reader *json, const char *key, struct err *err)
 {
 	struct jsonl *jsonl = context;
+	const struct json_mark value = json_mark(json);
+	bool has[PART_COUNT], any = false;
+	int code = 0;
 
-	for (int part = 0; part < PART_COUNT; part++) {
+	/* Before a value is read: that ends the key. */
+	for (int part = 0; part < PART_COUNT && code == 0; part++) {
 		const struct choice *choice = &jsonl->choices[part];
 
-		if (choice->rank == NO_RANK || rank_of(jsonl, (enum part)part, key) != choice->rank)
-			continue;
-		bool repeated = (choice->repeated >> choice->rank & 1) != 0;
-		int code = json_once(json, &repeated, key, err);
-		return code != 0 ? code : take(jsonl, (enum part)part, json, err);
+		has[part] = choice->rank != NO_RANK && rank_of(jsonl, (enum part)part, key) == choice->rank;
+		bool repeated = has[part] && (choice->repeated >> choice->rank & 1) != 0;
+		if (has[part])
+			code = json_once(json, &repeated, key, err);
+		any = any || has[part];
 	}
-	return json_skip(json, err);
+	if (!any)
+		return json_skip(json, err);
+	for (int part = 0; part < PART_COUNT && code == 0; part++) {
+		if (!has[part])
+			continue;
+		json_return(json, &value);
+		code = take(jsonl, (enum part)part, json, err);
+	}
+	return code;
 }
 
 static int lacks(const struct jsonl *jsonl, const struct json_reader *json, int column, const char *usual, struct err *err)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "shared/base/fs.h"
@@ -76,6 +77,10 @@ static int cut_columns(struct reading *reading, struct err *err)
 	}
 	if (count < 2)
 		return err_set(err, ERR_USAGE, "--columns %s: IMAGE,CAPTION or IMAGE,CAPTION,LABEL is needed", text);
+	for (int i = COLUMN_IMAGE + 1; i < count; i++)
+		if (strcmp(reading->columns[i], reading->columns[COLUMN_IMAGE]) == 0)
+			return err_set(err, ERR_USAGE, "--columns %s: what has the pictures' names cannot have the %s too", text,
+				       i == COLUMN_CAPTION ? "captions" : "labels");
 	return 0;
 }
 
@@ -269,6 +274,31 @@ static size_t caption_file_limit(void)
 	return half < CAPTION_FILE_BYTES_MAX ? half : CAPTION_FILE_BYTES_MAX;
 }
 
+/* The same captions twice would be twice as many, without a word; under another name, too. Two splits may share a file: each may have
+ * a folder of its own with pictures of these names. */
+static int check_once(struct listing *listing, uint32_t file, int16_t split, struct err *err)
+{
+	struct listing_file *own = &listing->files[file];
+	struct stat info;
+
+	if (stat(own->name, &info) != 0)
+		return err_errno(err, errno, "%s", own->name);
+	own->device = info.st_dev;
+	own->inode = info.st_ino;
+	own->split = split;
+	for (uint32_t i = 0; i < file; i++) {
+		const struct listing_file *other = &listing->files[i];
+
+		if (other->device != own->device || other->inode != own->inode ||
+		    (other->split != split && other->split != NO_SPLIT && split != NO_SPLIT))
+			continue;
+		if (strcmp(other->name, own->name) == 0)
+			return err_set(err, ERR_USAGE, "--captions %s is given twice", own->name);
+		return err_set(err, ERR_USAGE, "--captions %.400s and %.400s are the same file", other->name, own->name);
+	}
+	return 0;
+}
+
 static int read_file(struct reading *reading, const char *path, int16_t split, struct err *err)
 {
 	struct listing *listing = reading->listing;
@@ -286,22 +316,14 @@ static int read_file(struct reading *reading, const char *path, int16_t split, s
 	    (split == NO_SPLIT && (code = default_split(reading, path, &reader.default_split, err)) != 0) ||
 	    (reading->options->image_count == 0 && (code = folder_of_captions(reading, path, &listing->files[reader.file], err)) != 0))
 		return code;
-	if ((code = rights_read(reading->options->rights, path, caption_file_limit(), &bytes, err)) == 0)
+	if ((code = rights_read(reading->options->rights, path, caption_file_limit(), &bytes, err)) == 0 &&
+	    (code = check_once(listing, reader.file, split, err)) == 0)
 		code = read_bytes(reading, &reader, bytes.data == NULL ? "" : bytes.data, bytes.size, err);
 	buf_free(&bytes);
 	if (code == 0 && reader.hint[0] != '\0' && (listing->files[reader.file].hint = mem_strdup(reader.hint)) == NULL)
 		code = err_nomem(err, sizeof(reader.hint));
 	reader_close(&reader);
 	return code;
-}
-
-/* The same captions twice would be twice as many, without a word. */
-static int check_once(const struct reader_options *options, const char *path, int before, struct err *err)
-{
-	for (int i = 0; i < before; i++)
-		if (strcmp(options->captions[i], options->captions[before]) == 0)
-			return err_set(err, ERR_USAGE, "--captions %s is given twice", path);
-	return 0;
 }
 
 /* --- all ------------------------------------------------------------------------------------- */
@@ -343,8 +365,6 @@ int listing_read(struct listing *listing, const struct reader_options *options, 
 		goto out;
 	for (int i = 0; i < options->caption_count && code == 0; i++) {
 		if ((code = cut_prefix(listing, options->captions[i], &path, &split, err)) == 0)
-			code = check_once(options, path, i, err);
-		if (code == 0)
 			code = read_file(&reading, path, split, err);
 	}
 	if (code == 0 && options->limit > 0 && listing->caption_count > 0)

@@ -233,6 +233,22 @@ static void test_csv_header_without_captions(void **state)
 	assert_true(note_says("captions are taken from column 2"));
 }
 
+/* Text, as csv modules read it, but hardly meant as one. */
+static void test_csv_captions_that_are_lists(void **state)
+{
+	static const char says[] = "every caption is a list in brackets and taken as one text";
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg");
+	csv_gives("raw,filename\n\"[\"\"A dog.\"\", \"\"A brown dog.\"\"]\",a.jpg\n['A cat.'],b.jpg\n",
+		  "a.jpg/train: [\"A dog.\", \"A brown dog.\"]; b.jpg/train: ['A cat.']");
+	assert_true(note_says(says));
+	csv_gives("caption,image\n['A dog.'],a.jpg\nA cat.,b.jpg\n", "a.jpg/train: ['A dog.']; b.jpg/train: A cat.");
+	assert_false(note_says(says));
+	csv_gives("a.jpg,[]\nb.jpg,[red]\n", "a.jpg/train: []; b.jpg/train: [red]");
+	assert_false(note_says(says));
+}
+
 static void test_csv_columns_of_one_name(void **state)
 {
 	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" }, .columns = "image,words" };
@@ -353,6 +369,36 @@ static void test_csv_columns(void **state)
 	refuses(&request, ERR_FORMAT, "there is no header; give --columns as numbers");
 }
 
+/* Captions that are the pictures' names would be accepted without a word. */
+static void test_csv_columns_that_coincide(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" } };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg");
+	/* as pandas writes columns without names: 1 is the second one's name and the first one's number */
+	scratch_text(&scratch, "c.csv", "0,1\na.jpg,one\n");
+	request.columns = "0,1";
+	refuses(&request, ERR_FORMAT, "c.csv:1: --columns 1: column 2 has that name and column 1 that number; which one is meant?");
+	scratch_text(&scratch, "c.csv", "7,2\na.jpg,one\n");
+	request.columns = "7,2";
+	gives(&request, "a.jpg/train: one");
+	scratch_text(&scratch, "c.csv", "image,says,kind\na.jpg,one,cat\n");
+	request.columns = "image,1";
+	refuses(&request, ERR_FORMAT, "c.csv:1: --columns: column 1 has the pictures' names, so it cannot have the captions too");
+	request.columns = "1,says,image";
+	refuses(&request, ERR_FORMAT, "so it cannot have the labels too");
+	request.columns = "image,kind,kind";
+	gives(&request, "a.jpg/train#0=cat: cat");
+	request.columns = "1,1";
+	refuses(&request, ERR_USAGE, "--columns 1,1: what has the pictures' names cannot have the captions too");
+	request.columns = "1,2,1";
+	refuses(&request, ERR_USAGE, "cannot have the labels too");
+	request.format = "jsonl";
+	request.columns = "pic,pic";
+	refuses(&request, ERR_USAGE, "--columns pic,pic: what has the pictures' names");
+}
+
 /* All labels must fit into one answer about the data set. */
 static void test_csv_labels_without_end(void **state)
 {
@@ -402,6 +448,17 @@ static void test_csv_faults(void **state)
 	scratch_text(&scratch, "c.csv", "gone,hello\n");
 	refuses(&(struct request){ .format = "csv", .captions = { "c.csv" }, .images = { "i" } }, ERR_MISMATCH,
 		"names no picture that exists, so it is taken as a header");
+}
+
+/* Numbered pictures have the same captions in every split's folder. */
+static void test_one_file_for_two_splits(void **state)
+{
+	struct request request = { .format = "csv", .captions = { "train=c.csv", "val=c.csv" }, .images = { "train=i", "val=k" } };
+
+	(void)state;
+	pictures(&scratch, "i/a.jpg k/a.jpg");
+	scratch_text(&scratch, "c.csv", "a.jpg,one\n");
+	gives(&request, "a.jpg/train: one; a.jpg/val: one");
 }
 
 /* Without a header, a first picture that is missing must not turn its row into one. */
@@ -482,6 +539,10 @@ static void test_missing_pictures(void **state)
 	refuses(&request, ERR_NOTFOUND, "2 of 2 pictures are missing");
 	request.captions[1] = "c.csv";
 	refuses(&request, ERR_USAGE, "c.csv is given twice");
+	request.captions[0] = "train=c.csv";
+	refuses(&request, ERR_USAGE, "c.csv is given twice");
+	request.captions[1] = "./c.csv";
+	refuses(&request, ERR_USAGE, "/c.csv are the same file");
 	request.captions[0] = request.captions[1] = NULL;
 	refuses(&request, ERR_USAGE, "--captions is missing");
 	request.format = "xml";
@@ -1341,6 +1402,15 @@ static void test_jsonl_ranks_keys(void **state)
 	request.columns = "pic,says";
 	scratch_text(&scratch, "d.jsonl", "[{\"pic\":\"a.jpg\",\"says\":\"one\",\"pic\":\"b.jpg\"}]");
 	refuses(&request, ERR_FORMAT, "the key \"pic\" stands more than once");
+	scratch_text(&scratch, "d.jsonl", "{\"pic\\u0000x\":\"b.jpg\",\"says\":\"one\",\"pic\":\"a.jpg\",\"says\\u0000\":\"two\"}\n");
+	gives(&request, "a.jpg/train: one");
+	/* one key may be two of them */
+	request.columns = "pic,says,says";
+	scratch_text(&scratch, "d.jsonl", "{\"says\":\"cat\",\"pic\":\"a.jpg\"}\n{\"pic\":\"b.jpg\",\"says\":\"dog\"}\n");
+	gives(&request, "a.jpg/train#0=cat: cat; b.jpg/train#1=dog: dog");
+	request.columns = "pic,says,split";
+	scratch_text(&scratch, "d.jsonl", "{\"says\":\"cat\",\"pic\":\"a.jpg\",\"split\":\"val\"}\n");
+	gives(&request, "a.jpg/val#0=val: cat");
 }
 
 static void test_keys_stand_once(void **state)
@@ -1485,14 +1555,17 @@ int main(void)
 		TEST(test_csv_plain),
 		TEST(test_csv_header),
 		TEST(test_csv_header_without_captions),
+		TEST(test_csv_captions_that_are_lists),
 		TEST(test_csv_columns_of_one_name),
 		TEST(test_csv_labels),
 		TEST(test_csv_separators),
 		TEST(test_csv_many_columns),
 		TEST(test_csv_columns),
+		TEST(test_csv_columns_that_coincide),
 		TEST(test_csv_labels_without_end),
 		TEST(test_csv_faults),
 		TEST(test_csv_skip),
+		TEST(test_one_file_for_two_splits),
 		TEST(test_csv_first_picture_missing),
 		TEST(test_missing_pictures),
 		TEST(test_names_of_pictures),
