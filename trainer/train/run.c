@@ -26,7 +26,9 @@ enum { FEATURES_WAIT_S = 600 /* as streams do by default */, FOLDER_NAME_BYTES =
 
 /* ---- the folder ---- */
 
-int run_default_out(const struct run_config *config, char *out, size_t bytes, struct err *err)
+/* runs/DATA-REG-seedS, with what a file name should not hold replaced, and DATA-REG cut where it would be too long for one
+ * (fs_shorten_name). */
+static int default_out(const struct run_config *config, char *out, size_t bytes, struct err *err)
 {
 	char name[REG_TEXT_BYTES + SESSION_NAME_BYTES], seed[32];
 	int length;
@@ -187,7 +189,7 @@ static int configure(struct session *s, struct err *err)
 	if (s->options->out != NULL) {
 		if (snprintf(s->dir, sizeof(s->dir), "%s", s->options->out) >= (int)sizeof(s->dir) || s->dir[0] == '\0')
 			return err_set(err, ERR_USAGE, "--out: the path is empty or longer than %d bytes", SESSION_PATH_BYTES - 1);
-	} else if ((code = run_default_out(&s->config, s->dir, sizeof(s->dir), err)) != 0) {
+	} else if ((code = default_out(&s->config, s->dir, sizeof(s->dir), err)) != 0) {
 		return code;
 	}
 	if (s->options->resume && (code = adopt_recorded(s, &recorded, err)) != 0)
