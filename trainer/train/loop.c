@@ -52,7 +52,6 @@ static void fill_stages(struct session *s, const struct batch *batch, uint64_t s
 
 	stages->image_frozen = s->plan.freeze_image;
 	stages->text_frozen = s->plan.freeze_text;
-	stages->feature_gradients = s->plan.reg.adv.on;
 	stages->pixels = batch->pixels;
 	stages->nhwc = feed_nhwc(s->feed);
 	stages->pictures = (int)batch->image_count;
