@@ -375,7 +375,7 @@ static int open_data(struct session *s, struct err *err)
 
 static int open_buffers(struct session *s, struct err *err)
 {
-	size_t batch = (size_t)loop_batch_samples(s);
+	size_t batch = (size_t)step_batch_samples(s);
 	size_t running = s->params->buffer_elements;
 
 	s->picture_positions = mem_array(batch, sizeof(*s->picture_positions));
@@ -404,7 +404,7 @@ static void attach_states(struct session *s)
 /* No batch has more samples than its part of the data set, however many were asked for. */
 static void plan_limits(struct session *s)
 {
-	const int batch = (int)loop_batch_samples(s), len = (int)s->config.max_len;
+	const int batch = (int)step_batch_samples(s), len = (int)s->config.max_len;
 	const uint32_t asked = (uint32_t)s->config.batch_size, most = (uint32_t)batch;
 
 	s->step_limits = (struct model_limits){ .pictures = batch, .captions = batch, .tokens = batch * len, .tokens_per_caption = len,
@@ -423,7 +423,7 @@ static void plan_limits(struct session *s)
 static int open_model(struct session *s, struct err *err)
 {
 	struct optimizer_config optimizer = { .kind = s->plan.optimizer, .momentum = s->config.momentum };
-	int batch = (int)loop_batch_samples(s);
+	int batch = (int)step_batch_samples(s);
 	int code;
 
 	if (s->model_config.text.vocab_size == 0)
@@ -584,7 +584,7 @@ static int open_outputs(struct session *s, struct err *err)
 
 static void announce(const struct session *s)
 {
-	const int64_t samples = loop_batch_samples(s) * loop_step_batches(s);
+	const int64_t samples = step_batch_samples(s) * step_batches(s);
 	char reg[REG_TEXT_BYTES];
 
 	reg_spec_text(&s->plan.reg, reg);

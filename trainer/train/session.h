@@ -1,6 +1,7 @@
 /*
  * session.h - the state of a run in progress, shared by the files that make it up:
- * run.c (set-up and end), initial.c (weights at the start), loop.c (steps), record.c (run.json), plan.c (--dry-run).
+ * run.c (set-up and end), initial.c (weights at the start), step.c (one step), loop.c (all of them, and what
+ * follows each), record.c (run.json), plan.c (--dry-run).
  *
  * Threads: one caller. Ownership: run.c opens and closes everything.
  */
@@ -105,16 +106,17 @@ struct session {
 	double wait_total, step_total; /* seconds of this session, for the progress line */
 };
 
+/* step.c: one optimizer step on the batches that come next; feed_seek() first. Fills
+ * the line for metrics.jsonl and moves progress on. */
+MUST_USE int step_run(struct session *s, struct metrics_train *line, struct err *err);
+/* Batches of a whole optimizer step, and samples of each: fewer than were asked for where the split has no more. */
+int64_t step_batches(const struct session *s);
+int64_t step_batch_samples(const struct session *s);
+
 /* loop.c: from progress.step to the end. */
 MUST_USE int loop_run(struct session *s, struct err *err);
 /* Whether early stopping ends the run here. */
 bool loop_stopped_early(const struct session *s);
-/* One optimizer step on the batches that come next; feed_seek() first. Fills
- * the line for metrics.jsonl and moves progress on. */
-MUST_USE int loop_step(struct session *s, struct metrics_train *line, struct err *err);
-/* Batches of a whole optimizer step, and samples of each: fewer than were asked for where the split has no more. */
-int64_t loop_step_batches(const struct session *s);
-int64_t loop_batch_samples(const struct session *s);
 /* Measures the model on a part; a daemon that is away is waited for. */
 MUST_USE int loop_validate(struct session *s, struct validator *validator, const struct part *part, struct validation *out,
 			   struct err *err);
