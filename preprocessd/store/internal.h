@@ -3,6 +3,7 @@
  *
  * env.c     the LMDB environment: lock file, opening, growth, repair, error texts
  * writer.c  the queue and the thread that commits it
+ * writeback.c  the disk begins with a commit's pages before all of them are copied
  * cache.c   opening and closing, figures
  * reader.c  readers, reading
  * walk.c    all records in turn: each, lists, checking
@@ -27,6 +28,7 @@
 #include "preprocessd/store/record.h"
 
 struct cache_unit;
+struct writeback;
 
 struct cache {
 	/* set once */
@@ -59,6 +61,7 @@ struct cache {
 	bool stopping;
 	pthread_t writer;
 	bool writer_runs;
+	struct writeback *writeback; /* the writer's */
 
 	atomic_uint_least64_t puts, commits;
 };

@@ -11,6 +11,7 @@
 
 #include "preprocessd/store/guard.h"
 #include "preprocessd/store/internal.h"
+#include "preprocessd/store/writeback.h"
 #include "shared/base/clock.h"
 #include "shared/base/mem.h"
 
@@ -20,6 +21,7 @@ enum {
 	LINGER_BYTES = 4 << 20,      /* with so much queued there is no waiting */
 	LINGER_NS = 20 * 1000 * 1000,
 	IDLE_SECONDS = 30,           /* between looks for dead readers */
+	WRITEBACK_BYTES_MIN = 1 << 20, /* of a commit: smaller ones are copied before another thread is awake */
 	ATTEMPTS_MAX = 64,           /* growing from a page to 16 EiB takes fewer */
 };
 
@@ -64,6 +66,29 @@ static int write_change(struct cache *cache, MDB_txn *txn, const struct change *
 	return 0;
 }
 
+static size_t units_bytes(struct cache_unit *const *units, size_t count)
+{
+	size_t bytes = 0;
+
+	for (size_t u = 0; u < count; u++)
+		bytes += units[u]->bytes;
+	return bytes;
+}
+
+static int commit_large(struct cache *cache, MDB_txn *txn)
+{
+	int fd, rc = mdb_env_get_fd(cache->env, &fd);
+
+	if (rc != 0) {
+		mdb_txn_abort(txn);
+		return rc;
+	}
+	writeback_begin(cache->writeback, fd);
+	rc = mdb_txn_commit(txn);
+	writeback_end(cache->writeback);
+	return rc;
+}
+
 /* Gate held shared. */
 static int write_all(struct cache *cache, struct cache_unit *const *units, size_t count)
 {
@@ -80,7 +105,7 @@ static int write_all(struct cache *cache, struct cache_unit *const *units, size_
 			}
 		}
 	}
-	return mdb_txn_commit(txn);
+	return units_bytes(units, count) >= WRITEBACK_BYTES_MIN ? commit_large(cache, txn) : mdb_txn_commit(txn);
 }
 
 /* LMDB uses pages that were freed in one transaction from the one after the next on. Writing
@@ -120,15 +145,6 @@ static void age_free_pages(struct cache *cache)
 	if (cache->env != NULL)
 		(void)write_units(cache, NULL, 0);
 	pthread_rwlock_unlock(&cache->gate);
-}
-
-static size_t units_bytes(struct cache_unit *const *units, size_t count)
-{
-	size_t bytes = 0;
-
-	for (size_t u = 0; u < count; u++)
-		bytes += units[u]->bytes;
-	return bytes;
 }
 
 static bool only_deletes(struct cache_unit *const *units, size_t count)
@@ -288,8 +304,11 @@ static void *writer_main(void *argument)
 
 int writer_start(struct cache *cache, struct err *err)
 {
-	int rc = pthread_create(&cache->writer, NULL, writer_main, cache);
+	int code = writeback_open(&cache->writeback, err), rc;
 
+	if (code != 0)
+		return code;
+	rc = pthread_create(&cache->writer, NULL, writer_main, cache);
 	if (rc != 0)
 		return err_errno(err, rc, "cannot start the cache's writer thread");
 	cache->writer_runs = true;
@@ -298,14 +317,16 @@ int writer_start(struct cache *cache, struct err *err)
 
 void writer_stop(struct cache *cache)
 {
-	if (!cache->writer_runs)
-		return;
-	pthread_mutex_lock(&cache->lock);
-	cache->stopping = true;
-	pthread_cond_broadcast(&cache->work);
-	pthread_mutex_unlock(&cache->lock);
-	pthread_join(cache->writer, NULL);
-	cache->writer_runs = false;
+	if (cache->writer_runs) {
+		pthread_mutex_lock(&cache->lock);
+		cache->stopping = true;
+		pthread_cond_broadcast(&cache->work);
+		pthread_mutex_unlock(&cache->lock);
+		pthread_join(cache->writer, NULL);
+		cache->writer_runs = false;
+	}
+	writeback_close(cache->writeback);
+	cache->writeback = NULL;
 }
 
 /* --- queueing ----------------------------------------------------------------------------- */

@@ -259,6 +259,36 @@ static void test_parts(void **state)
 	mem_free(c);
 }
 
+/* More threads than parts share a part's rows or columns; every bit stays, and nothing is written beside the results. */
+static void test_parts_by_many_threads(void **state)
+{
+	enum { SHORT = 70, LONG = 211, K = 2 * 3072 + 300, BESIDE = 64, FLOATS = GEMM_PARTS_MAX * SHORT * LONG + BESIDE };
+
+	(void)state;
+	if (not_here())
+		skip();
+
+	float *a = noise((size_t)K * LONG, 1), *b = noise((size_t)K * LONG, 2), *first = noise(FLOATS, 3), *other = noise(FLOATS, 3);
+
+	for (int tall = 0; tall < 2; tall++) {
+		struct gemm g = { .m = tall ? LONG : SHORT, .n = tall ? SHORT : LONG, .k = K, .a_form = GEMM_COLUMNS, .a = a, .lda = LONG,
+				  .b_form = GEMM_ROWS, .b = b, .ldb = LONG };
+		int parts = gemm_parts(g.m, g.n, K);
+
+		assert_true(parts > 1);
+		gemm_run_parts(&g, parts, first, 1);
+		for (int threads = 2; threads <= 17; threads += 3) {
+			memset(other, 0xFF, (size_t)parts * SHORT * LONG * sizeof(float));
+			gemm_run_parts(&g, parts, other, threads);
+			assert_memory_equal(first, other, FLOATS * sizeof(float));
+		}
+	}
+	mem_free(a);
+	mem_free(b);
+	mem_free(first);
+	mem_free(other);
+}
+
 /* What gemm.h promises: neither threads nor neighbours nor the place of a row change a bit of it. */
 static void test_bits_do_not_depend_on_company(void **state)
 {
@@ -291,8 +321,13 @@ static void test_bits_do_not_depend_on_company(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_forms_and_edges), cmocka_unit_test(test_nothing_to_add), cmocka_unit_test(test_windows),
-		cmocka_unit_test(test_pixels),		cmocka_unit_test(test_parts),	       cmocka_unit_test(test_bits_do_not_depend_on_company),
+		cmocka_unit_test(test_forms_and_edges),
+		cmocka_unit_test(test_nothing_to_add),
+		cmocka_unit_test(test_windows),
+		cmocka_unit_test(test_pixels),
+		cmocka_unit_test(test_parts),
+		cmocka_unit_test(test_parts_by_many_threads),
+		cmocka_unit_test(test_bits_do_not_depend_on_company),
 	};
 
 	kernels_set_threads(2);

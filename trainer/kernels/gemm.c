@@ -24,6 +24,9 @@ enum {
 /* Products of fewer multiply-adds are done before a team is awake. */
 static const double TEAM_MIN = 250000;
 
+/* Of the time with fewer strips of parts: more must come below it. */
+static const double STRIP_WORTH = 0.9;
+
 static _Alignas(64) float a_blocks[GEMM_THREADS_MAX][GEMM_A_FLOATS];
 static _Alignas(64) float b_blocks[GEMM_THREADS_MAX][N_BLOCK / GEMM_PANEL * (GEMM_K_BLOCK + 1) * GEMM_PANEL];
 
@@ -347,10 +350,37 @@ static struct cut cut_of(const struct gemm *g, size_t threads)
 	return (struct cut){ 1, pieces_of(g->n, N_STRIP_MIN, g->n, threads) };
 }
 
+/* How long a team works on all parts, each cut into strips; one thread on one part: 1. */
+static double turns_of(size_t parts, size_t strips, size_t team)
+{
+	return (double)share_of(parts * strips, team) / (double)strips;
+}
+
+/* Parts are cut as well where much of a team would have none. Not for little: each strip packs the other operand anew. */
+static struct cut cut_of_parts(const struct gemm *g, size_t parts, size_t team)
+{
+	bool rows = g->m >= g->n;
+	size_t most = rows ? share_of(g->m, M_STRIP_MIN) : share_of(g->n, N_STRIP_MIN), strips = 1;
+
+	for (size_t more = 2; more <= most; more++)
+		if (turns_of(parts, more, team) < STRIP_WORTH * turns_of(parts, strips, team))
+			strips = more;
+	return rows ? (struct cut){ strips, 1 } : (struct cut){ 1, strips };
+}
+
 /* Where piece i begins: pieces are whole blocks, and none has more than one block more than another. */
 static size_t piece_first(size_t all, size_t block, size_t pieces, size_t i)
 {
 	return min_of(share_of(all, block) * i / pieces * block, all);
+}
+
+/* Piece i of those into which c is cut. */
+static struct piece piece_of(const struct gemm *g, struct cut cut, size_t i)
+{
+	size_t tall = tiles_of(g)->tall * ROWS, wide = tiles_of(g)->wide * GEMM_PANEL, m = i % cut.m_pieces, n = i / cut.m_pieces;
+
+	return (struct piece){ piece_first(g->m, tall, cut.m_pieces, m), piece_first(g->m, tall, cut.m_pieces, m + 1),
+			       piece_first(g->n, wide, cut.n_pieces, n), piece_first(g->n, wide, cut.n_pieces, n + 1), 0, words_of(g, g->k) };
 }
 
 static int team_of(const struct gemm *g, int threads)
@@ -386,15 +416,11 @@ void gemm_run(const struct gemm *g, int threads)
 		return;
 	}
 	cut = cut_of(g, (size_t)team);
-	size_t pieces = cut.m_pieces * cut.n_pieces, tall = tiles_of(g)->tall * ROWS, wide = tiles_of(g)->wide * GEMM_PANEL;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(team) if (cut.m_pieces * cut.n_pieces > 1)
+	for (size_t i = 0; i < cut.m_pieces * cut.n_pieces; i++) {
+		struct piece piece = piece_of(g, cut, i);
 
-#pragma omp parallel for schedule(dynamic, 1) num_threads(team) if (pieces > 1)
-	for (size_t i = 0; i < pieces; i++) {
-		size_t m = i % cut.m_pieces, n = i / cut.m_pieces;
-
-		multiply_piece(g, &(struct piece){ piece_first(g->m, tall, cut.m_pieces, m), piece_first(g->m, tall, cut.m_pieces, m + 1),
-						   piece_first(g->n, wide, cut.n_pieces, n), piece_first(g->n, wide, cut.n_pieces, n + 1),
-						   0, words_of(g, g->k) });
+		multiply_piece(g, &piece);
 	}
 }
 
@@ -407,27 +433,31 @@ int gemm_parts(size_t m, size_t n, size_t k)
 
 void gemm_run_parts(const struct gemm *g, int parts, float *results, int threads)
 {
-	size_t words = words_of(g, g->k);
+	int team = team_of(g, threads);
+	size_t count = (size_t)parts, strips;
+	struct gemm whole = *g;
+	struct cut cut;
 
 	CHECK(tiles_of(g) != NULL && parts >= 1 && parts <= GEMM_PARTS_MAX && g->pixels == NULL);
+	whole.c = results;
+	whole.ldc = g->n;
+	whole.add = false;
 	if (parts == 1) {
-		struct gemm whole = *g;
-
-		whole.c = results;
-		whole.ldc = g->n;
-		whole.add = false;
 		gemm_run(&whole, threads);
 		return;
 	}
-#pragma omp parallel for schedule(dynamic, 1) num_threads(team_of(g, threads))
-	for (int part = 0; part < parts; part++) {
-		struct gemm one = *g;
+	cut = cut_of_parts(g, count, (size_t)team);
+	strips = cut.m_pieces * cut.n_pieces;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(team)
+	for (size_t i = 0; i < count * strips; i++) {
+		size_t part = i / strips;
+		struct piece piece = piece_of(g, cut, i % strips);
+		struct gemm one = whole;
 
-		one.c = results + (size_t)part * g->m * g->n;
-		one.ldc = g->n;
-		one.add = false;
-		multiply_piece(&one, &(struct piece){ 0, g->m, 0, g->n, words * (size_t)part / (size_t)parts,
-						      words * (size_t)(part + 1) / (size_t)parts });
+		one.c += part * g->m * g->n;
+		piece.k_first = words_of(g, g->k) * part / count;
+		piece.k_last = words_of(g, g->k) * (part + 1) / count;
+		multiply_piece(&one, &piece);
 	}
 }
 
