@@ -152,8 +152,8 @@ objects: $(OBJ_shared) $(OBJ_preprocessd) $(OBJ_trainer) $(call obj,$(wildcard p
 	$(SRC_demo) $(SRC_test_support) $(wildcard tests/unit/test_*.c tests/fault/*.c tests/parity/*.c tools/bench/*.c tools/vocab/*.c))
 
 # What a daemon and several clients of it do, the hostile ones among them.
-TESTS_OF_DAEMON := tests/integration/test_daemon.py tests/integration/test_rights.py tests/integration/test_upkeep.py \
-	tests/fault/test_hostile_files.py tests/fault/test_hostile_clients.py
+TESTS_OF_DAEMON := tests/integration/test_daemon.py tests/integration/test_batches.py tests/integration/test_datasets.py \
+	tests/integration/test_rights.py tests/integration/test_upkeep.py tests/fault/test_hostile_files.py tests/fault/test_hostile_clients.py
 
 check-asan: ## unit tests and a real daemon under AddressSanitizer and UBSan
 	@rm -f build/results/asan.jsonl

@@ -5,7 +5,6 @@
  * exists when that unit's check is n. One dependent load a byte.
  *
  * Threads:   immutable after trie_build().
- * Limits:    words of at most TRIE_WORD_BYTES_MAX bytes.
  * Source:    J. Aoe, An Efficient Digital Search Algorithm by Using a
  *            Double-Array Structure, 1989.
  */
@@ -17,7 +16,7 @@
 
 #include "shared/base/err.h"
 
-enum { TRIE_ROOT = 0, TRIE_NONE = -1, TRIE_WORD_BYTES_MAX = 1024 };
+enum { TRIE_ROOT = 0, TRIE_NONE = -1 };
 
 struct trie_unit {
 	int32_t base;
@@ -32,7 +31,7 @@ struct trie {
 
 struct trie_word {
 	const char *bytes;
-	uint32_t length; /* 1 to TRIE_WORD_BYTES_MAX */
+	uint32_t length; /* at least 1 */
 	int32_t id;
 };
 

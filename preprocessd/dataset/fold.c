@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "preprocessd/dataset/content_key.h"
 #include "shared/base/mem.h"
-#include "shared/base/rng.h"
 
 enum { FOLD_SHARE = 4, TOGETHER_MIN = 2 };
 
@@ -13,8 +13,8 @@ struct told { /* one caption of one picture */
 	uint32_t picture; /* place in pictures */
 };
 struct unit { /* pictures that stay together */
-	uint32_t key[4]; /* the smallest of its pictures */
-	int32_t label;   /* of the picture with that key */
+	struct rng_block key; /* the smallest of its pictures */
+	int32_t label;        /* of the picture with that key */
 	uint32_t size, root;
 };
 struct folds {
@@ -164,14 +164,6 @@ static int join_captions(struct folds *f)
 
 /* --- dealing out ------------------------------------------------------------------ */
 
-static int compare_keys(const uint32_t *a, const uint32_t *b)
-{
-	for (int i = 0; i < 4; i++)
-		if (a[i] != b[i])
-			return a[i] < b[i] ? -1 : 1;
-	return 0;
-}
-
 static int by_turn(const void *a, const void *b)
 {
 	const struct unit *x = a, *y = b;
@@ -180,7 +172,7 @@ static int by_turn(const void *a, const void *b)
 		return x->label < y->label ? -1 : 1;
 	if (x->size != y->size)
 		return x->size > y->size ? -1 : 1;
-	int order = compare_keys(x->key, y->key);
+	int order = content_key_compare(&x->key, &y->key);
 	return order != 0 ? order : (x->root > y->root) - (x->root < y->root);
 }
 
@@ -192,12 +184,10 @@ static void make_units(struct folds *f)
 
 	for (uint32_t i = 0; i < f->count; i++) {
 		struct unit *unit = &f->units[root_of(f, i)];
-		uint32_t c[4];
+		struct rng_block own = content_key(key, &f->manifest->picture_hash[f->pictures[i]]);
 
-		memcpy(c, f->manifest->picture_hash[f->pictures[i]].bytes, sizeof(c));
-		struct rng_block block = rng_philox(key, c[0], c[1], c[2], c[3]);
-		if (unit->size == 0 || compare_keys(block.v, unit->key) < 0) {
-			memcpy(unit->key, block.v, sizeof(unit->key));
+		if (unit->size == 0 || content_key_compare(&own, &unit->key) < 0) {
+			unit->key = own;
 			unit->label = f->manifest->picture_label[f->pictures[i]];
 		}
 		unit->root = root_of(f, i);

@@ -9,10 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "preprocessd/dataset/content_key.h"
 #include "preprocessd/dataset/listing.h"
 #include "shared/base/args.h"
 #include "shared/base/mem.h"
-#include "shared/base/rng.h"
 
 #define SUM_TOLERANCE 1e-6
 
@@ -68,23 +68,15 @@ int ratio_parse(struct listing *listing, const char *text, uint64_t seed, struct
 /* --- cutting -------------------------------------------------------------------------- */
 
 struct unit {
-	uint32_t key[4]; /* the smallest of its pictures */
-	uint32_t size;   /* pictures */
+	struct rng_block key; /* the smallest of its pictures */
+	uint32_t size;        /* pictures */
 	uint32_t number;
 };
-
-static int compare_keys(const uint32_t *a, const uint32_t *b)
-{
-	for (int i = 0; i < 4; i++)
-		if (a[i] != b[i])
-			return a[i] < b[i] ? -1 : 1;
-	return 0;
-}
 
 static int by_key(const void *a, const void *b)
 {
 	const struct unit *x = a, *y = b;
-	int order = compare_keys(x->key, y->key);
+	int order = content_key_compare(&x->key, &y->key);
 
 	return order != 0 ? order : (x->number > y->number) - (x->number < y->number);
 }
@@ -95,15 +87,13 @@ static void make_units(const struct ratio *ratio, const struct hash *hashes, con
 	struct rng_key key = rng_key(ratio->seed, RNG_SPLIT);
 
 	for (uint32_t u = 0; u < unit_count; u++)
-		units[u] = (struct unit){ .key = { UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX }, .number = u };
+		units[u] = (struct unit){ .key = { { UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX } }, .number = u };
 	for (uint32_t p = 0; p < count; p++) {
 		struct unit *mine = &units[unit[p]];
-		uint32_t c[4];
+		struct rng_block own = content_key(key, &hashes[p]);
 
-		memcpy(c, hashes[p].bytes, sizeof(c));
-		struct rng_block block = rng_philox(key, c[0], c[1], c[2], c[3]);
-		if (compare_keys(block.v, mine->key) < 0)
-			memcpy(mine->key, block.v, sizeof(mine->key));
+		if (content_key_compare(&own, &mine->key) < 0)
+			mine->key = own;
 		mine->size++;
 	}
 }

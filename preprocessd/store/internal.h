@@ -4,7 +4,9 @@
  * env.c     the LMDB environment: lock file, opening, growth, repair, error texts
  * writer.c  the queue and the thread that commits it
  * writeback.c  the disk begins with a commit's pages before all of them are copied
- * cache.c   opening, readers, reading
+ * cache.c   opening and closing, figures
+ * reader.c  readers, reading
+ * walk.c    all records in turn: each, lists, checking
  * guard.c   what happens when the mapped file turns out to be damaged or cut short
  * record.c  the bytes of a record
  *
@@ -102,6 +104,15 @@ MUST_USE int env_drop_extra(struct cache *cache, struct err *err);
 MUST_USE int env_follow(struct cache *cache, struct err *err); /* after MDB_MAP_RESIZED */
 /* After MDB_PANIC: closes and opens the environment, unless somebody did since generation. */
 MUST_USE int env_reopen(struct cache *cache, uint64_t generation, struct err *err);
+
+/* --- reader.c ------------------------------------------------------------ */
+
+/* Afterwards a transaction is open and the gate held, or neither. */
+MUST_USE int reader_begin(struct cache_reader *reader, struct err *err);
+void reader_end(struct cache_reader *reader);
+/* Checks a record and makes its payload aligned; between the two above, in a guard. */
+MUST_USE int reader_open_value(struct cache_reader *reader, const struct cache_key *key, const MDB_val *value, bool verify,
+			       struct record_header *header, const uint8_t **payload, struct err *err);
 
 /* --- writer.c ------------------------------------------------------------ */
 

@@ -57,11 +57,6 @@ void hash_stream_add_field(struct hash_stream *stream, const void *data, size_t 
 void hash_stream_final(struct hash_stream *stream, struct hash *out)
 {
 	CHECK(SHA256_Final(out->bytes, &stream->context) == 1);
-	hash_stream_close(stream);
-}
-
-void hash_stream_close(struct hash_stream *stream)
-{
 	mem_free(stream);
 }
 

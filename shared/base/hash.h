@@ -32,7 +32,6 @@ void hash_stream_add_u64(struct hash_stream *stream, uint64_t value); /* little-
 /* Adds the length as 8 bytes, then the bytes: fields cannot run into each other. */
 void hash_stream_add_field(struct hash_stream *stream, const void *data, size_t size);
 void hash_stream_final(struct hash_stream *stream, struct hash *out); /* frees stream */
-void hash_stream_close(struct hash_stream *stream);                  /* frees without a result; NULL is fine */
 
 uint64_t hash_checksum(const void *data, size_t size); /* XXH3-64, seed 0 */
 /* The same, and seen() is called for one part after the other, from 0 to size, right after the checksum has read it: whoever

@@ -12,7 +12,7 @@ import time
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from harness import BIN, BUILD, MODE, ROOT, SLOW, Daemon, SmallData, environment, run, run_ok  # noqa: E402
+from harness import BIN, BUILD, MODE, ROOT, SLOW, Daemon, environment, run, run_ok, small  # noqa: E402,F401
 
 FULL = os.environ.get("FULL") == "1"
 SHIM = BUILD / "tests" / "alloc_shim.so"
@@ -66,11 +66,6 @@ class Starved(Daemon):
         self.process = None
         assert code in codes, f"exit code {code}:\n{self.log.read_text(errors='replace')[-2000:]}"
         return code
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return SmallData(tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture(scope="module")

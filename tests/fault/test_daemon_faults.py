@@ -14,7 +14,7 @@ import time
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from harness import BIN, BUILD, MODE, ROOT, SLOW, Daemon, SmallData, environment  # noqa: E402
+from harness import BIN, BUILD, MODE, ROOT, SLOW, Daemon, environment, small  # noqa: E402,F401
 
 FULL = os.environ.get("FULL") == "1"
 SHIM = BUILD / "tests" / "fault_shim.so"
@@ -27,11 +27,6 @@ pytestmark = pytest.mark.skipif(MODE == "asan", reason="a sanitizer wants to be 
 @pytest.fixture(scope="module", autouse=True)
 def shim():
     subprocess.run(["make", "-s", f"MODE={MODE}", str(SHIM.relative_to(ROOT))], cwd=ROOT, check=True)
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return SmallData(tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture(scope="module")

@@ -16,21 +16,9 @@ import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
 import wire  # noqa: E402
-from harness import BIN, SLOW, Daemon, SmallData, environment, run  # noqa: E402
+from harness import BIN, SLOW, Daemon, SmallData, daemon, environment, run, small  # noqa: E402,F401
 
 READ = ["small", "--split", "train", "--batch-size", 8, "--size", 64, "--steps", 20]
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return SmallData(tmp_path_factory.mktemp("small"))
-
-
-@pytest.fixture(scope="module")
-def daemon(small):
-    with Daemon() as running:
-        small.add(running)
-        yield running
 
 
 @pytest.fixture(scope="module")

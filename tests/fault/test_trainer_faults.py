@@ -14,7 +14,7 @@ import sys
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from harness import BUILD, MODE, ROOT, SLOW, Daemon, SmallData, environment, BIN  # noqa: E402
+from harness import BIN, BUILD, MODE, ROOT, SLOW, daemon, environment, small  # noqa: E402,F401
 from runs import checkpoints, differences  # noqa: E402
 
 FULL = os.environ.get("FULL") == "1"
@@ -29,14 +29,6 @@ pytestmark = pytest.mark.skipif(MODE == "asan", reason="a sanitizer wants to be 
 @pytest.fixture(scope="module", autouse=True)
 def shim():
     subprocess.run(["make", "-s", f"MODE={MODE}", str(SHIM.relative_to(ROOT))], cwd=ROOT, check=True)
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory):
-    data = SmallData(tmp_path_factory.mktemp("small"))
-    with Daemon() as running:
-        data.add(running)
-        yield running
 
 
 def train(daemon, out, resume=False, **fault):

@@ -7,19 +7,11 @@ import sys
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from harness import Daemon, SmallData, has_bf16, run, run_ok  # noqa: E402
+from harness import daemon, has_bf16, run, run_ok, small  # noqa: E402,F401
 from runs import differences, header, metrics  # noqa: E402
 
 
 pytestmark = pytest.mark.skipif(not has_bf16(), reason="this build or processor has no bf16")
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory):
-    data = SmallData(tmp_path_factory.mktemp("small"))
-    with Daemon() as running:
-        data.add(running)
-        yield running
 
 
 def train(daemon, out, *more):

@@ -18,7 +18,7 @@ import tempfile
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from harness import BIN, ROOT, Daemon, SmallData, environment, run, run_ok, shared_data, write_csv, write_pictures, write_vocab  # noqa: E402
+from harness import BIN, ROOT, Daemon, SmallData, daemon, environment, run, run_ok, small, write_csv, write_pictures, write_vocab  # noqa: E402,F401
 
 PREPCTL_VERBS = ["add", "datasets", "show", "failures", "samples", "rm", "batch", "digests", "status", "explain", "verify", "gc", "shutdown"]
 TRAINER_VERBS = ["study", "robust", "report", "eval", "probe", "reg"]
@@ -33,18 +33,6 @@ def assert_fails(result, *needles, code=1):
     for needle in needles:
         assert re.search(needle, result.stderr, re.I), f"no {needle!r} in\n{said}"
     assert "Sanitizer" not in result.stderr and "CHECK(" not in result.stderr, said
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return SmallData(tmp_path_factory.mktemp("small"))
-
-
-@pytest.fixture(scope="module")
-def daemon(small):
-    with Daemon() as running:
-        small.add(running)
-        yield running
 
 
 def trainer(daemon, out, *arguments, **options):

@@ -11,7 +11,8 @@ import time
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from harness import BIN, ROOT, SLOW, Daemon, SmallData, environment  # noqa: E402
+from harness import ROOT, SLOW, Daemon, SmallData  # noqa: E402
+from serving import start  # noqa: E402
 
 KILLS = int(os.environ.get("KILLS", "15"))
 SEED = int(os.environ.get("KILL_SEED", str(int(time.time()))))
@@ -20,11 +21,6 @@ SEED = int(os.environ.get("KILL_SEED", str(int(time.time()))))
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     return SmallData(tmp_path_factory.mktemp("kill"), train=200, val=9)
-
-
-def start(*words):
-    return subprocess.Popen([str(BIN / words[0]), *map(str, words[1:])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env=environment())
 
 
 def test_kill_loop(small):

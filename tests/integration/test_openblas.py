@@ -9,20 +9,12 @@ import sys
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from harness import BUILD, Daemon, SmallData, run  # noqa: E402
+from harness import BUILD, daemon, run, small  # noqa: E402,F401
 from runs import differences, metrics  # noqa: E402
 
 ALONE = BUILD / "openblas" / "trainer"
 # Training amplifies rounding from step to step: so far apart at the first step, and at the last of twelve.
 FIRST_LIMIT, LAST_LIMIT = 1e-5, 1e-3
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory):
-    data = SmallData(tmp_path_factory.mktemp("small"))
-    with Daemon() as running:
-        data.add(running)
-        yield running
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -7,18 +7,10 @@ import sys
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from harness import Daemon, SmallData, run  # noqa: E402
+from harness import daemon, run, small  # noqa: E402,F401
 
 BATCH = 8
 TIME_FIELDS = {"pairs_per_s", "data_wait_s", "seconds", "adv_cost"}
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory):
-    data = SmallData(tmp_path_factory.mktemp("small"))
-    with Daemon() as running:
-        data.add(running)
-        yield running
 
 
 def train(daemon, out, *more):

@@ -11,18 +11,10 @@ import time
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from harness import BIN, SLOW, Daemon, SmallData, environment, run, run_ok  # noqa: E402
+from harness import BIN, SLOW, daemon, environment, run, run_ok, small  # noqa: E402,F401
 from runs import TIME_FIELDS, values  # noqa: E402
 
 STEPS = 3  # of an epoch: 24 pictures, batches of 8
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory):
-    data = SmallData(tmp_path_factory.mktemp("small"))
-    with Daemon() as running:
-        data.add(running)
-        yield running
 
 
 def arguments(daemon, out, spec, *more):

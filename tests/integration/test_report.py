@@ -1,7 +1,5 @@
 """trainer report on made-up studies: what it says, in every format, also about incomplete, degenerate and hostile ones."""
 import csv
-import html
-import html.parser
 import io
 import json
 import math
@@ -10,81 +8,18 @@ import re
 import shutil
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from harness import Daemon, SmallData, run, run_ok  # noqa: E402
+from harness import run, run_ok  # noqa: E402
+from report_page import arm_of, as_json, check_page, report, study  # noqa: E402,F401
 from study_folder import make_robustness, make_study  # noqa: E402
 
 FULL = os.environ.get("FULL") == "1"
 scipy_stats = pytest.importorskip("scipy.stats")
 HOSTILE = ["none", "<script>alert(1)</script>&\"'%$#_{}~^\\", "=cmd|' /C calc'!A0", "ünï☃ 中文 |`*`", "a" * 200]
-
-
-def report(folder, *more):
-    return run_ok("trainer", "report", folder, "--samples", "0", *more)
-
-
-def as_json(folder):
-    return json.loads(report(folder, "--json").stdout)
-
-
-def arm_of(found, name):
-    return next(arm for arm in found["arms"] if arm["name"] == name)
-
-
-class Page(html.parser.HTMLParser):
-    """Whether tags close, and what a browser would fetch or run."""
-
-    VOID = {"meta", "br", "img", "link", "input", "hr", "wbr"}
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.stack, self.faults, self.words, self.links = [], [], [], []
-        self.feed(text)
-        self.close()
-        if self.stack:
-            self.faults.append(f"never closed: {self.stack}")
-
-    def handle_starttag(self, tag, attributes):
-        if tag == "script" or any(name.startswith("on") for name, _ in attributes):
-            self.faults.append(f"runs something: {tag} {attributes}")
-        self.links += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
-        if tag not in self.VOID:
-            self.stack.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        pass
-
-    def handle_endtag(self, tag):
-        if not self.stack or self.stack.pop() != tag:
-            self.faults.append(f"closes {tag} at {self.getpos()}")
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-
-def check_page(folder):
-    text = (folder / "report.html").read_text(encoding="utf-8")
-    page = Page(text)
-    assert not page.faults, page.faults[:3]
-    assert all(link.startswith(("#", "data:image/jpeg;base64,")) for link in page.links)
-    for number, svg in enumerate(re.findall(r"<svg.*?</svg>", text, re.S)):
-        ElementTree.fromstring(svg)
-        assert not re.search(r"\b(nan|inf)\b", re.sub(r"<title>.*?</title>|<text.*?</text>", "", svg), re.I), f"figure {number}: {svg[:300]}"
-    assert "http" not in re.sub(r"http-equiv", "", text)
-    return "".join(page.words)
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made") / "study"
-    accuracies = make_study(folder, folds=5, seeds=(0, 1, 2), pictures=120)
-    make_robustness(folder)
-    return folder, accuracies, report(folder).stdout
 
 
 def close(got, want, rtol=1e-7):
@@ -599,102 +534,6 @@ def test_usage(tmp_path):
         assert result.returncode == code and needle in result.stderr, (arguments, result.stderr)
 
 
-def test_samples_with_pictures(tmp_path):
-    """Pictures and raw captions come from the daemon, and only for the version that the study was run on."""
-    from PIL import Image
-    import base64
-    with Daemon() as daemon:
-        data = SmallData(tmp_path / "data", train=24, val=9)
-        data.add(daemon)
-        version = re.search(r"version +([0-9a-f]{64})", daemon.prepctl_ok("show", "small").stdout).group(1)
-        folder = tmp_path / "s"
-        make_study(folder, {"none": 0, "a": 0.1, "b": -0.1}, folds=2, seeds=(0, 1), pictures=33, captions=1, data="small", version=version)
-        run_ok("trainer", "report", folder, "--samples", "2", *daemon.at())
-        words = check_page(folder)
-        text = (folder / "report.html").read_text()
-        found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"></?.*?<q>(.*?)</q>.*?samples (\d+), (\d+)', text, re.S)
-        assert len(found) >= 4 and "not shown" not in words
-        rows = [line.split("\t") for line in daemon.prepctl_ok("samples", "small", *range(33)).stdout.splitlines()]
-        for jpeg, caption, picture, sample in found:
-            assert caption == rows[int(sample)][5]
-            got = np.asarray(Image.open(io.BytesIO(base64.b64decode(jpeg))).convert("RGB"), dtype=float)
-            want = np.asarray(Image.open(rows[int(picture)][4]).convert("RGB").resize(got.shape[1::-1], Image.BILINEAR), dtype=float)
-            assert np.abs(got - want).mean() < 12, f"picture {picture} is another one"
-        make_study(folder, {"none": 0, "a": 0.1}, folds=2, seeds=(0,), pictures=33, captions=1, data="small", version="0" * 64)
-        run_ok("trainer", "report", folder, *daemon.at())
-        assert "another version" in check_page(folder)
-    run_ok("trainer", "report", folder, "--socket", tmp_path / "gone.sock")
-    assert "no preprocessd" in check_page(folder)
-
-
-def test_validations_every_few_epochs(tmp_path):
-    """--eval-every N may leave most epochs without one; the line goes from one to the next, and a single one is a point."""
-    for name, kept in (("some", (2, 5)), ("one", (5,))):
-        make_study(tmp_path / name, {"none": 0, "a": 0.5}, folds=2, seeds=(0, 1), pictures=60, epochs=6)
-        for path in (tmp_path / name).glob("runs/*/*/metrics.jsonl"):
-            lines = [json.loads(line) for line in path.read_text().splitlines()]
-            path.write_text("".join(json.dumps(line) + "\n" for line in lines if line["split"] == "train" or line["epoch"] in kept))
-        report(tmp_path / name)
-        check_page(tmp_path / name)
-        paths, dots, ticks = validations_of(tmp_path / name)
-        assert all(row == [0, 2, 4, 6] for row in ticks), ticks
-        # Two arms, accuracy and loss: a validation after the third epoch stands at 3.
-        assert dots == [[epoch + 1 for epoch in kept]] * 4 and paths == ([[3, 6]] * 4 if len(kept) == 2 else [])
-
-
-def validations_of(folder):
-    """Of each panel of the curves: where its line of validation goes, where dots of it stand, and what the axis has, in epochs."""
-    paths, dots, ticks = [], [], []
-    page = (folder / "report.html").read_text()
-    for svg in re.findall(r"<svg.*?</svg>", page, re.S):
-        if "epochs done" not in svg:
-            continue
-        marks = [(float(x), float(label)) for x, label in re.findall(r'x="([0-9.]+)" y="[0-9.]+" text-anchor="middle">([0-9.]+)</text>', svg)]
-        assert len(marks) > 1 and all(label == int(label) for _, label in marks), marks
-        (x0, e0), (x1, e1) = marks[0], marks[-1]
-
-        def epoch(x):
-            return round(e0 + (float(x) - x0) * (e1 - e0) / (x1 - x0), 1)
-
-        paths += [[epoch(x) for x in re.findall(r"[ML]([0-9.]+) ", path)] for path in re.findall(r'<path class="line s0" d="([^"]*)"', svg)]
-        dots.append([epoch(x) for x in re.findall(r'<circle class="dot s0" cx="([0-9.]+)"', svg)])
-        ticks.append([int(label) for _, label in marks])
-    return paths, dots, ticks
-
-
-def test_one_epoch(tmp_path):
-    """Nothing but the end of one epoch: each panel has marks that can be seen, beside the axis."""
-    make_study(tmp_path / "s", {"none": 0, "a": 0.5}, folds=1, seeds=(0,), pictures=30, epochs=1)
-    report(tmp_path / "s")
-    check_page(tmp_path / "s")
-    page = (tmp_path / "s" / "report.html").read_text()
-    paths, dots, ticks = validations_of(tmp_path / "s")
-    assert paths == [] and dots == [[1]] * 4 and ticks == [[0, 1]] * 4
-    assert page.count('class="dot s1 dash"') == 4 and page.count('class="dot basel"') == 2 and 'h0"' not in page
-
-
-def test_validations_within_an_epoch(tmp_path):
-    """--eval-every may validate within an epoch, also where no second epoch says how long one is: every validation is there, in its place."""
-    for epochs, told in ((2, False), (1, True), (1, False)):
-        make_study(tmp_path / "s", {"none": 0, "a": 0.5}, folds=2, seeds=(0, 1), pictures=60, epochs=epochs)
-        for path in (tmp_path / "s").glob("runs/*/*/metrics.jsonl"):
-            lines = []
-            for line in map(json.loads, path.read_text().splitlines()):
-                if line["split"] == "train":
-                    lines.append(line)
-                    if line["step"] % 2 == 1:
-                        lines.append({**line, "split": "val"})
-            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-            if told:
-                (path.parent / "run.json").write_text('{"steps_per_epoch": 10}')
-        report(tmp_path / "s")
-        want = [0.5, 1, 1.5, 2] if epochs == 2 else [0.2, 0.4] if told else [0.5, 1]
-        paths, dots, _ = validations_of(tmp_path / "s")
-        assert paths == [want] * 4 and dots == [want] * 4, (epochs, told)
-        # By epoch there is one value, of the last.
-        assert len(as_json(tmp_path / "s")["arms"][0]["curves"]["val_loss"]["mean"]) == epochs
-
-
 def test_two_runs_an_arm(tmp_path):
     """One degree of freedom: intervals, but nothing can be said of what would have been found; and the figure is of the thick bars."""
     folder = tmp_path / "s"
@@ -769,130 +608,6 @@ def test_quiet(study, tmp_path):
     assert "arms" in report(folder, "-q", "--baseline", "l2").stdout and json.loads(report(folder, "-q", "--json").stdout)["complete"]
 
 
-def test_names_break_where_terms_end(study, tmp_path):
-    """Not within a word; and titles of figures are whole."""
-    name = "dropout+l2+adv_target=feat"
-    make_study(tmp_path / "s", {"none": 0, name: 0.3}, folds=2, seeds=(0, 1), pictures=40)
-    report(tmp_path / "s")
-    page = (tmp_path / "s" / "report.html").read_text()
-    broken = "dropout+<wbr>l2+<wbr>adv_<wbr>target=feat"
-    assert f'<div class="arm"><b>{broken}</b>' in page and f"<tr><td><b>{broken}</b>" in page
-    assert page.count(f'<figcaption class="name">{broken}') == 3, "accuracy, loss and calibration"
-    assert name in check_page(tmp_path / "s") and "\u2026" not in page
-
-
-def test_names_beside_the_costs(study):
-    """Each arm's name stands in a place of its own, off the plot, with a line to its mark."""
-    page = (study[0] / "report.html").read_text()
-    figure = re.search(r"<title>cost against gain</title>.*?</svg>", page, re.S).group(0)
-    names = [(float(x), float(y), name) for x, y, name in re.findall(r'<text x="([0-9.]+)" y="([0-9.]+)" class="halo">([^<]*)<', figure)]
-    marks = [float(x) for x in re.findall(r'class="leader" d="M([0-9.]+) ', figure)]
-    heights = sorted(y for _, y, _ in names)
-    assert len(names) == len(marks) == 9 and all(b - a > 12 for a, b in zip(heights, heights[1:])), heights
-    assert all(x > max(marks) + 8 for x, _, _ in names)
-
-
-def test_first_colors_differ(study):
-    """The five first arms' colors, light and dark, as readers with and without red-green blindness see them (Machado et al. 2009)."""
-    style = (study[0] / "report.html").read_text().split("</style>")[0]
-    sights = (np.eye(3), np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
-              np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]))
-
-    def lab(color, sight):
-        rgb = np.array([int(color[i:i + 2], 16) for i in (0, 2, 4)]) / 255
-        light = np.clip(sight @ np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4), 0, 1)
-        xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ light / [0.9505, 1, 1.089]
-        f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
-        return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
-
-    themes = re.findall(r"--c0:#(\w{6});--c1:#(\w{6});--c2:#(\w{6});--c3:#(\w{6});--c4:#(\w{6});", style)
-    assert len(themes) == 2
-    for colors in themes:
-        for sight, least in zip(sights, (35, 13, 13)):
-            seen = [lab(color, sight) for color in colors]
-            apart = [np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i]]
-            assert min(apart) > least, (colors, apart)
-
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-MEASURE = """
-const box = e => e.getBoundingClientRect(), all = (q, f) => [...document.querySelectorAll(q)].map(f);
-document.body.innerHTML = "<pre id=found>" + JSON.stringify({
-  page: document.documentElement.scrollWidth, window: window.innerWidth,
-  names: all(".small figure", f => [box(f.querySelector("figcaption")).bottom, box(f.querySelector("svg")).top]),
-  ece: all(".small figcaption .sub", e => { const r = document.createRange(); r.selectNodeContents(e.previousSibling);
-    return [r.getBoundingClientRect().bottom, box(e).top]; }),
-  shades: all(".scroll", e => [e.scrollWidth > e.clientWidth, getComputedStyle(e).backgroundAttachment]),
-  cells: all(".answer .row:not(.axisrow) .plot", e => getComputedStyle(e).overflow),
-  caption: all("figure.wide", f => [Math.max(...[...f.querySelectorAll("text")].map(t => box(t).bottom)), box(f.querySelector("figcaption")).top]),
-}) + "</pre>";
-"""
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-@pytest.mark.parametrize("width", (500, 1280))
-def test_layout(tmp_path, width):
-    """As a browser lays it out: nothing stands on something else, the page itself does not scroll sideways, and a table that does shows it."""
-    arms = {"none": 0, "adv": 0.1, "dropout+l2+adv_target=feat": 0.3}
-    make_study(tmp_path / "s", arms, folds=2, seeds=(0, 1), pictures=40)
-    report(tmp_path / "s")
-    page = (tmp_path / "s" / "report.html").read_text()
-    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page).replace("</body>", f"<script>{MEASURE}</script></body>")
-    (tmp_path / "measured.html").write_text(page)
-    said = subprocess.run([CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}", f"--window-size={width},1000",
-                           "--dump-dom", f"file://{tmp_path / 'measured.html'}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=120,
-                          check=False).stdout
-    found = json.loads(html.unescape(re.search(r"<pre id=\"found\">(.*?)</pre>", said, re.S).group(1)))
-    assert found["page"] <= found["window"], found
-    assert len(found["names"]) == 9 and len(found["ece"]) == 3
-    for what in ("names", "ece", "caption"):
-        assert all(above <= below + 1 for above, below in found[what]), (what, found[what])
-    # What covers the shades moves with the table, the shades do not.
-    assert all(attached == "local, local, scroll, scroll" for _, attached in found["shades"])
-    assert any(wide for wide, _ in found["shades"]) or width > 1000
-    assert set(found["cells"]) == {"hidden"}, "the zero line ends with its row"
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A real study and two plain runs, trained as small as it goes."""
-    folder = tmp_path_factory.mktemp("trained")
-    with Daemon() as daemon:
-        SmallData(folder / "data", train=24, val=9).add(daemon)
-        common = ["--data", "small", "--preset", "tiny", "--batch-size", "8", "--epochs", "2", "--threads", "1", *daemon.at()]
-        said = run_ok("trainer", "study", "--arms", "none,dropout,adv", "--folds", "2", "--seeds", "2", "--out", folder / "study", *common).stdout
-        # The study ends with its own report.
-        assert re.search(r"^ +adv (is|has) ", said, re.M) and "report.html" in said and (folder / "study" / "report.json").exists()
-        for reg in ("none", "l2"):
-            run_ok("trainer", *common, "--reg", reg, "--out", folder / reg)
-        run_ok("trainer", *common, "--epochs", "1", "--reg", "none", "--out", folder / "short")
-        run_ok("trainer", "report", folder / "study", *daemon.at())
-        yield folder
-
-
-def test_real_study(trained):
-    found = json.loads((trained / "study" / "report.json").read_text())
-    results = {(r["arm"], r["fold"], r["seed"]): r for r in (json.loads(p.read_text()) for p in (trained / "study").glob("runs/*/*/result.json"))}
-    assert found["complete"] and len(results) == 12 and found["identical"]["ok"]
-    assert all(check["cells"] == 4 for check in found["identical"]["checks"])
-    d = [results["adv", f, s]["accuracy"] - results["none", f, s]["accuracy"] for f in (1, 2) for s in (0, 1)]
-    adv = arm_of(found, "adv")
-    assert math.isclose(adv["against_baseline"]["corrected_t"]["difference"], np.mean(d), abs_tol=1e-12)
-    cells = [(f, s) for f in (1, 2) for s in (0, 1)]
-    step = {arm: np.mean([results[(arm, *cell)]["step_seconds"] for cell in cells]) for arm in ("none", "adv")}
-    assert math.isclose(adv["cost"], step["adv"] / step["none"], rel_tol=1e-9) and arm_of(found, "none")["cost"] is None
-    assert math.isclose(adv["own_cost"], np.mean([results[("adv", *cell)]["cost"] for cell in cells]), rel_tol=1e-9)
-    for arm in found["arms"]:
-        # ECE as the runs measured it and as predictions.csv gives it, for one run's worth of pairs each.
-        assert arm["calibration"]["status"] == "ok" and 0 <= arm["calibration"]["ece"] <= 1
-        assert len(arm["curves"]["val_accuracy"]["mean"]) == 2 and None not in arm["curves"]["train_loss"]["mean"]
-    words = check_page(trained / "study")
-    by_hand = re.search(r"One run by hand\s*(trainer .*?--out run)", words).group(1)
-    assert re.search(r"--data small --reg (dropout|adv) --seed 0 --train-split train\+val~rest=1/2 --val-split train\+val~fold=1/2 .*--epochs 2", by_hand)
-    assert "Pictures and captions are not shown" not in words
-    assert "base64" in (trained / "study" / "report.html").read_text()
-
-
 @pytest.mark.parametrize("own, steps, words", [
     ({}, None, "--batch-size 32 --epochs 8 --lr 0.0003"), ({"steps": 9}, None, "--batch-size 32 --lr 0.0003 --steps 9"),
     ({"epochs": 3, "lr": 0.1}, None, "--batch-size 32 --epochs 3 --lr 0.1"), ({"lr": 0.1}, 17, "--batch-size 32 --lr 0.1 --steps 17")])
@@ -906,67 +621,6 @@ def test_by_hand_is_as_long(tmp_path, own, steps, words):
     (tmp_path / "s" / "study.json").write_text(json.dumps(study))
     report(tmp_path / "s")
     assert re.search(r"One run by hand\s*trainer .*~fold=1/2 (.*) --threads 1 --out run", check_page(tmp_path / "s")).group(1) == words
-
-
-def test_plain_runs(trained, tmp_path):
-    runs = [trained / "none", trained / "l2"]
-    said = run_ok("trainer", "report", *runs).stdout.splitlines()
-    for line, folder in zip(said[1:], runs):
-        result = json.loads((folder / "run.json").read_text())["result"]
-        assert line.split()[0] == folder.name and line.split()[1] == "2" and f"{100 * result['val']['accuracy']:.2f}" in line
-    alike = [trained / "study" / "runs" / arm / "f1-s0" for arm in ("none", "adv")]
-    assert [line.split()[0] for line in run_ok("trainer", "report", *alike).stdout.splitlines()[1:3]] == [str(path) for path in alike]
-    assert run_ok("trainer", "report", *runs, "--out", tmp_path / "out").stdout.splitlines() == said
-    check_page(tmp_path / "out")
-    found = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert [run["reg"] for run in found["runs"]][0] == "none" and found == json.loads(run_ok("trainer", "report", *runs, "--json").stdout)
-    assert len(list(csv.DictReader(open(tmp_path / "out" / "report.csv", newline="")))) == 2
-    assert run_ok("trainer", "report", *runs, "--out", tmp_path / "quiet", "-q").stdout == "" and (tmp_path / "quiet" / "report.html").exists()
-    assert run_ok("trainer", "report", *runs, "-q").stdout.splitlines() == said
-    # A run of one epoch beside one of two has marks of its own.
-    run_ok("trainer", "report", trained / "none", trained / "short", "--out", tmp_path / "lengths")
-    check_page(tmp_path / "lengths")
-    paths, dots, ticks = validations_of(tmp_path / "lengths")
-    assert paths == [[1, 2]] * 2 and dots == [[1, 2], [1]] * 2 and ticks == [[0, 1, 2]] * 4
-    # A run that was killed: run.json is of its beginning, what it reached stands in metrics.jsonl, and its time is not known.
-    shutil.copytree(trained / "l2", tmp_path / "killed")
-    text = json.loads((tmp_path / "killed" / "run.json").read_text())
-    reached = f"{100 * text['result']['val']['accuracy']:.2f}"
-    text |= {"state": "running", "result": {"steps": 0, "train_seconds": 0}}
-    (tmp_path / "killed" / "run.json").write_text(json.dumps(text))
-    line = run_ok("trainer", "report", trained / "none", tmp_path / "killed").stdout.splitlines()[2].split()
-    assert line[:3] == ["killed", "2", reached] and line[-3:] == ["–", "–", "running"], line
-    # Its best validation may have been within an epoch.
-    lines = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
-    at = next(i for i, text in enumerate(lines) if '"val"' in text)
-    within = {**json.loads(lines[at]), "step": 0, "accuracy": 0.99}
-    (tmp_path / "killed" / "metrics.jsonl").write_text("\n".join([lines[0], json.dumps(within), *lines[1:]]) + "\n")
-    line = run_ok("trainer", "report", tmp_path / "killed").stdout.splitlines()[1].split()
-    assert line[:4] == ["killed", "2", reached, "99.00"], line
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "run.json").write_text('{"state": 3}')
-    result = run("trainer", "report", tmp_path / "broken")
-    assert result.returncode == 1 and "run.json" in result.stderr and "state" in result.stderr
-
-
-@pytest.mark.parametrize("part, key, words", [
-    ("dataset", "version", "on different data"), ("model", "task", "of different tasks"), ("val", "split", "measured on different splits"),
-    ("result.val", "pairs", "measured on different pairs"), ("result.final", "pairs_digest", "measured on different pairs")])
-def test_plain_runs_of_other_measures(trained, tmp_path, part, key, words):
-    """Side by side they seem comparable; and one standard error is that of one measure."""
-    alike = [trained / "study" / "runs" / arm / "f1-s0" for arm in ("none", "adv")]
-    said = run_ok("trainer", "report", *alike).stdout
-    assert "cannot be compared" not in said and "One standard error" in said
-    shutil.copytree(alike[1], tmp_path / "adv")
-    record = json.loads((tmp_path / "adv" / "run.json").read_text())
-    at = record
-    for name in part.split("."):
-        at = at[name]
-    at[key] = at[key] + 2 if key == "pairs" else "0" + at[key][1:]
-    (tmp_path / "adv" / "run.json").write_text(json.dumps(record))
-    said = run_ok("trainer", "report", alike[0], tmp_path / "adv", "--out", tmp_path / "out").stdout
-    for text in (said, *((tmp_path / "out" / f"report.{form}").read_text() for form in ("md", "tex", "html"))):
-        assert f"These runs are {words}: their accuracies cannot be compared." in text and "One standard error" not in text, text
 
 
 @pytest.mark.skipif(not FULL, reason="FULL=1 measures how often verdicts are wrong")

@@ -15,7 +15,7 @@ pytest.importorskip("torchvision")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import tensors  # noqa: E402
-from harness import run, run_ok  # noqa: E402
+from harness import run_ok  # noqa: E402
 from test_probe import is_zero_in_theory, make_batch, make_model  # noqa: E402
 
 F = torch.nn.functional

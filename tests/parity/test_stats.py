@@ -75,9 +75,8 @@ def lib(tmp_path_factory):
     subprocess.run([os.environ.get("CC", "cc"), "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-ffp-contract=off", "-fPIC", "-shared", "-I.",
                     *SOURCES, "-lm", "-o", str(path)], cwd=ROOT, check=True)
     lib = ctypes.CDLL(str(path))
-    for name, count in dict(beta_inc=3, gamma_p=2, gamma_q=2, normal_cdf=1, normal_quantile=1, t_cdf=2, t_two_sided=2, t_quantile=2,
-                            f_cdf=3, f_sf=3, f_quantile=3, chi2_cdf=2, chi2_sf=2, chi2_quantile=2, binomial_cdf=3, binomial_sf=3,
-                            binomial_quantile=3, nct_cdf=3).items():
+    for name, count in dict(beta_inc=3, normal_cdf=1, normal_quantile=1, t_two_sided=2, t_quantile=2, f_sf=3, chi2_sf=2,
+                            binomial_cdf=3, nct_cdf=3).items():
         function = getattr(lib, "dist_" + name)
         function.restype, function.argtypes = D, [D] * count
     for name, result, arguments in (
@@ -106,22 +105,16 @@ def close(got, want, rtol=1e-10, atol=1e-14):
 def test_distributions(lib):
     for df in (1, 2, 3.5, 4, 9, 24, 49, 120, 1e4):
         for t in (-40, -3, -1e-3, 0, 0.5, 2.2, 7, 300):
-            close(lib.dist_t_cdf(t, df), scipy_stats.t.cdf(t, df), atol=1e-15)
             close(lib.dist_t_two_sided(t, df), 2 * scipy_stats.t.sf(abs(t), df), atol=1e-300)
     for df1, df2 in ((10, 5), (1, 24), (3, 3), (40, 7), (2.5, 100)):
         for f in (1e-3, 0.4, 1, 3.3, 4.74, 90):
-            close(lib.dist_f_cdf(f, df1, df2), scipy_stats.f.cdf(f, df1, df2))
             close(lib.dist_f_sf(f, df1, df2), scipy_stats.f.sf(f, df1, df2))
     for df in (1, 2, 5, 30, 500):
         for x in (1e-4, 0.5, 3.84, 25, 480, 900):
-            close(lib.dist_chi2_cdf(x, df), scipy_stats.chi2.cdf(x, df), atol=1e-300)
             close(lib.dist_chi2_sf(x, df), scipy_stats.chi2.sf(x, df), atol=1e-290)
     for n, p in ((1, 0.5), (10, 0.5), (37, 0.13), (1000, 0.5), (5000, 0.02)):
         for k in sorted({0, 1, n // 3, n // 2, n - 1, n}):
             close(lib.dist_binomial_cdf(k, n, p), scipy_stats.binom.cdf(k, n, p), atol=1e-200)
-            close(lib.dist_binomial_sf(k, n, p), scipy_stats.binom.sf(k - 1, n, p), atol=1e-200)
-        for q in (0.001, 0.025, 0.3, 0.5, 0.975, 1):
-            assert lib.dist_binomial_quantile(q, n, p) == scipy_stats.binom.ppf(q, n, p)
     for x in (-30, -5, -1, 0, 0.3, 4, 9):
         close(lib.dist_normal_cdf(x), scipy_stats.norm.cdf(x), atol=1e-300)
     for a, b, x in ((0.5, 0.5, 0.1), (12, 0.5, 0.99), (2, 300, 0.01), (1e4, 1e4, 0.5)):
@@ -132,12 +125,9 @@ def test_quantiles(lib):
     for p in (1e-12, 1e-4, 0.025, 0.3, 0.5, 0.8, 0.975, 0.9995):
         close(lib.dist_normal_quantile(p), scipy_stats.norm.ppf(p), atol=1e-13)
         for df in (1, 4, 24, 49, 250):
-            # SciPy's ppf of t and F is good to 1e-8 or so only (at p = 1e-12 to less); its cdf to all digits.
+            # SciPy's ppf of t is good to 1e-8 or so only (at p = 1e-12 to less); its cdf to all digits.
             close(scipy_stats.t.cdf(lib.dist_t_quantile(p, df), df), p)
             close(lib.dist_t_quantile(p, df), scipy_stats.t.ppf(p, df), rtol=1e-7, atol=1e-13)
-            close(lib.dist_chi2_quantile(p, df), scipy_stats.chi2.ppf(p, df))
-            close(scipy_stats.f.cdf(lib.dist_f_quantile(p, df, 5), df, 5), p)
-            close(lib.dist_f_quantile(p, df, 5), scipy_stats.f.ppf(p, df, 5), rtol=1e-4)
 
 
 def test_noncentral_t(lib):
@@ -152,7 +142,7 @@ def test_noncentral_t(lib):
 
 
 def test_outside_of_the_domain(lib):
-    for value in (lib.dist_t_cdf(1, 0), lib.dist_t_quantile(2, 5), lib.dist_f_cdf(1, -1, 2), lib.dist_chi2_sf(float("nan"), 3),
+    for value in (lib.dist_t_two_sided(1, 0), lib.dist_t_quantile(2, 5), lib.dist_f_sf(1, -1, 2), lib.dist_chi2_sf(float("nan"), 3),
                   lib.dist_binomial_cdf(1, 2.5, 0.5), lib.dist_normal_quantile(-0.1), lib.dist_nct_cdf(1, 5, 40), lib.dist_beta_inc(1, 1, 2)):
         assert math.isnan(value)
 

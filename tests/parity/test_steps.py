@@ -21,25 +21,13 @@ pytest.importorskip("torchvision")
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
 sys.path.insert(0, os.path.dirname(__file__))
 import tensors  # noqa: E402
-from harness import Daemon, SmallData, run_ok  # noqa: E402
+from harness import daemon, run_ok, small  # noqa: E402,F401
 from philox import HEAD_SHIFT, factors  # noqa: E402
 from torch_model import FusionModel, without_dropout  # noqa: E402
 
 TRAIN_STEPS, BATCH, PICTURES, SEED = 10, 8, 24, 3
 LOSS_LIMIT = 1e-4
 FULL = os.environ.get("FULL") == "1"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return SmallData(tmp_path_factory.mktemp("small"))
-
-
-@pytest.fixture(scope="module")
-def daemon(data):
-    with Daemon() as running:
-        data.add(running)
-        yield running
 
 
 def header_of(path):
@@ -65,9 +53,9 @@ def batches(daemon, tmp_path_factory):
     return fetch(daemon, tmp_path_factory.mktemp("batches"), 7, 64)
 
 
-def make_model(data, classes=2, preset="tiny"):
+def make_model(small, classes=2, preset="tiny"):
     torch.manual_seed(1)
-    words = len(data.vocab.read_text().splitlines())
+    words = len(small.vocab.read_text().splitlines())
     return without_dropout(FusionModel(preset, words, classes)).train()
 
 
@@ -269,12 +257,12 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", list(CASES))
-def test_ten_steps(data, daemon, batches, tmp_path, name):
-    check_steps(data, daemon, batches, tmp_path, "tiny", CASES[name])
+def test_ten_steps(small, daemon, batches, tmp_path, name):
+    check_steps(small, daemon, batches, tmp_path, "tiny", CASES[name])
 
 
 @pytest.mark.parametrize("preset, size, name", [("small", 112, "dropout")] + ([("small", 112, "sgd"), ("full", 224, "dropout"), ("full", 224, "sgd")] if FULL else []))
-def test_ten_steps_of_larger_models(data, daemon, tmp_path, preset, size, name):
+def test_ten_steps_of_larger_models(small, daemon, tmp_path, preset, size, name):
     """At a hundredth of the rate (full: a thousandth): with random weights a large one throws these models about, and one ReLU that
     flips in float32 is then a different run after ten steps, in PyTorch against itself too. With full at a hundredth PyTorch's losses
     with and without its mkldnn are 4.6e-4 apart; at a thousandth its gradient norms still are 2.4% apart, which sets the limit of ours,
@@ -284,13 +272,13 @@ def test_ten_steps_of_larger_models(data, daemon, tmp_path, preset, size, name):
     words, _, options = CASES[name]
     part = 1000 if preset == "full" else 100
     words = [word if before != "--lr" else word / part for before, word in zip([""] + words, words)]
-    check_steps(data, daemon, fetch(daemon, tmp_path, 4, size), tmp_path, preset, (words, adamw(3e-4 / part) if name == "dropout" else sgd(1e-2 / part), options),
+    check_steps(small, daemon, fetch(daemon, tmp_path, 4, size), tmp_path, preset, (words, adamw(3e-4 / part) if name == "dropout" else sgd(1e-2 / part), options),
                 *((5e-2, 0.1) if preset == "full" else (2e-2,)))
 
 
-def check_steps(data, daemon, batches, tmp_path, preset, case, norm_limit=5e-3, way_limit=0.02):
+def check_steps(small, daemon, batches, tmp_path, preset, case, norm_limit=5e-3, way_limit=0.02):
     words, make_optimizer, options = case
-    model = name_dropouts(make_model(data, 3 if options.get("task") == "classify" else 2, preset), *options.get("dropout", (0, 0)))
+    model = name_dropouts(make_model(small, 3 if options.get("task") == "classify" else 2, preset), *options.get("dropout", (0, 0)))
     start = {key: value.clone() for key, value in model.state_dict().items()}
     tensors.write(tmp_path / "start.safetensors", {key: value.numpy().astype(np.float32) if value.is_floating_point() else value.numpy()
                                                    for key, value in start.items()})
@@ -339,9 +327,9 @@ def test_digest_chain(daemon, batches, tmp_path):
         assert line["digest"] == chain.hex(), (step, about)
 
 
-def test_running_statistics_come_from_the_clean_pass(data, daemon, batches, tmp_path):
+def test_running_statistics_come_from_the_clean_pass(small, daemon, batches, tmp_path):
     """num_batches_tracked counts one pass a step, also with an adversary, and the statistics are PyTorch's."""
-    model = make_model(data)
+    model = make_model(small)
     tensors.write(tmp_path / "start.safetensors", {key: value.numpy().astype(np.float32) if value.is_floating_point() else value.numpy()
                                                    for key, value in model.state_dict().items()})
     arms = ("none", "adv:target=text", "adv:target=pixel,rel=0.3", "adv:method=smart,target=pixel,rel=0.3", "sam=0.5", "noise:target=pixel,rel=0.3",

@@ -4,7 +4,6 @@ The oracle is PyTorch: what it wrote must come out as the same values, seen thro
 the same bytes as with the same values in a safetensors file. Hostile pickles are made by hand.
 """
 import collections
-import io
 import json
 import os
 import pickle
@@ -22,7 +21,7 @@ torchvision = pytest.importorskip("torchvision")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import tensors  # noqa: E402
-from harness import run, run_ok  # noqa: E402
+from harness import run  # noqa: E402
 from test_probe import GRADIENT_LIMIT, VALUE_LIMIT, make_batch, make_model, torch_step  # noqa: E402
 from torch_model import FusionModel, without_dropout  # noqa: E402
 

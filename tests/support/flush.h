@@ -4,22 +4,10 @@
 
 #include "preprocessd/store/cache.h"
 
-static struct err failure; /* of a put; the writer thread's until a flush */
+extern struct err failure; /* of a put; the writer thread's until a flush */
 
-static void note_failure(void *context, int code, const struct err *err)
-{
-	(void)context;
-	if (code != 0)
-		failure = *err;
-}
-
+void note_failure(void *context, int code, const struct err *err);
 /* The code of a put that failed since the last one, or 0. */
-static int try_flush(struct cache *cache)
-{
-	cache_flush(cache);
-	int code = failure.code;
-	failure.code = 0;
-	return code;
-}
+int try_flush(struct cache *cache);
 
 #endif

@@ -197,3 +197,17 @@ class SmallData:
 
     def add(self, daemon, name="small"):
         return daemon.prepctl_ok("add", *self.arguments(name))
+
+
+# Fixtures, for a module that imports both: a small data set, and a daemon that has it.
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return SmallData(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def daemon(small):
+    with Daemon() as running:
+        small.add(running)
+        yield running

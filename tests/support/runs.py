@@ -1,11 +1,6 @@
 """Runs of the trainer held against one another: everything that must not depend on what interrupted them."""
 import json
-import pathlib
 import struct
-import sys
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from harness import BIN, environment, run  # noqa: E402,F401
 
 TIME_FIELDS = {"pairs_per_s", "data_wait_s", "seconds", "adv_cost"}
 

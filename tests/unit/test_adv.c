@@ -120,17 +120,32 @@ static double perturb_by_definition(const struct reg_adv *spec, float *x, const 
 	return sqrt(rr / xx);
 }
 
+static void text_backward(struct rig *rig)
+{
+	struct stages *s = &rig->stages;
+
+	model_text_backward(rig->model, s->dt, s->dword);
+	model_embed_backward(rig->model, s->ids, TOKENS, s->dword);
+}
+
 /* Two whole passes; the gradients stay in the model. */
 static struct adv_report naive(struct rig *rig, const struct reg_adv *spec)
 {
 	struct stages *s = &rig->stages;
-	struct model_call image = stages_image_call(s, MODEL_TRAIN_KEEP), text = stages_text_call(s);
+	struct model_call text = stages_text_call(s), image = text;
 	struct model_result result;
 	struct adv_report report = { 0 };
 	int counted = 0;
 
-	stages_clean(s, MODEL_TRAIN_KEEP, &result);
-	stages_text_backward(s, s->dt);
+	image.mode = MODEL_TRAIN_KEEP;
+	image.positions = picture_positions;
+	model_image_forward(rig->model, &image, s->pixels, s->nhwc, PICTURES, s->v);
+	model_embed_forward(rig->model, s->ids, TOKENS, s->word);
+	model_text_forward(rig->model, &text, s->word, offsets, CAPTIONS, s->t);
+	model_fusion_forward(rig->model, &text, s->v, PICTURES, s->t, CAPTIONS, &pairs, picture_positions, caption_positions, s->logits,
+			     &result);
+	model_fusion_backward(rig->model, s->scale, s->dv, s->dt);
+	text_backward(rig);
 	model_image_backward(rig->model, s->dv, NULL);
 
 	model_image_forward(rig->model, &image, s->pixels, s->nhwc, PICTURES, s->v);
@@ -148,7 +163,7 @@ static struct adv_report naive(struct rig *rig, const struct reg_adv *spec)
 	model_fusion_forward(rig->model, &text, s->v, PICTURES, s->t, CAPTIONS, &pairs, picture_positions, caption_positions, NULL,
 			     &result);
 	model_fusion_backward(rig->model, s->scale * (float)spec->weight, s->dv, s->dt);
-	stages_text_backward(s, s->dt);
+	text_backward(rig);
 	model_image_backward(rig->model, s->dv, NULL);
 	report.loss = result.loss;
 	return report;

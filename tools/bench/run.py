@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 
-from common import BUILD, ROOT, SHARED_DATA
+from common import BUILD, ROOT
 
 # Helpers of other benches, not benches.
 NOT_ALONE = {"bench_stream", "bench_decode", "bench_wordpiece", "bench_index"}

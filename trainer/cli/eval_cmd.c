@@ -72,11 +72,7 @@ static int parse(struct eval_options *o, int argc, char *const argv[], struct ar
 		  .help = "Vocabulary. Default: the one of training, else the data set's." },
 		{ .name = "max-len", .kind = ARGS_INT, .value = &o->max_len, .metavar = "N", .min = 2, .max = RUN_LEN_MAX,
 		  .help = "Tokens of a caption. Default: as in training, else 64." },
-		{ .name = "socket", .kind = ARGS_TEXT, .value = &o->socket, .metavar = "PATH", .help = "Of preprocessd." },
-		{ .name = "cache", .kind = ARGS_TEXT, .value = &o->cache, .metavar = "DIR", .help = "Accepted by every program." },
-		{ .name = "quiet", .letter = 'q', .kind = ARGS_FLAG, .value = &o->quiet, .help = "Warnings and errors only." },
-		{ .name = "log-level", .kind = ARGS_TEXT, .value = &o->log_level, .metavar = "LEVEL",
-		  .help = "error, warn, info or debug. Default: info." },
+		VERB_OPTIONS(o, "Warnings and errors only."),
 	};
 	const struct args_spec spec = {
 		.usage = usage, .description = description, .options = options, .option_count = (int)ARRAY_LEN(options),

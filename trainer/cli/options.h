@@ -1,5 +1,5 @@
 /*
- * options.h - the command line of `trainer` for training, as a table.
+ * options.h - the command line of `trainer` for training, as a table, and what other verbs share with it.
  *
  * Threads: one caller. Ownership: borrows argv. Defaults are filled in later,
  * by run_config_resolve(): on --resume what is not said comes from the run.
@@ -26,6 +26,13 @@ MUST_USE int train_options_check(int argc, char *const argv[], struct err *err);
  * run_fields, where they go. Those in without (NULL-terminated) are left out. Returns how many of TRAIN_TEXTS_MAX it filled. */
 enum { TRAIN_TEXTS_MAX = RUN_FIELDS_MAX + 8 };
 int train_options_texts(struct args_option table[TRAIN_TEXTS_MAX], const char *values[RUN_FIELDS_MAX], const char *const without[]);
+/* What the verbs beside training have in common, for their tables; o has socket, cache, log_level and quiet. */
+#define VERB_OPTIONS(o, quiet_help) \
+	{ .name = "socket", .kind = ARGS_TEXT, .value = &(o)->socket, .metavar = "PATH", .help = "Of preprocessd." }, \
+	{ .name = "cache", .kind = ARGS_TEXT, .value = &(o)->cache, .metavar = "DIR", .help = "Accepted by every program." }, \
+	{ .name = "quiet", .letter = 'q', .kind = ARGS_FLAG, .value = &(o)->quiet, .help = quiet_help }, \
+	{ .name = "log-level", .kind = ARGS_TEXT, .value = &(o)->log_level, .metavar = "LEVEL", \
+	  .help = "error, warn, info or debug. Default: info." }
 /* --quiet and --log-level. */
 MUST_USE int log_options_apply(const char *level, bool quiet, struct err *err);
 

@@ -45,12 +45,7 @@ static int parse(struct report_flags *o, int argc, char *const argv[], struct ar
 		  .help = "Print report.json in place of the answer; files are written only with --out or --format." },
 		{ .name = "samples", .kind = ARGS_INT, .value = &o->samples, .metavar = "N", .min = 0, .max = 12,
 		  .help = "Sample pictures for each arm. Default: 4." },
-		{ .name = "socket", .kind = ARGS_TEXT, .value = &o->socket, .metavar = "PATH", .help = "Of preprocessd." },
-		{ .name = "cache", .kind = ARGS_TEXT, .value = &o->cache, .metavar = "DIR", .help = "Accepted by every program." },
-		{ .name = "quiet", .letter = 'q', .kind = ARGS_FLAG, .value = &o->quiet,
-		  .help = "Warnings and errors only; the answer where no file is written, or with --json." },
-		{ .name = "log-level", .kind = ARGS_TEXT, .value = &o->log_level, .metavar = "LEVEL",
-		  .help = "error, warn, info or debug. Default: info." },
+		VERB_OPTIONS(o, "Warnings and errors only; the answer where no file is written, or with --json."),
 	};
 	const struct args_spec spec = {
 		.usage = usage, .description = description, .options = options, .option_count = (int)ARRAY_LEN(options),

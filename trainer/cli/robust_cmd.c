@@ -30,11 +30,7 @@ static int parse(struct robust_given *o, int argc, char *const argv[], struct ar
 		  .help = "Of PGD, each from another random start. Default: 2." },
 		{ .name = "threads", .kind = ARGS_INT, .value = &o->threads, .metavar = "N", .min = 1, .max = 1024,
 		  .help = "Default: one for each core." },
-		{ .name = "socket", .kind = ARGS_TEXT, .value = &o->socket, .metavar = "PATH", .help = "Of preprocessd." },
-		{ .name = "cache", .kind = ARGS_TEXT, .value = &o->cache, .metavar = "DIR", .help = "Accepted by every program." },
-		{ .name = "quiet", .letter = 'q', .kind = ARGS_FLAG, .value = &o->quiet, .help = "Warnings and errors only." },
-		{ .name = "log-level", .kind = ARGS_TEXT, .value = &o->log_level, .metavar = "LEVEL",
-		  .help = "error, warn, info or debug. Default: info." },
+		VERB_OPTIONS(o, "Warnings and errors only."),
 	};
 	const struct args_spec spec = {
 		.usage = "trainer robust STUDY [options]",

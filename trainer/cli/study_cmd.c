@@ -73,11 +73,7 @@ static int fill_table(struct study_options_given *o, struct args_option *table)
 			  "decides nothing." },
 		{ .name = "example", .kind = ARGS_FLAG, .value = &o->example, .help = "Print a FILE to start from and end." },
 		{ .name = "dry-run", .kind = ARGS_FLAG, .value = &o->dry_run, .help = "Print the arms and what would run where, and end." },
-		{ .name = "socket", .kind = ARGS_TEXT, .value = &o->socket, .metavar = "PATH", .help = "Of preprocessd." },
-		{ .name = "cache", .kind = ARGS_TEXT, .value = &o->cache, .metavar = "DIR", .help = "Accepted by every program." },
-		{ .name = "quiet", .letter = 'q', .kind = ARGS_FLAG, .value = &o->quiet, .help = "Warnings and errors only." },
-		{ .name = "log-level", .kind = ARGS_TEXT, .value = &o->log_level, .metavar = "LEVEL",
-		  .help = "error, warn, info or debug. Default: info." },
+		VERB_OPTIONS(o, "Warnings and errors only."),
 	};
 	int n = 0;
 

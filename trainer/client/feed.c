@@ -11,6 +11,14 @@ struct feed {
 	uint32_t batch_size, max_len;
 };
 
+/* The most samples of a batch: those of the part where it has fewer than were asked for. Training takes each picture once. */
+static uint32_t batch_most(const struct stream_info *info, uint32_t batch_size, bool training)
+{
+	uint32_t all = training ? info->picture_count : info->caption_count;
+
+	return all < batch_size ? all : batch_size;
+}
+
 int feed_open(struct feed **out, const struct feed_options *options, struct err *err)
 {
 	struct stream_options stream;
@@ -43,16 +51,9 @@ int feed_open(struct feed **out, const struct feed_options *options, struct err 
 		feed_close(feed);
 		return code;
 	}
-	feed->batch_size = feed_batch_most(feed_info(feed), options->batch_size, options->training);
+	feed->batch_size = batch_most(feed_info(feed), options->batch_size, options->training);
 	*out = feed;
 	return 0;
-}
-
-uint32_t feed_batch_most(const struct stream_info *info, uint32_t batch_size, bool training)
-{
-	uint32_t all = training ? info->picture_count : info->caption_count;
-
-	return all < batch_size ? all : batch_size;
 }
 
 void feed_release(struct feed *feed)

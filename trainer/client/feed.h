@@ -8,7 +8,7 @@
  *
  * Threads:   one caller.
  * Ownership: feed_next()'s batch is valid until the next feed call.
- * Limits:    feed_batch_most() samples and max_len tokens of each, as opened.
+ * Limits:    batch_size samples, or those of the part where it has fewer, and max_len tokens of each, as opened.
  */
 #ifndef TRAINER_CLIENT_FEED_H
 #define TRAINER_CLIENT_FEED_H
@@ -40,8 +40,6 @@ MUST_USE int feed_next(struct feed *feed, const struct batch **out, struct err *
  * caller does something else. */
 void feed_release(struct feed *feed);
 double feed_wait_seconds(const struct feed *feed);
-/* The most samples of a batch: those of the part where it has fewer than were asked for. Training takes each picture once. */
-uint32_t feed_batch_most(const struct stream_info *info, uint32_t batch_size, bool training);
 /* Whether pixels are (B, H, W, 3). */
 bool feed_nhwc(const struct feed *feed);
 

@@ -392,16 +392,3 @@ int weights_views(const struct params *params, struct tensor_view *out)
 	}
 	return params->count;
 }
-
-int weights_save(const struct params *params, const char *path, const struct tensor_metadata *metadata, int metadata_count,
-		 struct err *err)
-{
-	struct tensor_view *views = mem_array((size_t)params->count, sizeof(*views));
-	int code;
-
-	if (views == NULL)
-		return err_nomem(err, (size_t)params->count * sizeof(*views));
-	code = tensorfile_write(path, views, weights_views(params, views), metadata, metadata_count, err);
-	mem_free(views);
-	return code;
-}

@@ -57,13 +57,8 @@ MUST_USE int weights_take(struct params *params, const struct statefile *file, e
  * the prefix is not empty. */
 MUST_USE int weights_load_strict(struct params *params, const struct statefile *file, const char *prefix, struct err *err);
 
-/* Writes every parameter, buffer, counter and unused parameter atomically.
- * metadata may be NULL when metadata_count is 0. */
-MUST_USE int weights_save(const struct params *params, const char *path, const struct tensor_metadata *metadata,
-			  int metadata_count, struct err *err);
-
-/* Views of the arena for writing together with other tensors (optimizer
- * moments of a checkpoint): out has room for params->count; returns how many.
+/* Views of every parameter, buffer, counter and unused parameter, for
+ * tensorfile_write(): out has room for params->count; returns how many.
  * Counters point into params. Views live as long as params. */
 int weights_views(const struct params *params, struct tensor_view *out);
 

@@ -182,7 +182,7 @@ static void attention_backward(float *dq, float *dk, float *dv, const float *dct
 }
 
 /* OpenBLAS plans nothing. */
-int dense_encoder_reserve(struct linear_shape s, struct err *err)
+static int encoder_reserve(struct linear_shape s, struct err *err)
 {
 	(void)s;
 	(void)err;
@@ -195,7 +195,7 @@ const struct dense_ops *dense_ops_fast(void)
 		.linear = linear,
 		.linear_input = linear_input,
 		.linear_weights = linear_weights,
-		.encoder_reserve = dense_encoder_reserve,
+		.encoder_reserve = encoder_reserve,
 		.encoder_linear = linear,
 		.encoder_linear_input = linear_input,
 		.encoder_linear_weights = linear_weights,

@@ -30,8 +30,6 @@ struct mask_source dense_mask(const struct dropout_spec *spec);
 /* dense_fast.c: every row of y = bias, or += */
 void dense_spread_bias(float *y, const float *bias, struct linear_shape s, bool accumulate);
 
-int dense_encoder_reserve(struct linear_shape s, struct err *err);
-
 /* dense_norm.c */
 void dense_residual_norm(float *y, float *sum, float *mean, float *rstd, const float *bias, const float *residual,
 			 struct norm_weights norm, int width, struct packed_rows rows, const struct dropout_spec *drop);

@@ -8,6 +8,7 @@
 #define TRAINER_KERNELS_GEMM_PACK_H
 
 #include "trainer/kernels/gemm_tile.h"
+#include "trainer/kernels/shares.h"
 
 enum {
 	GEMM_M_BLOCK = 20 * GEMM_TILE_ROWS, /* packed rows of a: 130 kB, a quarter of the second-level cache */
@@ -16,16 +17,6 @@ enum {
 	GEMM_A_FLOATS = GEMM_K_BLOCK * GEMM_PAIRS_STEP, /* room for a block of a, however it is packed */
 };
 _Static_assert(GEMM_PAIRS_STEP >= GEMM_M_BLOCK && GEMM_A_FLOATS >= GEMM_M_BLOCK * GEMM_ROW_FLOATS, "blocks of a fit");
-
-static inline size_t min_of(size_t a, size_t b)
-{
-	return a < b ? a : b;
-}
-
-static inline size_t share_of(size_t all, size_t shares)
-{
-	return (all + shares - 1) / shares;
-}
 
 /* A place among windows or pixels, going from one to the next without dividing. */
 struct cursor {

@@ -17,6 +17,11 @@ static const uint16_t *element(const void *matrix, size_t ld, size_t line, size_
 	return (const uint16_t *)matrix + line * ld + i;
 }
 
+/*
+ * Rows behind m_last that only fill the last tiles are not cleared: zip() fills up to a whole panel, and beyond it the block holds what was
+ * packed there before. Nothing of that gets out: a row of c is a sum of that row of a alone, so such rows, even with a NaN in them,
+ * touch no other, and edge_block() of gemm.c copies those before m_last alone.
+ */
 void gemm_pack_a_pairs(const struct gemm *g, size_t m_first, size_t m_last, size_t k, size_t depth, float *block)
 {
 	const struct gemm_tiles *tiles = gemm_tiles_bf16();

@@ -360,22 +360,25 @@ static int bf16_engine_open(struct image_engine **out, struct err *err)
 	return engine_open(out, dnnl_bf16, err);
 }
 
+#define OPS_OF_BOTH_PRECISIONS \
+	.engine_close = onednn_engine_close, \
+	.engine_bytes = image_engine_bytes, \
+	.engine_threads = image_engine_threads, \
+	.conv_open = onednn_conv_open, \
+	.conv_close = onednn_conv_close, \
+	.conv_begin = conv_begin, \
+	.conv_forward = onednn_conv_forward, \
+	.conv_backward_data = onednn_conv_backward_data, \
+	.conv_backward_weights = onednn_conv_backward_weights, \
+	IMAGE_OPS_FAST_COMMON
+
 const struct image_ops *image_ops_onednn(void)
 {
 	static const struct image_ops table = {
 		.name = "onednn",
 		.element_bytes = sizeof(float),
 		.engine_open = onednn_engine_open,
-		.engine_close = onednn_engine_close,
-		.engine_bytes = image_engine_bytes,
-		.engine_threads = image_engine_threads,
-		.conv_open = onednn_conv_open,
-		.conv_close = onednn_conv_close,
-		.conv_begin = conv_begin,
-		.conv_forward = onednn_conv_forward,
-		.conv_backward_data = onednn_conv_backward_data,
-		.conv_backward_weights = onednn_conv_backward_weights,
-		IMAGE_OPS_FAST_COMMON,
+		OPS_OF_BOTH_PRECISIONS,
 	};
 
 	return &table;
@@ -387,16 +390,7 @@ const struct image_ops *image_ops_bf16(void)
 		.name = "onednn-bf16",
 		.element_bytes = sizeof(uint16_t),
 		.engine_open = bf16_engine_open,
-		.engine_close = onednn_engine_close,
-		.engine_bytes = image_engine_bytes,
-		.engine_threads = image_engine_threads,
-		.conv_open = onednn_conv_open,
-		.conv_close = onednn_conv_close,
-		.conv_begin = conv_begin,
-		.conv_forward = onednn_conv_forward,
-		.conv_backward_data = onednn_conv_backward_data,
-		.conv_backward_weights = onednn_conv_backward_weights,
-		IMAGE_OPS_FAST_COMMON,
+		OPS_OF_BOTH_PRECISIONS,
 	};
 
 	return image_rows_bf16() == NULL ? NULL : &table;

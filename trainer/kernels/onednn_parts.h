@@ -50,9 +50,6 @@ dnnl_status_t onednn_matrix(struct onednn_layout *out, dnnl_data_type_t type, in
 dnnl_status_t onednn_product(dnnl_primitive_t *out, dnnl_engine_t engine, const struct onednn_layout *left,
 			     const struct onednn_layout *right, const struct onednn_layout *result, bool adds);
 
-/* Scratch memory is the caller's; with adds, the result is added to what is there. */
-dnnl_status_t onednn_attributes(dnnl_primitive_attr_t *out, bool adds);
-
 /* The input gradient is computed as a forward convolution of the turned weights. */
 static inline bool runs_as_forward(const struct conv_shape *s)
 {

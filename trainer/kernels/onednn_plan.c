@@ -138,7 +138,8 @@ out:
 	return status;
 }
 
-dnnl_status_t onednn_attributes(dnnl_primitive_attr_t *out, bool adds)
+/* Scratch memory is the caller's; with adds, the result is added to what is there. */
+static dnnl_status_t attributes_of(dnnl_primitive_attr_t *out, bool adds)
 {
 	dnnl_post_ops_t ops = NULL;
 	dnnl_status_t status = dnnl_primitive_attr_create(out);
@@ -164,7 +165,7 @@ static dnnl_status_t plan_reorder(struct plan *plan, const struct onednn *librar
 {
 	dnnl_primitive_desc_t desc;
 	dnnl_primitive_attr_t attributes = NULL;
-	dnnl_status_t status = onednn_attributes(&attributes, pass == PASS_WEIGHTS);
+	dnnl_status_t status = attributes_of(&attributes, pass == PASS_WEIGHTS);
 
 	if (status == dnnl_success && pass == PASS_WEIGHTS)
 		status = onednn_reorder_desc(&desc, library->engine, &plan->weights_layout, oihw, attributes);
@@ -276,7 +277,7 @@ static dnnl_status_t plan_create(struct plan *plan, const struct onednn *library
 	dnnl_primitive_desc_t desc = NULL;
 	dnnl_status_t status;
 
-	status = onednn_attributes(&attributes, pass == PASS_DATA_ADD && g->transposed);
+	status = attributes_of(&attributes, pass == PASS_DATA_ADD && g->transposed);
 	if (status == dnnl_success)
 		status = descriptor(&desc, library, g, pass, attributes);
 	if (attributes != NULL)
@@ -301,7 +302,7 @@ dnnl_status_t onednn_product(dnnl_primitive_t *out, dnnl_engine_t engine, const 
 {
 	dnnl_primitive_desc_t plan;
 	dnnl_primitive_attr_t attributes = NULL;
-	dnnl_status_t status = onednn_attributes(&attributes, adds);
+	dnnl_status_t status = attributes_of(&attributes, adds);
 
 	if (status == dnnl_success) /* how much it needs depends on the open sizes */
 		status = dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_library);

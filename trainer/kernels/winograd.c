@@ -6,6 +6,7 @@
 
 #include "shared/base/check.h"
 #include "trainer/kernels/gemm.h"
+#include "trainer/kernels/shares.h"
 #include "trainer/kernels/winograd_parts.h"
 
 enum {
@@ -23,16 +24,6 @@ enum {
 const struct winograd_steps *winograd_steps(void)
 {
 	return gemm_tiles() != NULL && gemm_tiles() == gemm_tiles_avx512() ? winograd_steps_avx512() : winograd_steps_avx2();
-}
-
-static size_t min_of(size_t a, size_t b)
-{
-	return a < b ? a : b;
-}
-
-static size_t share_of(size_t all, size_t shares)
-{
-	return (all + shares - 1) / shares;
 }
 
 static size_t round_up(size_t a, size_t step)

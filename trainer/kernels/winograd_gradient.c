@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "shared/base/check.h"
+#include "trainer/kernels/shares.h"
 #include "trainer/kernels/winograd.h"
 #include "trainer/kernels/winograd_parts.h"
 
@@ -20,16 +21,6 @@ enum {
 	RESULT_TILES = 10,             /* of outputs that are transformed together */
 	RESULT_PITCH = RESULT_TILES * ROWS + 8,
 };
-
-static size_t min_of(size_t a, size_t b)
-{
-	return a < b ? a : b;
-}
-
-static size_t share_of(size_t all, size_t shares)
-{
-	return (all + shares - 1) / shares;
-}
 
 /* How the work is cut, and where the parts of the work memory begin. */
 struct places {

@@ -56,7 +56,7 @@ static size_t floats_of(const struct reg_spec *spec, const struct model_config *
 	return towers ? rows * F * 5 + pairs * (size_t)config->classes * 5 : needs_rows(spec) ? pairs * F * 8 : 0;
 }
 
-size_t objective_bytes(const struct reg_spec *spec, const struct model_config *config, const struct model_limits *limits)
+static size_t objective_bytes(const struct reg_spec *spec, const struct model_config *config, const struct model_limits *limits)
 {
 	size_t S = (size_t)config->image.image_size, bytes;
 

@@ -56,7 +56,6 @@ int objective_fused_rows(const struct reg_spec *spec, const struct model_limits 
 MUST_USE int objective_open(struct objective **out, const struct reg_spec *spec, const struct model_config *config,
 			    const struct model_limits *limits, struct err *err);
 void objective_close(struct objective *objective); /* NULL is fine */
-size_t objective_bytes(const struct reg_spec *spec, const struct model_config *config, const struct model_limits *limits);
 
 /* Before the first micro-batch of a step: the model's probabilities of dropping. */
 void objective_begin(struct objective *objective, struct model *model, const struct reg_moment *moment);

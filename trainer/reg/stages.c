@@ -1,7 +1,5 @@
 #include "trainer/reg/stages.h"
 
-#include <string.h>
-
 static size_t feature_elements(const struct model_config *config, int rows)
 {
 	return (size_t)rows * (size_t)config->features;
@@ -51,40 +49,8 @@ size_t stages_bytes(const struct model_config *config, const struct model_limits
 				2 * word_elements(config, limits) + (size_t)limits->pairs * (size_t)config->classes);
 }
 
-struct model_call stages_image_call(const struct stages *stages, enum model_mode mode)
-{
-	return (struct model_call){ .mode = mode, .dropout = stages->dropout, .seed = stages->seed, .step = stages->step,
-				    .positions = stages->picture_positions };
-}
-
 struct model_call stages_text_call(const struct stages *stages)
 {
 	return (struct model_call){ .mode = MODEL_TRAIN, .dropout = stages->dropout, .seed = stages->seed, .step = stages->step,
 				    .positions = stages->caption_positions };
-}
-
-void stages_clean(struct stages *stages, enum model_mode image_mode, struct model_result *result)
-{
-	struct model *model = stages->model;
-	struct model_call image = stages_image_call(stages, image_mode), text = stages_text_call(stages);
-
-	if (!stages->image_frozen)
-		model_image_forward(model, &image, stages->pixels, stages->nhwc, stages->pictures, stages->v);
-	if (!stages->text_frozen) {
-		model_embed_forward(model, stages->ids, stages->tokens, stages->word);
-		model_text_forward(model, &text, stages->word, stages->offsets, stages->captions, stages->t);
-	}
-	model_fusion_forward(model, &text, stages->v, stages->pictures, stages->t, stages->captions, stages->pairs,
-			     stages->picture_positions, stages->caption_positions,
-			     model_config(model)->task == TASK_CONTRAST ? NULL : stages->logits, result);
-	bool wanted = !stages->image_frozen || !stages->text_frozen || stages->feature_gradients;
-	model_fusion_backward(model, stages->scale, wanted ? stages->dv : NULL, wanted ? stages->dt : NULL);
-}
-
-void stages_text_backward(struct stages *stages, const float *dt)
-{
-	if (stages->text_frozen)
-		return;
-	model_text_backward(stages->model, dt, stages->dword);
-	model_embed_backward(stages->model, stages->ids, stages->tokens, stages->dword);
 }

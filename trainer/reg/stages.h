@@ -2,8 +2,8 @@
  * stages.h - one micro-batch on its way through the model's stages: what goes
  * into each, what came out, and the gradients on the way back.
  *
- * The training step fills it and runs the clean pass; an adversary reads it
- * and runs single stages again. Buffers are for the largest batch.
+ * The training step fills in the inputs; objective.c runs the stages, and an
+ * adversary single ones of them again. Buffers are for the largest batch.
  *
  * Threads: one caller. Ownership: buffers belong to whoever called
  * stages_open(); inputs are borrowed for one step.
@@ -19,7 +19,6 @@ struct stages {
 	const struct vector_ops *ops;
 	/* inputs of this micro-batch, borrowed */
 	bool image_frozen, text_frozen;    /* v, t are filled in by the caller; pixels, ids and the tower are not used */
-	bool feature_gradients;            /* dv and dt are wanted although both towers are frozen */
 	const float *pixels;
 	bool nhwc;
 	int pictures;                      /* B */
@@ -44,14 +43,7 @@ MUST_USE int stages_open(struct stages *out, struct model *model, const struct m
 void stages_close(struct stages *stages);
 size_t stages_bytes(const struct model_config *config, const struct model_limits *limits);
 
-/* The calls of model.h with the right positions. */
-struct model_call stages_image_call(const struct stages *stages, enum model_mode mode);
+/* What model.h's text and fusion stages are called with. */
 struct model_call stages_text_call(const struct stages *stages);
-
-/* Clean forward pass through all stages, then the fusion stage's backward:
- * fills v, t, word, logits, dv, dt. The towers' backward is the caller's. */
-void stages_clean(struct stages *stages, enum model_mode image_mode, struct model_result *result);
-/* dt -> parameter gradients of the text tower and its embedding table, dword. Nothing where it is frozen. */
-void stages_text_backward(struct stages *stages, const float *dt);
 
 #endif

@@ -59,7 +59,6 @@ struct objective {
 	float *dword;                       /* (T, W) gradient at perturbed words */
 	double base_weight;                 /* of the base loss in the objective */
 	bool text_sent, image_sent;         /* stages->dt, dv have been sent through the towers and start anew */
-	bool replaying;                     /* free: the batch at hand has been seen */
 	bool text_moved, image_moved;       /* the tower's activations are those of another pass, or spent by a way back */
 	double adv_seconds;                 /* that the batch would not have taken without the adversary */
 	enum model_mode again_mode;         /* of the image tower's passes behind the clean one */

@@ -194,18 +194,12 @@ void text_csv(struct text *t, const char *s)
 	text_add(t, "\"");
 }
 
-void text_json_bytes(struct text *t, const void *s, size_t size)
-{
-	if (t->code == 0)
-		t->code = json_add_string(&t->out, s, size, t->err);
-}
-
 void text_json(struct text *t, const char *s)
 {
 	if (s == NULL)
 		text_add(t, "null");
-	else
-		text_json_bytes(t, s, strlen(s));
+	else if (t->code == 0)
+		t->code = json_add_string(&t->out, s, strlen(s), t->err);
 }
 
 void text_json_real(struct text *t, double value)

@@ -42,7 +42,6 @@ void text_tex(struct text *t, const char *s);
 void text_md(struct text *t, const char *s);   /* in a table's cell too */
 void text_csv(struct text *t, const char *s);  /* quoted */
 void text_json(struct text *t, const char *s); /* quoted; NULL: null */
-void text_json_bytes(struct text *t, const void *s, size_t size);
 void text_json_real(struct text *t, double value); /* NaN: null */
 void text_csv_real(struct text *t, double value);  /* NaN: empty */
 void text_base64(struct text *t, const void *bytes, size_t size);

@@ -20,8 +20,8 @@ const double robust_pixel_eps[ROBUST_RUNGS] = { 0, 0.5 / 255, 1.0 / 255, 2.0 / 2
 const double robust_text_eps[ROBUST_RUNGS] = { 0, 0.01, 0.03, 0.1, 0.5, 4 };
 const unsigned robust_targets[ROBUST_TARGETS] = { ATTACK_PIXEL, ATTACK_TEXT, ATTACK_PIXEL | ATTACK_TEXT };
 const char *const robust_target_names[ROBUST_TARGETS] = { "pixel", "text", "pixel+text" };
-const char *const robust_norms[ROBUST_TARGETS] = { "linf", "l2", "linf+l2" };
 const char *const robust_kind_names[ROBUST_KINDS] = { "noise", "fgsm", "pgd" };
+static const char *const norms[ROBUST_TARGETS] = { "linf", "l2", "linf+l2" };
 
 /* ---- an arm's model ---- */
 
@@ -214,7 +214,7 @@ static int add_attack(const struct robustness *r, struct buf *out, const struct 
 	if ((code = buf_printf(out, err, "%s\n    {\"arm\": ", out->data[out->size - 1] == '[' ? "" : ",")) != 0 ||
 	    (code = json_add_string(out, name, strlen(name), err)) != 0 ||
 	    (code = buf_printf(out, err, ", \"fold\": %d, \"seed\": %" PRId64 ", \"attack\": \"%s\", \"target\": \"%s\", \"norm\": \"%s\", \"eps\": ",
-			       o->fold, o->spec->seeds[o->seed], attack, robust_target_names[target], robust_norms[target])) != 0 ||
+			       o->fold, o->spec->seeds[o->seed], attack, robust_target_names[target], norms[target])) != 0 ||
 	    (code = json_add_real(out, text ? robust_text_eps[rung] : robust_pixel_eps[rung], err)) != 0)
 		return code;
 	if (robust_targets[target] == (ATTACK_PIXEL | ATTACK_TEXT) &&

@@ -11,7 +11,7 @@ enum { ROBUST_RUNGS = 6, ROBUST_TARGETS = 3, ROBUST_KINDS = 3, ROBUST_TRANSFER_R
 /* rung 0 is no perturbation; the last is large enough that nothing can withstand it. */
 extern const double robust_pixel_eps[ROBUST_RUNGS], robust_text_eps[ROBUST_RUNGS];
 extern const unsigned robust_targets[ROBUST_TARGETS];
-extern const char *const robust_target_names[ROBUST_TARGETS], *const robust_norms[ROBUST_TARGETS], *const robust_kind_names[ROBUST_KINDS];
+extern const char *const robust_target_names[ROBUST_TARGETS], *const robust_kind_names[ROBUST_KINDS];
 
 struct robust_arm {
 	int arm;                 /* index in the study */

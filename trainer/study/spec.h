@@ -75,7 +75,7 @@ struct study_spec {
 #define STUDY_OWN_SPLITS "train and val"
 
 void study_spec_init(struct study_spec *spec);
-/* Adds to what is set already. Keys that begin with '#' are comments. ERR_FORMAT and ERR_USAGE name line and key. */
+/* spec_file.c: adds to what is set already. Keys that begin with '#' are comments. ERR_FORMAT and ERR_USAGE name line and key. */
 MUST_USE int study_spec_read(struct study_spec *spec, const char *path, struct err *err);
 /* "none,dropout,adv:target=text,rel=0.1": a comma that continues the options of a term does not separate. */
 MUST_USE int study_spec_add_arms(struct study_spec *spec, const char *list, struct err *err);
@@ -83,6 +83,9 @@ MUST_USE int study_spec_seeds(struct study_spec *spec, const char *text, struct 
 MUST_USE int study_design_parse(enum study_design *out, const char *name, struct err *err);
 MUST_USE int study_equal_parse(enum study_equal *out, const char *name, struct err *err);
 MUST_USE int study_keep_parse(enum study_keep *out, const char *name, struct err *err);
+const char *study_design_name(enum study_design design);
+const char *study_equal_name(enum study_equal equal);
+const char *study_keep_name(enum study_keep keep);
 /* Replaces an option of the same name. */
 MUST_USE int study_options_set(struct study_options *options, const char *name, const char *value, struct err *err);
 const char *study_options_get(const struct study_options *options, const char *name); /* NULL: not set */
@@ -100,9 +103,9 @@ MUST_USE int study_spec_check(const struct study_spec *spec, struct err *err);
 MUST_USE int study_check_attacks(const struct study_spec *spec, struct err *err);
 /* ERR_USAGE names a term that begins when its arm's training is over. steps_per_epoch 0: not known, arms of so many steps are passed over. */
 MUST_USE int study_check_schedules(const struct study_spec *spec, int64_t steps_per_epoch, struct err *err);
-/* The object of study.json without its braces' closing part: from `{` to the last of the fields that make up the study. */
+/* spec_file.c: the object of study.json without its braces' closing part: from `{` to the last of the fields that make up the study. */
 MUST_USE int study_spec_write(const struct study_spec *spec, struct buf *out, struct err *err);
-/* ERR_MISMATCH names the first thing that differs between a study that exists and what is wanted now. */
+/* spec_same.c: ERR_MISMATCH names the first thing that differs between a study that exists and what is wanted now. */
 MUST_USE int study_spec_same(const struct study_spec *there, const struct study_spec *now, const char *dir, struct err *err);
 
 /* "7", or "each". */
@@ -116,6 +119,6 @@ MUST_USE int study_arms_expand(struct study_spec *spec, struct err *err);
 /* What a folder's name should not hold is replaced; a long text is shortened so that two that differ stay two (fs_shorten_name()). */
 void study_arm_name(const char *reg, char out[STUDY_NAME_BYTES]);
 
-extern const char study_example[]; /* a file to start from */
+extern const char study_example[]; /* spec_file.c: one to start from */
 
 #endif

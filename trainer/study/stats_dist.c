@@ -99,18 +99,8 @@ static double gamma_fraction(double a, double x)
 	return h * exp(a * log(x) - x - log_gamma(a));
 }
 
-double dist_gamma_p(double a, double x)
-{
-	if (!(a > 0) || isnan(x) || x < 0)
-		return NAN;
-	if (x == 0)
-		return 0;
-	if (isinf(x))
-		return 1;
-	return x < a + 1 ? gamma_series(a, x) : 1 - gamma_fraction(a, x);
-}
-
-double dist_gamma_q(double a, double x)
+/* The upper one, 1 - P(a, x) without cancellation. */
+static double gamma_q(double a, double x)
 {
 	if (!(a > 0) || isnan(x) || x < 0)
 		return NAN;
@@ -121,33 +111,6 @@ double dist_gamma_q(double a, double x)
 	return x < a + 1 ? 1 - gamma_series(a, x) : gamma_fraction(a, x);
 }
 
-/* ---- quantiles ---- */
-
-struct inverse {
-	double (*cdf)(double x, double a, double b);
-	double a, b;
-};
-
-/* The x in [low, high] with cdf(x) = p; the bracket grows upward (and downward where it is open) first. */
-static double invert(const struct inverse *f, double p, double low, double high, bool open_below)
-{
-	while (f->cdf(high, f->a, f->b) < p && high < 1e300)
-		high *= 2;
-	while (open_below && f->cdf(low, f->a, f->b) > p && low > -1e300)
-		low *= 2;
-	for (int i = 0; i < BISECTIONS_MAX; i++) {
-		double middle = low + (high - low) / 2;
-
-		if (middle <= low || middle >= high)
-			break;
-		if (f->cdf(middle, f->a, f->b) < p)
-			low = middle;
-		else
-			high = middle;
-	}
-	return low + (high - low) / 2;
-}
-
 /* ---- normal ---- */
 
 double dist_normal_cdf(double x)
@@ -155,23 +118,33 @@ double dist_normal_cdf(double x)
 	return 0.5 * erfc(-x * M_SQRT1_2);
 }
 
-static double normal_cdf_of(double x, double a, double b)
+/* 0 < p <= 0.5: the tail near 0 has all digits, the one near 1 has not. */
+static double normal_lower_quantile(double p)
 {
-	(void)a;
-	(void)b;
-	return dist_normal_cdf(x);
+	double low = -1, high = 0;
+
+	while (dist_normal_cdf(low) > p && low > -1e300)
+		low *= 2;
+	for (int i = 0; i < BISECTIONS_MAX; i++) {
+		double middle = low + (high - low) / 2;
+
+		if (middle <= low || middle >= high)
+			break;
+		if (dist_normal_cdf(middle) < p)
+			low = middle;
+		else
+			high = middle;
+	}
+	return low + (high - low) / 2;
 }
 
 double dist_normal_quantile(double p)
 {
-	const struct inverse f = { normal_cdf_of, 0, 0 };
-
 	if (!(p >= 0 && p <= 1))
 		return NAN;
 	if (p == 0 || p == 1)
 		return p == 0 ? -INFINITY : INFINITY;
-	/* The tail near 0 has all digits, the one near 1 has not. */
-	return p <= 0.5 ? invert(&f, p, -1, 0, true) : -invert(&f, 1 - p, -1, 0, true);
+	return p <= 0.5 ? normal_lower_quantile(p) : -normal_lower_quantile(1 - p);
 }
 
 /* ---- Student's t ---- */
@@ -186,13 +159,6 @@ double dist_t_two_sided(double t, double df)
 	if (isinf(square))
 		return 0;
 	return beta_inc_xy(df / 2, 0.5, df / (df + square), square / (df + square));
-}
-
-double dist_t_cdf(double t, double df)
-{
-	double tail = dist_t_two_sided(t, df) / 2;
-
-	return t < 0 ? tail : 1 - tail;
 }
 
 double dist_t_quantile(double p, double df)
@@ -222,17 +188,6 @@ double dist_t_quantile(double p, double df)
 
 /* ---- F ---- */
 
-double dist_f_cdf(double f, double df1, double df2)
-{
-	if (!(df1 > 0) || !(df2 > 0) || isnan(f))
-		return NAN;
-	if (f <= 0)
-		return 0;
-	if (isinf(f))
-		return 1;
-	return beta_inc_xy(df1 / 2, df2 / 2, df1 * f / (df1 * f + df2), df2 / (df1 * f + df2));
-}
-
 double dist_f_sf(double f, double df1, double df2)
 {
 	if (!(df1 > 0) || !(df2 > 0) || isnan(f))
@@ -244,40 +199,11 @@ double dist_f_sf(double f, double df1, double df2)
 	return beta_inc_xy(df2 / 2, df1 / 2, df2 / (df1 * f + df2), df1 * f / (df1 * f + df2));
 }
 
-double dist_f_quantile(double p, double df1, double df2)
-{
-	const struct inverse f = { dist_f_cdf, df1, df2 };
-
-	if (!(p >= 0 && p <= 1) || !(df1 > 0) || !(df2 > 0))
-		return NAN;
-	return p == 0 ? 0 : p == 1 ? INFINITY : invert(&f, p, 0, 1, false);
-}
-
 /* ---- chi squared ---- */
-
-double dist_chi2_cdf(double x, double df)
-{
-	return x <= 0 && df > 0 ? 0 : dist_gamma_p(df / 2, x / 2);
-}
 
 double dist_chi2_sf(double x, double df)
 {
-	return x <= 0 && df > 0 ? 1 : dist_gamma_q(df / 2, x / 2);
-}
-
-static double chi2_cdf_of(double x, double df, double unused)
-{
-	(void)unused;
-	return dist_chi2_cdf(x, df);
-}
-
-double dist_chi2_quantile(double p, double df)
-{
-	const struct inverse f = { chi2_cdf_of, df, 0 };
-
-	if (!(p >= 0 && p <= 1) || !(df > 0))
-		return NAN;
-	return p == 0 ? 0 : p == 1 ? INFINITY : invert(&f, p, 0, 1, false);
+	return x <= 0 && df > 0 ? 1 : gamma_q(df / 2, x / 2);
 }
 
 /* ---- binomial ---- */
@@ -292,39 +218,6 @@ double dist_binomial_cdf(double k, double n, double p)
 	if (k >= n || p == 0)
 		return 1;
 	return p == 1 ? 0 : beta_inc_xy(n - k, k + 1, 1 - p, p);
-}
-
-double dist_binomial_sf(double k, double n, double p)
-{
-	if (!(n >= 0) || !(p >= 0 && p <= 1) || isnan(k) || n != floor(n))
-		return NAN;
-	k = ceil(k);
-	if (k <= 0)
-		return 1;
-	if (k > n || p == 0)
-		return 0;
-	return p == 1 ? 1 : beta_inc_xy(k, n - k + 1, p, 1 - p);
-}
-
-double dist_binomial_quantile(double q, double n, double p)
-{
-	double low = -1, high = n;
-
-	if (!(q >= 0 && q <= 1) || !(n >= 0) || !(p >= 0 && p <= 1) || n != floor(n))
-		return NAN;
-	if (q == 1)
-		return p == 0 ? 0 : n;
-	/* P(X <= low) < q <= P(X <= high) */
-	while (high - low > 1) {
-		double middle = floor((low + high) / 2);
-
-		/* Where q is itself a value of the function, rounding must not move on by one. */
-		if (dist_binomial_cdf(middle, n, p) < q * (1 - 1e-13))
-			low = middle;
-		else
-			high = middle;
-	}
-	return high;
 }
 
 /* ---- noncentral t ---- */

@@ -15,29 +15,19 @@
 #define TRAINER_STUDY_STATS_DIST_H
 
 double dist_beta_inc(double a, double b, double x); /* I_x(a, b) */
-double dist_gamma_p(double a, double x);            /* lower, P(a, x) */
-double dist_gamma_q(double a, double x);            /* upper, 1 - P without cancellation */
 
 double dist_normal_cdf(double x);
 double dist_normal_quantile(double p);
 
-double dist_t_cdf(double t, double df);
 double dist_t_two_sided(double t, double df); /* P(|T| >= |t|) */
 double dist_t_quantile(double p, double df);
 
-double dist_f_cdf(double f, double df1, double df2);
+/* P(X >= x) */
 double dist_f_sf(double f, double df1, double df2);
-double dist_f_quantile(double p, double df1, double df2);
-
-double dist_chi2_cdf(double x, double df);
 double dist_chi2_sf(double x, double df);
-double dist_chi2_quantile(double p, double df);
 
-/* P(X <= k) and P(X >= k) of n trials; k below 0 or above n is fine. */
+/* P(X <= k) of n trials; k below 0 or above n is fine. */
 double dist_binomial_cdf(double k, double n, double p);
-double dist_binomial_sf(double k, double n, double p);
-/* The smallest k with P(X <= k) >= q. */
-double dist_binomial_quantile(double q, double n, double p);
 
 /* Noncentral t (Lenth, algorithm AS 243, Applied Statistics 38, 1989): for
  * power. |delta| <= DIST_NCT_DELTA_MAX, beyond that NaN. */

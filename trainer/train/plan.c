@@ -111,7 +111,7 @@ static double step_flops(const struct session *s, double batch, double tokens)
 	image *= frozen_share(s, s->plan.freeze_image);
 	text *= frozen_share(s, s->plan.freeze_text);
 	sum = image * (1 + more_passes(reg, ADV_PIXEL)) + text * (1 + more_passes(reg, ADV_TEXT)) + fusion * (1 + more_passes(reg, 0));
-	return 2 * 3 * sum * (reg->sam.on ? 2 : 1) * (double)loop_step_batches(s);
+	return 2 * 3 * sum * (reg->sam.on ? 2 : 1) * (double)step_batches(s);
 }
 
 static double mebibytes(size_t bytes)
@@ -160,7 +160,7 @@ static void print_run(const struct session *s)
 	printf("\nmodel           %s, %lld px, %u words, %d class%s\n", s->config.preset, (long long)s->config.image_size,
 	       s->vocab_size, s->model_config.classes, s->model_config.classes == 1 ? "" : "es");
 	printf("regularizer     %s\n", reg);
-	const int64_t samples = loop_batch_samples(s) * loop_step_batches(s);
+	const int64_t samples = step_batch_samples(s) * step_batches(s);
 
 	printf("steps           %llu (%llu an epoch), %lld sample%s each\n", (unsigned long long)s->steps_total,
 	       (unsigned long long)s->steps_per_epoch, (long long)samples, plural((uint64_t)samples));
@@ -219,10 +219,10 @@ static int try_steps(struct session *s, struct trial *out, struct err *err)
 	for (int i = 0; code == 0 && i < TRIAL_STEPS; i++) {
 		double began = clock_seconds(), waited = feed_wait_seconds(s->feed);
 
-		if ((code = loop_step(s, &line, err)) != 0)
+		if ((code = step_run(s, &line, err)) != 0)
 			return code;
 		double seconds = clock_seconds() - began - (feed_wait_seconds(s->feed) - waited);
-		double batch_s = seconds * (double)loop_batch_samples(s) / line.samples;
+		double batch_s = seconds * (double)step_batch_samples(s) / line.samples;
 		if (i == 0 || batch_s < out->batch_s)
 			out->batch_s = batch_s;
 		out->tokens += s->stages.tokens / (double)TRIAL_STEPS;
@@ -250,7 +250,7 @@ static int print_peak(const struct session *s, const struct trial *trial, struct
 static double run_batches(const struct session *s)
 {
 	return (double)(s->steps_total / s->steps_per_epoch) * (double)s->train.steps +
-	       (double)(s->steps_total % s->steps_per_epoch) * (double)loop_step_batches(s);
+	       (double)(s->steps_total % s->steps_per_epoch) * (double)step_batches(s);
 }
 
 int plan_print(struct session *s, struct err *err)
@@ -263,8 +263,8 @@ int plan_print(struct session *s, struct err *err)
 	fflush(stdout);
 	if ((code = try_steps(s, &trial, err)) != 0 || (code = print_features(s, err)) != 0)
 		return code;
-	double batch = (double)loop_batch_samples(s), flops = step_flops(s, batch, trial.tokens);
-	double step_s = trial.batch_s * (double)loop_step_batches(s);
+	double batch = (double)step_batch_samples(s), flops = step_flops(s, batch, trial.tokens);
+	double step_s = trial.batch_s * (double)step_batches(s);
 	printf("arithmetic      %12.1f GFLOP a step at %.1f tokens a caption\n", flops / 1e9, trial.tokens / batch);
 	printf("a step          %12.3f s = %.1f pairs/s, %.0f GFLOP/s on %d thread%s\n", step_s, batch / trial.batch_s,
 	       flops / step_s / 1e9, s->threads, plural((uint64_t)s->threads));

@@ -133,7 +133,7 @@ static int write_json(const struct session *s, const struct profile *profile, st
 			       ", \"seconds\": %.9g, \"first_seconds\": %.9g,\n  \"samples_per_step\": %lld, \"peak_flops_per_s\": %.9g, "
 			       "\"memory_bytes_per_s\": %.9g,\n  \"cells\": [",
 			       s->threads, profile->steps, profile->seconds, profile->first_seconds,
-			       (long long)(loop_batch_samples(s) * loop_step_batches(s)), limits.flops, limits.bytes)) != 0 ||
+			       (long long)(step_batch_samples(s) * step_batches(s)), limits.flops, limits.bytes)) != 0 ||
 	    (code = add_cells(&out, profile, err)) != 0 || (code = buf_add_text(&out, "\n  ],\n  \"shapes\": [", err)) != 0 ||
 	    (code = add_shapes(&out, profile, err)) != 0 || (code = buf_add_text(&out, "\n  ]\n}\n", err)) != 0)
 		goto out;

@@ -1,123 +1,21 @@
-/* Setting a run up, and ending it. The steps are in loop.c. */
+/* Setting a run up, and ending it. The steps are in loop.c, the folder in run_folder.c, what is trained and measured on in run_data.c. */
 #include "trainer/train/run.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include "shared/base/fs.h"
 #include "shared/base/log.h"
 #include "shared/base/mem.h"
-#include "shared/base/paths.h"
 #include "shared/base/plural.h"
-#include "shared/order/fold.h"
 #include "trainer/io/weights.h"
 #include "trainer/kernels/kernels.h"
 #include "trainer/kernels/profile.h"
 #include "trainer/train/outcome.h"
 #include "trainer/train/session.h"
 
-enum { FEATURES_WAIT_S = 600 /* as streams do by default */, FOLDER_NAME_BYTES = 160 /* what a longer default name is cut to */ };
-
-/* ---- the folder ---- */
-
-int run_default_out(const struct run_config *config, char *out, size_t bytes, struct err *err)
-{
-	char name[REG_TEXT_BYTES + SESSION_NAME_BYTES], seed[32];
-	int length;
-
-	if (config->data == NULL)
-		return err_set(err, ERR_USAGE, "--resume needs --out DIR, the folder of the run to go on with");
-	length = snprintf(name, sizeof(name), "%s-%s", config->data, config->reg == NULL ? "none" : config->reg);
-	snprintf(seed, sizeof(seed), "-seed%lld", config->seed < 0 ? 0LL : (long long)config->seed);
-	if (length < 0 || (size_t)length >= sizeof(name))
-		return err_set(err, ERR_USAGE, "name the folder of this run with --out: the default would be too long");
-	if (strlen(name) + strlen(seed) > NAME_MAX)
-		fs_shorten_name(name, FOLDER_NAME_BYTES);
-	if ((size_t)snprintf(out, bytes, "runs/%s%s", name, seed) >= bytes)
-		return err_set(err, ERR_USAGE, "name the folder of this run with --out: the default would be too long");
-	for (char *c = out + strlen("runs/"); *c != '\0'; c++)
-		if (strchr("/:=, \t", *c) != NULL)
-			*c = '_';
-	return 0;
-}
-
-/* What a process that was killed while it wrote a file has left, or a link not yet renamed. */
-static bool is_leftover(const char *name)
-{
-	static const char *const written[] = { "run.json", "metrics.jsonl", "predictions.csv", "last.safetensors", "best.safetensors" };
-
-	if (strcmp(name, ".last.safetensors.new") == 0 || strcmp(name, ".best.safetensors.new") == 0)
-		return true;
-	for (size_t i = 0; i < ARRAY_LEN(written); i++)
-		if (fs_is_temporary(name, written[i]))
-			return true;
-	return false;
-}
-
-/* Whether a folder holds anything of a run; a missing one does not. */
-static bool in_use(const char *path)
-{
-	DIR *folder = opendir(path);
-	struct dirent *entry;
-	bool any = false;
-
-	if (folder == NULL)
-		return fs_exists(path);
-	while (!any && (entry = readdir(folder)) != NULL)
-		any = strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && strcmp(entry->d_name, ".lock") != 0 &&
-		      !is_leftover(entry->d_name);
-	closedir(folder);
-	return any;
-}
-
-/* Only with the lock held: another trainer's are not left over. */
-static void remove_leftovers(const char *path)
-{
-	DIR *folder = opendir(path);
-	struct dirent *entry;
-
-	while (folder != NULL && (entry = readdir(folder)) != NULL)
-		if (is_leftover(entry->d_name))
-			unlinkat(dirfd(folder), entry->d_name, 0);
-	if (folder != NULL)
-		closedir(folder);
-}
-
-static int check_folder(const struct session *s, struct err *err)
-{
-	if (fs_exists(s->dir) && !fs_is_dir(s->dir))
-		return err_set(err, ERR_EXISTS, "--out %s: is not a folder", s->dir);
-	if (!s->options->resume && in_use(s->dir))
-		return err_set(err, ERR_EXISTS,
-			       "--out %s: the folder is not empty; go on with the run in it with --resume, or choose another --out",
-			       s->dir);
-	return 0;
-}
-
-static int take_folder(struct session *s, struct err *err)
-{
-	char path[SESSION_PATH_BYTES + 8];
-	int code = fs_mkdirs(s->dir, 0777, err);
-
-	if (code != 0)
-		return code;
-	snprintf(path, sizeof(path), "%s/.lock", s->dir);
-	s->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-	if (s->lock < 0)
-		return err_errno(err, errno, "%s", path);
-	if (flock(s->lock, LOCK_EX | LOCK_NB) != 0)
-		return err_set(err, ERR_BUSY, "--out %s: another trainer is writing there", s->dir);
-	/* Another one may have come and gone since the first look. */
-	if ((code = check_folder(s, err)) == 0)
-		remove_leftovers(s->dir);
-	return code;
-}
+enum { FEATURES_WAIT_S = 600 /* as streams do by default */ };
 
 /* ---- configuration ---- */
 
@@ -189,7 +87,7 @@ static int configure(struct session *s, struct err *err)
 	if (s->options->out != NULL) {
 		if (snprintf(s->dir, sizeof(s->dir), "%s", s->options->out) >= (int)sizeof(s->dir) || s->dir[0] == '\0')
 			return err_set(err, ERR_USAGE, "--out: the path is empty or longer than %d bytes", SESSION_PATH_BYTES - 1);
-	} else if ((code = run_default_out(&s->config, s->dir, sizeof(s->dir), err)) != 0) {
+	} else if ((code = run_folder_default(&s->config, s->dir, sizeof(s->dir), err)) != 0) {
 		return code;
 	}
 	if (s->options->resume && (code = adopt_recorded(s, &recorded, err)) != 0)
@@ -209,173 +107,14 @@ static int configure(struct session *s, struct err *err)
 	if (s->config.max_len > s->model_config.text.max_positions)
 		return err_set(err, ERR_USAGE, "--max-len %lld: the text tower has %d positions", (long long)s->config.max_len,
 			       s->model_config.text.max_positions);
-	return s->options->dry_run ? 0 : check_folder(s, err);
-}
-
-/* ---- data ---- */
-
-/* Of the validation part nothing is looked at here but names: pixels stay where they are. */
-static int open_feed(struct session *s, const char *split, bool training, struct feed **out, struct err *err)
-{
-	struct feed_options options = {
-		.socket = s->socket, .client_name = s->client_name, .dataset = s->config.data, .split = split,
-		.vocab = s->vocab_name[0] != '\0' ? s->vocab_name : s->config.vocab, .training = training, .seed = (uint64_t)s->config.seed,
-		.no_pixels = !training || (s->plan.freeze_image && s->plan.feature_cache),
-		.batch_size = (uint32_t)s->config.batch_size, .image_size = (uint32_t)s->config.image_size,
-		.exif_apply = s->plan.exif_apply,
-		.max_len = (uint32_t)s->config.max_len, .cancelled = s->options->cancelled,
-		.cancel_context = s->options->cancel_context,
-	};
-
-	return feed_open(out, &options, err);
-}
-
-static int note_part(struct part *part, const char *split, const struct stream_info *info, struct err *err)
-{
-	if (snprintf(part->split, sizeof(part->split), "%s", split) >= (int)sizeof(part->split))
-		return err_set(err, ERR_USAGE, "the split name '%.40s...' is too long", split);
-	part->pictures = info->picture_count;
-	part->captions = info->caption_count;
-	part->steps = info->steps;
-	return 0;
-}
-
-/* Whether a '+' list of splits holds the other's whole or in part. */
-static bool lists_overlap(const char *a, const char *b)
-{
-	char list[SESSION_NAME_BYTES], *rest = list;
-	const char *name;
-
-	if (strcmp(a, "all") == 0 || strcmp(b, "all") == 0)
-		return true;
-	snprintf(list, sizeof(list), "%s", a);
-	while ((name = strsep(&rest, "+")) != NULL) {
-		char other[SESSION_NAME_BYTES], *rest_b = other;
-		const char *name_b;
-
-		snprintf(other, sizeof(other), "%s", b);
-		while ((name_b = strsep(&rest_b, "+")) != NULL)
-			if (strcmp(name, name_b) == 0)
-				return true;
-	}
-	return false;
-}
-
-static bool splits_overlap(const char *a, const char *b)
-{
-	char base_a[SESSION_NAME_BYTES], base_b[SESSION_NAME_BYTES];
-	struct fold_chain fold_a, fold_b;
-	size_t bytes_a, bytes_b;
-
-	if (fold_parse(a, &fold_a, &bytes_a, NULL) != 0 || fold_parse(b, &fold_b, &bytes_b, NULL) != 0)
-		return false; /* the daemon has refused such a name */
-	snprintf(base_a, sizeof(base_a), "%.*s", (int)bytes_a, a);
-	snprintf(base_b, sizeof(base_b), "%.*s", (int)bytes_b, b);
-	if (!lists_overlap(base_a, base_b))
-		return false;
-	return strcmp(base_a, base_b) != 0 || fold_overlap(&fold_a, &fold_b);
-}
-
-/* Whether a sample of the split can be scored: found out before training, not at its first validation. Nearly always the first can. */
-static int check_scored(const struct session *s, struct feed *feed, struct err *err)
-{
-	const struct batch *batch;
-	int code = feed_seek(feed, 0, 0, err);
-
-	while (code == 0 && (code = feed_next(feed, &batch, err)) == 0 && batch != NULL)
-		for (uint32_t i = 0; i < batch->count; i++)
-			if (s->plan.task == TASK_CLASSIFY ? batch->labels[i] >= 0 : batch->wrong_pictures[i] != UINT32_MAX)
-				return 0;
-	if (code != 0)
-		return code;
-	return err_set(err, ERR_FORMAT, "the split %s of %s has nothing to measure: %s; name another with --val-split, or train without "
-		       "validation (--val-split none)", s->config.val_split, s->config.data,
-		       s->plan.task == TASK_CLASSIFY ? "no sample of it has a label" : "it needs two pictures with different captions");
-}
-
-static int open_val(struct session *s, struct err *err)
-{
-	struct feed *feed = NULL;
-	int code;
-
-	if (strcmp(s->config.val_split, "none") == 0)
-		return 0;
-	code = open_feed(s, s->config.val_split, false, &feed, err);
-	if (code == 0 && feed_info(feed)->caption_count == 0)
-		code = err_set(err, ERR_NOTFOUND, "the split %s of %s is empty", s->config.val_split, s->config.data);
-	if (code == ERR_NOTFOUND && s->plan.validate_default) {
-		if (s->plan.reg.early.on)
-			return err_set(err, ERR_USAGE, "data set %s has no val split, and early stopping needs a validation; name one with "
-				       "--val-split", s->config.data);
-		log_warn("data set %s has no val split: training without validation (--val-split names another)", s->config.data);
-		s->config.val_split = "none";
-		code = 0;
-	} else if (code == 0) {
-		s->validates = true;
-		code = note_part(&s->val, s->config.val_split, feed_info(feed), err);
-		if (code == 0)
-			code = check_scored(s, feed, err);
-	}
-	feed_close(feed);
-	if (code == 0 && s->validates && splits_overlap(s->train.split, s->val.split))
-		log_warn("the split %s is part of what is trained on (%s): its accuracy says nothing about other pictures", s->val.split,
-			 s->train.split);
-	return code;
-}
-
-int run_check_labels(const char *data, uint32_t labels, struct err *err)
-{
-	if (labels >= 2)
-		return 0;
-	return err_set(err, ERR_FORMAT, "data set %s has %s; --task classify needs at least two classes (prepctl add --columns "
-		       "IMAGE,CAPTION,LABEL), or use --task match", data, labels == 0 ? "no labels" : "one label");
-}
-
-static int check_task(const struct session *s, struct err *err)
-{
-	if (s->train.steps == 0 || s->train.pictures == 0)
-		return err_set(err, ERR_NOTFOUND, "the split %s of %s is empty", s->train.split, s->config.data);
-	if (s->plan.task != TASK_CLASSIFY && s->train.pictures < 2)
-		return err_set(err, ERR_FORMAT, "the split %s of %s has one picture; --task %s needs at least two", s->train.split,
-			       s->config.data, s->config.task);
-	return s->plan.task == TASK_CLASSIFY ? run_check_labels(s->config.data, s->label_count, err) : 0;
-}
-
-static int open_data(struct session *s, struct err *err)
-{
-	const struct stream_info *info;
-	int code;
-
-	snprintf(s->client_name, sizeof(s->client_name), "trainer %.60s %.50s", s->config.data, s->config.reg);
-	if ((code = paths_socket(&s->socket, s->options->socket, false, err)) != 0)
-		return code;
-	code = open_feed(s, s->config.train_split, true, &s->feed, err);
-	if (code == ERR_NOTFOUND && s->vocab_name[0] != '\0' && s->config.vocab == NULL) {
-		s->vocab_name[0] = '\0'; /* with another cache the same words may have another name: check_same_data() compares them */
-		code = open_feed(s, s->config.train_split, true, &s->feed, err);
-	}
-	if (code != 0)
-		return code;
-	info = feed_info(s->feed);
-	s->version = info->version;
-	s->vocab = info->vocab;
-	s->transform = info->transform;
-	s->vocab_size = info->vocab_size;
-	s->pad_id = info->pad_id;
-	s->label_count = info->label_count;
-	snprintf(s->vocab_name, sizeof(s->vocab_name), "%s", info->vocab_name);
-	if (s->plan.task == TASK_CLASSIFY && (code = about_classes_set(&s->classes, info->label_names, info->label_count, err)) != 0)
-		return code;
-	if ((code = note_part(&s->train, s->config.train_split, info, err)) != 0 || (code = check_task(s, err)) != 0)
-		return code;
-	return open_val(s, err);
+	return s->options->dry_run ? 0 : run_folder_check(s, err);
 }
 
 /* ---- model ---- */
 
 static int open_buffers(struct session *s, struct err *err)
 {
-	size_t batch = (size_t)loop_batch_samples(s);
+	size_t batch = (size_t)step_batch_samples(s);
 	size_t running = s->params->buffer_elements;
 
 	s->picture_positions = mem_array(batch, sizeof(*s->picture_positions));
@@ -404,7 +143,7 @@ static void attach_states(struct session *s)
 /* No batch has more samples than its part of the data set, however many were asked for. */
 static void plan_limits(struct session *s)
 {
-	const int batch = (int)loop_batch_samples(s), len = (int)s->config.max_len;
+	const int batch = (int)step_batch_samples(s), len = (int)s->config.max_len;
 	const uint32_t asked = (uint32_t)s->config.batch_size, most = (uint32_t)batch;
 
 	s->step_limits = (struct model_limits){ .pictures = batch, .captions = batch, .tokens = batch * len, .tokens_per_caption = len,
@@ -423,7 +162,7 @@ static void plan_limits(struct session *s)
 static int open_model(struct session *s, struct err *err)
 {
 	struct optimizer_config optimizer = { .kind = s->plan.optimizer, .momentum = s->config.momentum };
-	int batch = (int)loop_batch_samples(s);
+	int batch = (int)step_batch_samples(s);
 	int code;
 
 	if (s->model_config.text.vocab_size == 0)
@@ -584,7 +323,7 @@ static int open_outputs(struct session *s, struct err *err)
 
 static void announce(const struct session *s)
 {
-	const int64_t samples = loop_batch_samples(s) * loop_step_batches(s);
+	const int64_t samples = step_batch_samples(s) * step_batches(s);
 	char reg[REG_TEXT_BYTES];
 
 	reg_spec_text(&s->plan.reg, reg);
@@ -684,7 +423,7 @@ static int train(struct session *s, struct run_result *result, struct err *err)
 	bool was_finished = s->options->resume && record_is_finished(s->dir);
 	int code;
 
-	if ((code = take_folder(s, err)) != 0 || (s->options->resume && (code = restore(s, err)) != 0) ||
+	if ((code = run_folder_take(s, err)) != 0 || (s->options->resume && (code = restore(s, err)) != 0) ||
 	    (code = open_outputs(s, err)) != 0)
 		return code;
 	if (!is_complete(s))
@@ -764,7 +503,7 @@ int run_train(struct run_options *options, struct run_result *result, struct err
 	kernels_set_precision(s->config.precision);
 	s->threads = kernels_set_threads(s->config.threads > 0 ? (int)s->config.threads : 0);
 	s->config.threads = s->threads;
-	if ((code = open_data(s, err)) != 0)
+	if ((code = run_data_open(s, err)) != 0)
 		goto out;
 	plan_steps(s);
 	if ((code = open_model(s, err)) != 0)

@@ -46,10 +46,6 @@ struct run_result {
 /* Trains to the end. ERR_CANCELLED: stopped on request after writing a checkpoint. */
 MUST_USE int run_train(struct run_options *options, struct run_result *result, struct err *err);
 
-/* runs/DATA-REG-seedS, with what a file name should not hold replaced, and DATA-REG cut where it would be too long for one
- * (fs_shorten_name). */
-MUST_USE int run_default_out(const struct run_config *config, char *out, size_t bytes, struct err *err);
-
 /* ERR_FORMAT: too few labels to classify. */
 MUST_USE int run_check_labels(const char *data, uint32_t labels, struct err *err);
 

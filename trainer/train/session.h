@@ -1,6 +1,7 @@
 /*
  * session.h - the state of a run in progress, shared by the files that make it up:
- * run.c (set-up and end), initial.c (weights at the start), loop.c (steps), record.c (run.json), plan.c (--dry-run).
+ * run.c (set-up and end), run_folder.c, run_data.c, initial.c (weights at the start), step.c (one step),
+ * loop.c (all of them, and what follows each), record.c (run.json), plan.c (--dry-run).
  *
  * Threads: one caller. Ownership: run.c opens and closes everything.
  */
@@ -105,16 +106,17 @@ struct session {
 	double wait_total, step_total; /* seconds of this session, for the progress line */
 };
 
+/* step.c: one optimizer step on the batches that come next; feed_seek() first. Fills
+ * the line for metrics.jsonl and moves progress on. */
+MUST_USE int step_run(struct session *s, struct metrics_train *line, struct err *err);
+/* Batches of a whole optimizer step, and samples of each: fewer than were asked for where the split has no more. */
+int64_t step_batches(const struct session *s);
+int64_t step_batch_samples(const struct session *s);
+
 /* loop.c: from progress.step to the end. */
 MUST_USE int loop_run(struct session *s, struct err *err);
 /* Whether early stopping ends the run here. */
 bool loop_stopped_early(const struct session *s);
-/* One optimizer step on the batches that come next; feed_seek() first. Fills
- * the line for metrics.jsonl and moves progress on. */
-MUST_USE int loop_step(struct session *s, struct metrics_train *line, struct err *err);
-/* Batches of a whole optimizer step, and samples of each: fewer than were asked for where the split has no more. */
-int64_t loop_step_batches(const struct session *s);
-int64_t loop_batch_samples(const struct session *s);
 /* Measures the model on a part; a daemon that is away is waited for. */
 MUST_USE int loop_validate(struct session *s, struct validator *validator, const struct part *part, struct validation *out,
 			   struct err *err);
@@ -122,6 +124,17 @@ MUST_USE int loop_validate(struct session *s, struct validator *validator, const
 MUST_USE int loop_checkpoint(struct session *s, struct err *err);
 /* Whether a checkpoint belongs at the end: not where no weights are wanted, unless the result is that of earlier ones. */
 bool loop_wants_last(const struct session *s);
+
+/* run_folder.c: runs/DATA-REG-seedS, with what a file name should not hold replaced, and DATA-REG cut where it would be too long
+ * for one (fs_shorten_name). */
+MUST_USE int run_folder_default(const struct run_config *config, char *out, size_t bytes, struct err *err);
+/* ERR_EXISTS: s->dir is no folder, or holds a run that is not to be resumed. */
+MUST_USE int run_folder_check(const struct session *s, struct err *err);
+/* Makes the folder and locks it until s->lock is closed; ERR_BUSY: another trainer has it. */
+MUST_USE int run_folder_take(struct session *s, struct err *err);
+
+/* run_data.c: opens the stream of training, looks at that of validation, and checks that there is something to learn and to measure. */
+MUST_USE int run_data_open(struct session *s, struct err *err);
 
 /* initial.c: draws or loads the weights that the run begins with, unless a checkpoint has them, and names them in progress. */
 MUST_USE int initial_weights(struct session *s, struct err *err);
