@@ -437,8 +437,8 @@ int env_open(struct cache *cache, uint64_t first_map_bytes, struct err *err)
 		code = env_error(cache, rc, err);
 		goto out;
 	}
-	if ((code = lock_data(cache, err)) != 0 || (code = note_map(cache, err)) != 0 || (code = mend_short_file(cache, &mended, err)) != 0 || (code = open_database(cache, err)) != 0 ||
-	    (code = fs_sync_folder(cache->path, err)) != 0)
+	if ((code = lock_data(cache, err)) != 0 || (code = note_map(cache, err)) != 0 || (code = mend_short_file(cache, &mended, err)) != 0 ||
+	    (code = open_database(cache, err)) != 0 || (code = fs_sync_folder(cache->path, err)) != 0)
 		goto out;
 	/* An earlier daemon may have found damage and left word. */
 	if (mended || fs_exists(cache->check_path))
