@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "shared/base/args.h"
@@ -353,6 +354,21 @@ static int measure(struct evaluation *e, const struct eval_options *o, struct va
 	return code;
 }
 
+/* Found out before everything is measured, not behind it. Whoever reads a pipe would take the try for all there is. */
+static int check_writable(const char *path, struct err *err)
+{
+	struct fs_writer *writer;
+	struct stat info;
+	int code;
+
+	if (path == NULL || (stat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)))
+		return 0;
+	if ((code = fs_writer_open(&writer, path, err)) != 0)
+		return err_prefix(err, "--predictions");
+	fs_writer_abort(writer);
+	return 0;
+}
+
 int eval_command(int argc, char *const argv[], struct err *err)
 {
 	struct eval_options o = { .split = "val", .image_size = -1, .max_len = -1, .batch_size = -1, .threads = -1 };
@@ -365,7 +381,7 @@ int eval_command(int argc, char *const argv[], struct err *err)
 		return code;
 	if (o.data == NULL)
 		return err_set(err, ERR_USAGE, "--data NAME says what to measure on; prepctl datasets lists what there is");
-	if ((code = log_options_apply(o.log_level, o.quiet, err)) != 0)
+	if ((code = log_options_apply(o.log_level, o.quiet, err)) != 0 || (code = check_writable(o.predictions, err)) != 0)
 		return code;
 	signals_install();
 	if ((code = open_evaluation(&e, &o, result.operands[0], err)) != 0 ||
