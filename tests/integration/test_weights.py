@@ -81,6 +81,8 @@ def test_towers_of_other_sizes_from_their_files(daemon, bert, tmp_path):  # noqa
     assert said["model"]["image_encoder"] == "resnet34" and said["model"]["text_encoder"] == RECORDED and said["model"]["vocab_size"] == ROWS
     evaluated = run("trainer", "eval", tmp_path / "run", "--data", "small", "--json", *daemon.at())
     assert json.loads(evaluated.stdout)["accuracy"] == lines(tmp_path / "run", "val")[-1]["accuracy"]
+    told = run("trainer", "eval", tmp_path / "run", "--data", "small", "--json", "--text-config", folder / "config.json", *daemon.at())
+    assert json.loads(told.stdout)["loss"] == json.loads(evaluated.stdout)["loss"] and "is not read" in told.stderr, told.stderr
     # the same weights in a file that says nothing about itself
     torch.save({name: torch.from_numpy(value.copy()) for name, value in out.items()}, tmp_path / "anonymous.pth")
     words = ["trainer", "eval", tmp_path / "anonymous.pth", "--data", "small", "--json", "--preset", "tiny", "--image-encoder", "resnet34", *daemon.at()]

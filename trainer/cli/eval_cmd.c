@@ -8,6 +8,7 @@
 
 #include "shared/base/args.h"
 #include "shared/base/fs.h"
+#include "shared/base/log.h"
 #include "shared/base/mem.h"
 #include "shared/base/paths.h"
 #include "shared/base/plural.h"
@@ -172,6 +173,8 @@ static int settle(struct eval_options *o, const struct statefile *file, struct o
 	config->classes = (int)origin->model.classes;
 	if (origin->ours)
 		config->text.pad_id = (int)origin->model.pad_id;
+	if (origin->ours && o->text_config != NULL)
+		log_warn("--text-config %s is not read: the checkpoint says itself what its text tower is", o->text_config);
 	return 0;
 }
 
