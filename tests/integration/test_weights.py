@@ -382,6 +382,21 @@ def test_a_deeper_bert_is_no_shallow_one(daemon, bert, tmp_path):  # noqa: F811
     train_ok(daemon, tmp_path / "run", "--text-weights", tmp_path / "first.bin", *sizes)
 
 
+def test_kinds_that_nobody_looks_for(daemon, tmp_path):  # noqa: F811
+    """A counter of a scheduler, say, or scales of a quantizer: no reason to refuse the rest. Where one is wanted, it is named."""
+    state = tensors.read(train_ok(daemon, tmp_path / "first", "--steps", "1") / "last.safetensors")
+    sizes = {"U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 8}
+    tensors.write(tmp_path / "more.safetensors", state, {f"extra.{kind}": (kind, [3], bytes(3 * size)) for kind, size in sizes.items()})
+    result = train(daemon, tmp_path / "run", "--steps", "1", "--init", tmp_path / "more.safetensors")
+    assert result.returncode == 0 and "0 missing, 6 unexpected" in result.stderr, result.stderr
+    for kind, size in sizes.items():
+        for name, shape in (("head.bias", [2]), ("image_encoder.bn1.num_batches_tracked", [])):
+            rest = {key: value for key, value in state.items() if key != name}
+            tensors.write(tmp_path / "bad.safetensors", rest, {name: (kind, shape, bytes(size * (shape or [1])[0]))})
+            result = train(daemon, tmp_path / "other", "--steps", "1", "--init", tmp_path / "bad.safetensors")
+            assert result.returncode == 1 and f"tensor {name} is {kind}, which is not read" in result.stderr, result.stderr
+
+
 def test_a_tower_comes_whole(daemon, bert, tmp_path):  # noqa: F811
     """A smaller network's tensors all fit, and a stem under another name is a stem of random numbers: neither is the tower that was asked for."""
     small = torchvision.models.resnet18(weights=None).state_dict()
