@@ -45,6 +45,8 @@ static const struct {
 	[TENSOR_F32] = { "F32", 4 }, [TENSOR_F64] = { "F64", 8 }, [TENSOR_F16] = { "F16", 2 },
 	[TENSOR_BF16] = { "BF16", 2 }, [TENSOR_I64] = { "I64", 8 }, [TENSOR_I32] = { "I32", 4 },
 	[TENSOR_I16] = { "I16", 2 }, [TENSOR_I8] = { "I8", 1 }, [TENSOR_U8] = { "U8", 1 }, [TENSOR_BOOL] = { "BOOL", 1 },
+	[TENSOR_U16] = { "U16", 2 }, [TENSOR_U32] = { "U32", 4 }, [TENSOR_U64] = { "U64", 8 },
+	[TENSOR_F8_E4M3] = { "F8_E4M3", 1 }, [TENSOR_F8_E5M2] = { "F8_E5M2", 1 }, [TENSOR_C64] = { "C64", 8 },
 };
 
 size_t tensor_dtype_bytes(enum tensor_dtype dtype)
@@ -438,6 +440,12 @@ static float half_to_float(uint16_t half)
 	return value;
 }
 
+/* Of the kinds behind BOOL. */
+static int unread(const struct tensor_view *view, struct err *err)
+{
+	return err_set(err, ERR_MISMATCH, "tensor %s is %s, which is not read; save it as F32 or I64", view->name, tensor_dtype_name(view->dtype));
+}
+
 int tensor_to_f32(const struct tensor_view *view, float *out, struct err *err)
 {
 	int64_t n = tensor_view_elements(view);
@@ -471,6 +479,8 @@ int tensor_to_f32(const struct tensor_view *view, float *out, struct err *err)
 		}
 		return 0;
 	default:
+		if (view->dtype > TENSOR_BOOL)
+			return unread(view, err);
 		return err_set(err, ERR_MISMATCH, "tensor %s is %s; a floating-point one is needed", view->name,
 			       tensor_dtype_name(view->dtype));
 	}
@@ -486,6 +496,8 @@ int tensor_to_i64(const struct tensor_view *view, int64_t *out, struct err *err)
 	if (view->dtype == TENSOR_F32 || view->dtype == TENSOR_F64 || view->dtype == TENSOR_F16 || view->dtype == TENSOR_BF16)
 		return err_set(err, ERR_MISMATCH, "tensor %s is %s; an integer one is needed", view->name,
 			       tensor_dtype_name(view->dtype));
+	if (view->dtype > TENSOR_BOOL)
+		return unread(view, err);
 	for (int64_t i = 0; i < n; i++) {
 		uint64_t bits = 0;
 

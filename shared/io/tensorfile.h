@@ -20,6 +20,8 @@
 
 enum tensor_dtype {
 	TENSOR_F32, TENSOR_F64, TENSOR_F16, TENSOR_BF16, TENSOR_I64, TENSOR_I32, TENSOR_I16, TENSOR_I8, TENSOR_U8, TENSOR_BOOL,
+	/* A file may have them where nobody wants their values, which are not read. */
+	TENSOR_U16, TENSOR_U32, TENSOR_U64, TENSOR_F8_E4M3, TENSOR_F8_E5M2, TENSOR_C64,
 	TENSOR_DTYPE_COUNT
 };
 enum { TENSOR_RANK_MAX = 8 };

@@ -87,6 +87,16 @@ def test_classification(daemon, tmp_path):
     assert all(float(row["p"]) > 1 / 3 for row in rows if row["correct"] == "1")
 
 
+def test_a_place_that_cannot_be_written(tmp_path):
+    """Is found out before anything is measured; where it can be, nothing is left of finding out."""
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(b"")
+    for path, words in ((tmp_path / "none" / "p.csv", "--predictions"), (tmp_path / "p.csv", "is empty")):
+        said = run("trainer", "eval", weights, "--data", "small", "--predictions", path)
+        assert said.returncode == 1 and words in said.stderr, said.stderr
+        assert list(tmp_path.iterdir()) == [weights]
+
+
 def test_ranks_decide_nothing(daemon, tmp_path):
     """Of contrast there are no predictions and no calibration, and none that are made up; training pairs are measured all the same."""
     result = train(daemon, tmp_path / "run", "--epochs", "1", "--task", "contrast", "--predictions")["result"]

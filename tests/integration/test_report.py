@@ -306,7 +306,8 @@ def test_arms_to_come_count(tmp_path):
     late = arm_of(as_json(tmp_path / "s"), "late0")["against_baseline"]
     assert late["corrected_t"]["p"] is None and late["corrected_t"]["p_holm"] is None and late["verdict"] == "no verdict"
     report(tmp_path / "s")
-    assert "over 5 comparisons" in check_page(tmp_path / "s")
+    page = check_page(tmp_path / "s")
+    assert "over 5 comparisons" in page and "corrected for all arms of the study" in page
     # All that has no p in a finished study was no comparison.
     make_study(tmp_path / "d", {"none": 0, "good": 0.1, "wild": 0}, failed={("wild", f, s): "loss is nan" for f in range(5) for s in range(3)}, pictures=60)
     good = arm_of(as_json(tmp_path / "d"), "good")["against_baseline"]["corrected_t"]

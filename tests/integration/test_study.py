@@ -367,6 +367,7 @@ def test_files_that_are_wrong(daemon, tmp_path, spec, words):
       for option in ("epochs", "steps")),
     ({"folds": 1, "split": "train"}, "--split train: with --folds 1 nothing is made of it"), ({"folds": 1, "split": "train~fold=1/2"}, "--folds 2 or more"),
     ({"folds": 1, "fold_seed": 3}, "--fold-seed 3: with --folds 1 there are no folds to cut"),
+    ({"arms": ["none", *(f"l2=0.{i}" for i in range(1, 8))], "folds": 100, "seeds": 100}, "80000 runs, and a report is on 65536 at most"),
     ({"robustness": True, "options": {"preset": "tiny", "task": "contrast"}}, "--robustness: attacks are on pairs and labels")])
 def test_refused_before_the_first_run(daemon, tmp_path, spec, words):
     base = {"data": "small", "folds": 2, "arms": ["none", "l2"], "options": {"preset": "tiny", "batch-size": 8, "epochs": 2}}

@@ -81,6 +81,8 @@ def test_towers_of_other_sizes_from_their_files(daemon, bert, tmp_path):  # noqa
     assert said["model"]["image_encoder"] == "resnet34" and said["model"]["text_encoder"] == RECORDED and said["model"]["vocab_size"] == ROWS
     evaluated = run("trainer", "eval", tmp_path / "run", "--data", "small", "--json", *daemon.at())
     assert json.loads(evaluated.stdout)["accuracy"] == lines(tmp_path / "run", "val")[-1]["accuracy"]
+    told = run("trainer", "eval", tmp_path / "run", "--data", "small", "--json", "--text-config", folder / "config.json", *daemon.at())
+    assert json.loads(told.stdout)["loss"] == json.loads(evaluated.stdout)["loss"] and "is not read" in told.stderr, told.stderr
     # the same weights in a file that says nothing about itself
     torch.save({name: torch.from_numpy(value.copy()) for name, value in out.items()}, tmp_path / "anonymous.pth")
     words = ["trainer", "eval", tmp_path / "anonymous.pth", "--data", "small", "--json", "--preset", "tiny", "--image-encoder", "resnet34", *daemon.at()]
@@ -378,6 +380,21 @@ def test_a_deeper_bert_is_no_shallow_one(daemon, bert, tmp_path):  # noqa: F811
     assert result.returncode == 1 and "relative positions" in result.stderr and not (tmp_path / "run").exists(), result.stderr
     torch.save(first, tmp_path / "first.bin")
     train_ok(daemon, tmp_path / "run", "--text-weights", tmp_path / "first.bin", *sizes)
+
+
+def test_kinds_that_nobody_looks_for(daemon, tmp_path):  # noqa: F811
+    """A counter of a scheduler, say, or scales of a quantizer: no reason to refuse the rest. Where one is wanted, it is named."""
+    state = tensors.read(train_ok(daemon, tmp_path / "first", "--steps", "1") / "last.safetensors")
+    sizes = {"U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 8}
+    tensors.write(tmp_path / "more.safetensors", state, {f"extra.{kind}": (kind, [3], bytes(3 * size)) for kind, size in sizes.items()})
+    result = train(daemon, tmp_path / "run", "--steps", "1", "--init", tmp_path / "more.safetensors")
+    assert result.returncode == 0 and "0 missing, 6 unexpected" in result.stderr, result.stderr
+    for kind, size in sizes.items():
+        for name, shape in (("head.bias", [2]), ("image_encoder.bn1.num_batches_tracked", [])):
+            rest = {key: value for key, value in state.items() if key != name}
+            tensors.write(tmp_path / "bad.safetensors", rest, {name: (kind, shape, bytes(size * (shape or [1])[0]))})
+            result = train(daemon, tmp_path / "other", "--steps", "1", "--init", tmp_path / "bad.safetensors")
+            assert result.returncode == 1 and f"tensor {name} is {kind}, which is not read" in result.stderr, result.stderr
 
 
 def test_a_tower_comes_whole(daemon, bert, tmp_path):  # noqa: F811

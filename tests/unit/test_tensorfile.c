@@ -114,6 +114,7 @@ static void test_bad_headers(void **state)
 {
 	(void)state;
 	refuse("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}}", 4, "needs 8 bytes");
+	refuse("{\"a\":{\"dtype\":\"U32\",\"shape\":[2],\"data_offsets\":[0,4]}}", 4, "needs 8 bytes");
 	refuse("{\"a\":{\"dtype\":\"F99\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "F99");
 	refuse("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "hole");
 	refuse("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"

@@ -3,10 +3,12 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "shared/base/args.h"
 #include "shared/base/fs.h"
+#include "shared/base/log.h"
 #include "shared/base/mem.h"
 #include "shared/base/paths.h"
 #include "shared/base/plural.h"
@@ -167,6 +169,8 @@ static int settle(struct eval_options *o, const struct statefile *file, struct o
 	config->classes = (int)origin->model.classes;
 	if (origin->ours)
 		config->text.pad_id = (int)origin->model.pad_id;
+	if (origin->ours && o->text_config != NULL)
+		log_warn("--text-config %s is not read: the checkpoint says itself what its text tower is", o->text_config);
 	return 0;
 }
 
@@ -349,6 +353,21 @@ static int measure(struct evaluation *e, const struct eval_options *o, struct va
 	return code;
 }
 
+/* Found out before everything is measured, not behind it. Whoever reads a pipe would take the try for all there is. */
+static int check_writable(const char *path, struct err *err)
+{
+	struct fs_writer *writer;
+	struct stat info;
+	int code;
+
+	if (path == NULL || (stat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)))
+		return 0;
+	if ((code = fs_writer_open(&writer, path, err)) != 0)
+		return err_prefix(err, "--predictions");
+	fs_writer_abort(writer);
+	return 0;
+}
+
 int eval_command(int argc, char *const argv[], struct err *err)
 {
 	struct eval_options o = { .split = "val", .image_size = -1, .max_len = -1, .batch_size = -1, .threads = -1 };
@@ -361,7 +380,7 @@ int eval_command(int argc, char *const argv[], struct err *err)
 		return code;
 	if (o.data == NULL)
 		return err_set(err, ERR_USAGE, "--data NAME says what to measure on; prepctl datasets lists what there is");
-	if ((code = log_options_apply(o.log_level, o.quiet, err)) != 0)
+	if ((code = log_options_apply(o.log_level, o.quiet, err)) != 0 || (code = check_writable(o.predictions, err)) != 0)
 		return code;
 	signals_install();
 	if ((code = open_evaluation(&e, &o, result.operands[0], err)) != 0 ||

@@ -287,7 +287,7 @@ void words_incomplete(struct text *t, const struct report_analysis *a, text_esca
 			first = false;
 		}
 		text_add(t, first ? ". " : "). ");
-		text_add(t, "Verdicts use the folds and seeds where both arms have finished. ");
+		text_add(t, "Verdicts use the folds and seeds where both arms have finished, and are corrected for all arms of the study. ");
 	}
 	for (int i = 0; i < data->arms; i++) {
 		if (a->arm[i].diverged == 0)

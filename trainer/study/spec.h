@@ -97,7 +97,7 @@ bool study_ranks(const struct study_spec *spec);
 /* Fills in what was not said, makes the arms of a design, checks everything that can be checked without a daemon. */
 MUST_USE int study_spec_resolve(struct study_spec *spec, struct err *err);
 /* spec_check.c: what a study that has not begun is refused for, of a resolved one: options that are the study's own, or that make an arm
- * incomparable, terms that would never work, and what to make folds of where there are none. */
+ * incomparable, terms that would never work, what to make folds of where there are none, and more runs than a report can be on. */
 MUST_USE int study_spec_check(const struct study_spec *spec, struct err *err);
 /* The same of one that has begun, too: attacks may be asked for later. */
 MUST_USE int study_check_attacks(const struct study_spec *spec, struct err *err);

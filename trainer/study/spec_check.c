@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "trainer/study/report_data.h"
 #include "trainer/study/spec.h"
 
 /* Options of the command line that each run gets from the study, or that would make no run of it. */
@@ -114,10 +115,23 @@ int study_check_attacks(const struct study_spec *spec, struct err *err)
 	return 0;
 }
 
+/* What no report could be made of. */
+static int check_size(const struct study_spec *spec, struct err *err)
+{
+	const int64_t runs = (int64_t)spec->arm_count * spec->folds * spec->seed_count;
+
+	if (runs <= REPORT_RUNS_MAX)
+		return 0;
+	return err_set(err, ERR_USAGE, "%d arms x %d folds x %d seeds are %" PRId64 " runs, and a report is on %d at most", spec->arm_count, spec->folds,
+		       spec->seed_count, runs, REPORT_RUNS_MAX);
+}
+
 int study_spec_check(const struct study_spec *spec, struct err *err)
 {
 	int code = check_options(&spec->common, "options", err);
 
+	if (code == 0)
+		code = check_size(spec, err);
 	if (code == 0)
 		code = check_one_fold(spec, err);
 	for (int i = 0; i < spec->arm_count && code == 0; i++)
