@@ -249,6 +249,21 @@ static void test_csv_captions_that_are_lists(void **state)
 	assert_false(note_says(says));
 }
 
+/* pandas and spreadsheets quote fields between tabs too, where others write quotes as they are: nobody can tell. */
+static void test_tsv_captions_in_quotes(void **state)
+{
+	(void)state;
+	pictures(&scratch, "i/a.jpg i/b.jpg i/c.jpg");
+	csv_gives("a.jpg\t\"say \"\"hi\"\".\"\nb.jpg\t\"\"\nc.jpg\tx\n", "a.jpg/train: \"say \"\"hi\"\".\"; b.jpg/train: \"\"; c.jpg/train: x");
+	assert_true(note_says("2 captions stand in quotes, which stay"));
+	csv_gives("a.jpg\t\"hi\" and \"ho\"\nb.jpg\t\"\nc.jpg\tsay \"hi\"\n", "a.jpg/train: \"hi\" and \"ho\"; b.jpg/train: \"; c.jpg/train: say \"hi\"");
+	assert_false(note_says("in quotes"));
+	csv_gives("a.jpg\t\"\"\"\nb.jpg\t\"a\"\"\n", "a.jpg/train: \"\"\"; b.jpg/train: \"a\"\"");
+	assert_false(note_says("in quotes"));
+	csv_gives("a.jpg,\"\"\"x\"\"\"\n", "a.jpg/train: \"x\"");
+	assert_false(note_says("in quotes"));
+}
+
 static void test_csv_columns_of_one_name(void **state)
 {
 	struct request request = { .format = "csv", .captions = { "c.csv" }, .images = { "i" }, .columns = "image,words" };
@@ -1556,6 +1571,7 @@ int main(void)
 		TEST(test_csv_header),
 		TEST(test_csv_header_without_captions),
 		TEST(test_csv_captions_that_are_lists),
+		TEST(test_tsv_captions_in_quotes),
 		TEST(test_csv_columns_of_one_name),
 		TEST(test_csv_labels),
 		TEST(test_csv_separators),
