@@ -271,8 +271,13 @@ static int explain(struct reader *reader, const struct csv *csv, bool header, co
 
 	snprintf(reader->hint, sizeof(reader->hint), " (names are taken from column %u%s%.*s%s; --columns says otherwise)",
 		 columns->image + 1, header ? ", \"" : "", header ? (int)(bytes > 40 ? 40 : bytes) : 0, name, header ? "\"" : "");
+	if (!header && (reader->columns_given || csv->count == 2))
+		return 0;
+	if (!header)
+		return listing_add_note(reader->listing, err, "%s: there is no header; captions are taken from column %u, behind the pictures' names "
+					"(--columns says otherwise)", reader->name, columns->caption + 1);
 	const char *given = reader->columns[COLUMN_IMAGE];
-	if (!header || (given != NULL && as_number(given) == 0) || find_usual(csv, usual_caption_names) != NO_COLUMN)
+	if ((given != NULL && as_number(given) == 0) || find_usual(csv, usual_caption_names) != NO_COLUMN)
 		return 0;
 	if (find_usual(csv, usual_image_names) != NO_COLUMN)
 		return reader->columns_given ? 0 : listing_add_note(reader->listing, err, "%s: captions are taken from column %u, whose name "

@@ -217,7 +217,10 @@ static void test_csv_plain(void **state)
 	csv_gives("a.jpg, spaces stay \n", "a.jpg/train:  spaces stay ");
 	/* the picture may stand in any column: its caption is the next one, or the only other */
 	csv_gives("one,a.jpg\ntwo,b.jpg\n", "a.jpg/train: one; b.jpg/train: two");
+	assert_false(note_says("captions are taken"));
 	csv_gives("0,a.jpg,one\n1,b.jpg,two\n", "a.jpg/train: one; b.jpg/train: two");
+	/* which may be a caption's number */
+	assert_true(note_says("c.csv: there is no header; captions are taken from column 3, behind the pictures' names"));
 	csv_refuses("17,one,a.jpg\n", "c.csv:1: the picture is named in column 3, and no column behind it can have the captions");
 }
 
@@ -362,6 +365,7 @@ static void test_csv_columns(void **state)
 	gives(&request, "a.jpg/train: one; b.jpg/train: two");
 	request.columns = "2,1,3";
 	gives(&request, "a.jpg/train#0=cat: one; b.jpg/train#1=dog: two");
+	assert_false(note_says("captions are taken"));
 	request.columns = "3,1"; /* the third of the first row is no picture: a header */
 	refuses(&request, ERR_NOTFOUND, "1 of 1 picture is missing: dog");
 	request.columns = "4,1";
