@@ -92,6 +92,17 @@ static int merge(struct finish *f, uint32_t first, uint32_t later)
 	return 0;
 }
 
+/* Until pictures are numbered: 0 for those with a caption, which alone come into the data set. */
+static void find_captioned(struct finish *f)
+{
+	const struct listing *l = f->listing;
+
+	for (uint32_t p = 0; p < l->picture_count; p++)
+		f->number[p] = NO_PICTURE;
+	for (uint32_t c = 0; c < l->caption_count; c++)
+		f->number[l->captions[c].picture] = 0;
+}
+
 /* In the order in which captions name them, so that "first" is what people see first. */
 static int find_same(struct finish *f)
 {
@@ -112,6 +123,10 @@ static int find_same(struct finish *f)
 		f->same[p] = NO_PICTURE;
 		if (picture->state == PICTURE_FAILED)
 			continue;
+		if (f->number[p] == NO_PICTURE) { /* stands in nobody's way */
+			f->same[p] = p;
+			continue;
+		}
 		memcpy(&slot, picture->hash.bytes, sizeof(slot));
 		slot &= slots - 1;
 		while (table[slot] != 0 && !hash_equal(&l->pictures[table[slot] - 1].hash, &picture->hash))
@@ -434,6 +449,7 @@ int listing_finish(struct listing *listing, struct manifest **out, struct err *e
 		code = err_nomem(err, pictures * sizeof(*f.same));
 		goto out;
 	}
+	find_captioned(&f);
 	if ((code = find_same(&f)) != 0 || (code = number_pictures(&f)) != 0)
 		goto out;
 	if (f.picture_count == 0) {

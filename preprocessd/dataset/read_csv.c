@@ -271,8 +271,13 @@ static int explain(struct reader *reader, const struct csv *csv, bool header, co
 
 	snprintf(reader->hint, sizeof(reader->hint), " (names are taken from column %u%s%.*s%s; --columns says otherwise)",
 		 columns->image + 1, header ? ", \"" : "", header ? (int)(bytes > 40 ? 40 : bytes) : 0, name, header ? "\"" : "");
+	if (!header && (reader->columns_given || csv->count == 2))
+		return 0;
+	if (!header)
+		return listing_add_note(reader->listing, err, "%s: there is no header; captions are taken from column %u, behind the pictures' names "
+					"(--columns says otherwise)", reader->name, columns->caption + 1);
 	const char *given = reader->columns[COLUMN_IMAGE];
-	if (!header || (given != NULL && as_number(given) == 0) || find_usual(csv, usual_caption_names) != NO_COLUMN)
+	if ((given != NULL && as_number(given) == 0) || find_usual(csv, usual_caption_names) != NO_COLUMN)
 		return 0;
 	if (find_usual(csv, usual_image_names) != NO_COLUMN)
 		return reader->columns_given ? 0 : listing_add_note(reader->listing, err, "%s: captions are taken from column %u, whose name "
@@ -321,14 +326,52 @@ static int row(struct reader *reader, const struct csv *csv, const struct column
 	return reader_item(reader, item, err);
 }
 
+/* --- captions that are hardly meant as they stand ----------------------------------- */
+
+struct oddities {
+	uint32_t rows, lists, quoted;
+};
+
 /* As the CSV of flickr30k on Hugging Face has all captions of a picture in one cell: ["A dog.", "A brown dog."]. */
-static bool is_list(const struct csv *csv, uint32_t column)
+static bool is_list(const char *text, size_t bytes)
+{
+	return bytes >= 4 && text[0] == '[' && (text[1] == '"' || text[1] == '\'') && text[bytes - 1] == ']';
+}
+
+/* As writers of CSV put a field into quotes. */
+static bool is_quoted(const char *text, size_t bytes)
+{
+	if (bytes < 2 || text[0] != '"' || text[bytes - 1] != '"')
+		return false;
+	for (size_t i = 1; i + 1 < bytes; i++)
+		if (text[i] == '"' && (i + 2 == bytes || text[++i] != '"'))
+			return false;
+	return true;
+}
+
+static void look_at_caption(const struct csv *csv, uint32_t column, struct oddities *seen)
 {
 	size_t bytes;
 	const char *text = csv_field(csv, column, &bytes);
 
-	return bytes >= 4 && text[0] == '[' && (text[1] == '"' || text[1] == '\'') && text[bytes - 1] == ']';
+	seen->rows++;
+	seen->lists += is_list(text, bytes);
+	seen->quoted += (csv->separator == '\t' || csv->separator == '|') && is_quoted(text, bytes);
 }
+
+static int note_oddities(const struct reader *reader, const struct oddities *seen, struct err *err)
+{
+	if (seen->quoted > 0)
+		return listing_add_note(reader->listing, err, "%s: %u caption%s in quotes, which stay: between tabs or '|' quotes are ordinary "
+					"characters; with ',' between the fields they would go", reader->name, seen->quoted,
+					seen->quoted == 1 ? " stands" : "s stand");
+	if (seen->lists == 0 || seen->lists < seen->rows)
+		return 0;
+	return listing_add_note(reader->listing, err, "%s: every caption is a list in brackets and taken as one text; give each a row of its own, or "
+				"write the list as \"captions\" of JSONL", reader->name);
+}
+
+/* --- rows ----------------------------------------------------------------------------- */
 
 static int csv_error(const struct reader *reader, const struct csv *csv, int code, struct err *err)
 {
@@ -343,7 +386,8 @@ static int csv_error(const struct reader *reader, const struct csv *csv, int cod
 static int read_rows(struct reader *reader, struct csv *csv, struct item *item, struct err *err)
 {
 	struct columns columns;
-	uint32_t picture, rows = 0, lists = 0;
+	struct oddities seen = { 0 };
+	uint32_t picture;
 	int code;
 
 	if ((code = csv_next(csv, err)) != 0)
@@ -358,17 +402,12 @@ static int read_rows(struct reader *reader, struct csv *csv, struct item *item, 
 	for (; csv->count > 0; header = false) {
 		if (!header && (code = row(reader, csv, &columns, item, err)) != 0)
 			return code;
-		if (!header && csv->count == columns.count) {
-			rows++;
-			lists += is_list(csv, columns.caption);
-		}
+		if (!header && csv->count == columns.count)
+			look_at_caption(csv, columns.caption, &seen);
 		if ((code = csv_next(csv, err)) != 0)
 			return csv_error(reader, csv, code, err);
 	}
-	if (lists == 0 || lists < rows)
-		return 0;
-	return listing_add_note(reader->listing, err, "%s: every caption is a list in brackets and taken as one text; give each a row of its own, or "
-				"write the list as \"captions\" of JSONL", reader->name);
+	return note_oddities(reader, &seen, err);
 }
 
 /* --- the separator ------------------------------------------------------------------ */

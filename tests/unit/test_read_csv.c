@@ -41,7 +41,10 @@ static void test_csv_plain(void **state)
 	csv_gives("a.jpg, spaces stay \n", "a.jpg/train:  spaces stay ");
 	/* the picture may stand in any column: its caption is the next one, or the only other */
 	csv_gives("one,a.jpg\ntwo,b.jpg\n", "a.jpg/train: one; b.jpg/train: two");
+	assert_false(note_says("captions are taken"));
 	csv_gives("0,a.jpg,one\n1,b.jpg,two\n", "a.jpg/train: one; b.jpg/train: two");
+	/* which may be a caption's number */
+	assert_true(note_says("c.csv: there is no header; captions are taken from column 3, behind the pictures' names"));
 	csv_refuses("17,one,a.jpg\n", "c.csv:1: the picture is named in column 3, and no column behind it can have the captions");
 }
 
@@ -89,6 +92,21 @@ static void test_csv_captions_that_are_lists(void **state)
 	assert_false(note_says(says));
 	csv_gives("a.jpg,[]\nb.jpg,[red]\n", "a.jpg/train: []; b.jpg/train: [red]");
 	assert_false(note_says(says));
+}
+
+/* pandas and spreadsheets quote fields between tabs too, where others write quotes as they are: nobody can tell. */
+static void test_tsv_captions_in_quotes(void **state)
+{
+	(void)state;
+	pictures("i/a.jpg i/b.jpg i/c.jpg");
+	csv_gives("a.jpg\t\"say \"\"hi\"\".\"\nb.jpg\t\"\"\nc.jpg\tx\n", "a.jpg/train: \"say \"\"hi\"\".\"; b.jpg/train: \"\"; c.jpg/train: x");
+	assert_true(note_says("2 captions stand in quotes, which stay"));
+	csv_gives("a.jpg\t\"hi\" and \"ho\"\nb.jpg\t\"\nc.jpg\tsay \"hi\"\n", "a.jpg/train: \"hi\" and \"ho\"; b.jpg/train: \"; c.jpg/train: say \"hi\"");
+	assert_false(note_says("in quotes"));
+	csv_gives("a.jpg\t\"\"\"\nb.jpg\t\"a\"\"\n", "a.jpg/train: \"\"\"; b.jpg/train: \"a\"\"");
+	assert_false(note_says("in quotes"));
+	csv_gives("a.jpg,\"\"\"x\"\"\"\n", "a.jpg/train: \"x\"");
+	assert_false(note_says("in quotes"));
 }
 
 static void test_csv_columns_of_one_name(void **state)
@@ -171,6 +189,7 @@ static void test_csv_columns(void **state)
 	gives(&request, "a.jpg/train: one; b.jpg/train: two");
 	request.columns = "2,1,3";
 	gives(&request, "a.jpg/train#0=cat: one; b.jpg/train#1=dog: two");
+	assert_false(note_says("captions are taken"));
 	request.columns = "3,1"; /* the third of the first row is no picture: a header */
 	refuses(&request, ERR_NOTFOUND, "1 of 1 picture is missing: dog");
 	request.columns = "4,1";
@@ -345,6 +364,7 @@ int main(void)
 		READING_TEST(test_csv_header),
 		READING_TEST(test_csv_header_without_captions),
 		READING_TEST(test_csv_captions_that_are_lists),
+		READING_TEST(test_tsv_captions_in_quotes),
 		READING_TEST(test_csv_columns_of_one_name),
 		READING_TEST(test_csv_labels),
 		READING_TEST(test_csv_separators),

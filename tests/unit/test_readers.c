@@ -375,6 +375,11 @@ static void test_same_content(void **state)
 	request.skip = true;
 	gives(&request, "a.jpg/train: 1; b.jpg/val: 2");
 	assert_int_equal(listing_failure_count(last_listing), 1);
+	/* one that has no caption is in no split */
+	scratch_text(&scratch, "c.csv", "file,caption,split\na.jpg,\xFF,train\nb.jpg,2,val\nc.jpg,3,test\n");
+	gives(&request, "b.jpg/val: 2; c.jpg/test: 3");
+	assert_int_equal(listing_failure_count(last_listing), 1);
+	assert_true(note_says("1 picture has no usable caption"));
 }
 
 static void test_failing_pictures(void **state)

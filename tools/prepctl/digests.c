@@ -19,7 +19,7 @@ static int parse(int argc, char *const argv[], struct options *o, struct args_re
 		{ .name = "first", .kind = ARGS_INT, .value = &o->first, .metavar = "K", .min = 0, .max = INT64_MAX,
 		  .help = "First batch of the epoch, from 0. Default 0." },
 		{ .name = "steps", .kind = ARGS_INT, .value = &o->steps, .metavar = "N", .min = 0, .max = INT64_MAX,
-		  .help = "How many batches; goes on with the next epoch. Default 0: to the end of the epoch." },
+		  .help = "How many batches; --order train goes on with the next epoch. Default 0: to the end of the epoch." },
 		{ .name = "pause", .kind = ARGS_INT, .value = &o->pause_ms, .metavar = "MS", .min = 0, .max = 60000,
 		  .help = "Wait after each batch, as a trainer would compute. Default 0." },
 		{ .name = "slots", .kind = ARGS_INT, .value = &o->slots, .metavar = "N", .min = 1, .max = CLIENT_SLOTS_MAX,
