@@ -11,13 +11,13 @@ import pytest
 torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")
 
-sys.path.insert(0, os.path.dirname(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "parity"))
 import tensors  # noqa: E402
-from harness import Daemon, run, run_ok, write_csv  # noqa: E402
-from test_train import arguments, daemon, data, lines, record, same_outcome, start, train, train_ok, wait_for_lines  # noqa: E402,F401
+from harness import Daemon, daemon, run, run_ok, small, write_csv  # noqa: E402,F401
+from runs import record  # noqa: E402
 from torch_model import Bert, FusionModel  # noqa: E402
+from training import arguments, lines, same_outcome, start, train, train_ok, wait_for_lines  # noqa: E402
 
 SIZES = dict(layers=3, width=96, heads=3, inner=200, positions=80, types=1)
 ROWS = 100  # more embeddings than the vocabulary has words
@@ -55,7 +55,7 @@ def load_strict(path, **kind):
     return state
 
 
-def test_towers_of_other_sizes_from_their_files(daemon, bert, tmp_path):  # noqa: F811
+def test_towers_of_other_sizes_from_their_files(daemon, bert, tmp_path):
     folder, state = bert
     torch.manual_seed(2)
     net = torchvision.models.resnet34(weights=None)
@@ -90,7 +90,7 @@ def test_towers_of_other_sizes_from_their_files(daemon, bert, tmp_path):  # noqa
     assert plain.returncode == 1 and "100" in plain.stderr  # no proof that the vocabulary is the one
 
 
-def test_record_is_enough_to_go_on(daemon, bert, tmp_path):  # noqa: F811
+def test_record_is_enough_to_go_on(daemon, bert, tmp_path):
     folder, _ = bert
     mine = tmp_path / "hf"
     shutil.copytree(folder, mine)
@@ -109,7 +109,7 @@ def test_record_is_enough_to_go_on(daemon, bert, tmp_path):  # noqa: F811
     assert result.returncode == 1 and "--text-encoder" in result.stderr and "layers=3" in result.stderr, result.stderr
 
 
-def test_options_over_config_json(daemon, bert, tmp_path):  # noqa: F811
+def test_options_over_config_json(daemon, bert, tmp_path):
     folder, _ = bert
     out = train_ok(daemon, tmp_path / "run", "--text-weights", folder, "--text-encoder", "eps=1e-12", "--bert-dropout", "0.3", "--steps", "1")
     said = record(out)["config"]
@@ -121,7 +121,7 @@ def test_options_over_config_json(daemon, bert, tmp_path):  # noqa: F811
     assert record(out)["config"]["text-encoder"].startswith("layers=2,width=64,heads=2,inner=256,positions=512")
 
 
-def test_init_from_pth(daemon, tmp_path):  # noqa: F811
+def test_init_from_pth(daemon, tmp_path):
     first = train_ok(daemon, tmp_path / "first", "--steps", "2")
     state = {name: torch.from_numpy(value.copy()) for name, value in tensors.read(first / "last.safetensors").items()}
     torch.save({"model": state}, tmp_path / "first.pth")
@@ -130,25 +130,25 @@ def test_init_from_pth(daemon, tmp_path):  # noqa: F811
     assert lines(one, timeless=True) == lines(other, timeless=True)
 
 
-def add_again(daemon, data, name, folder, rename=(), vocab=None):  # noqa: F811
+def add_again(daemon, small, name, folder, rename=(), vocab=None):
     """The small data set once more, with a label called otherwise or with another vocabulary."""
     tables = {}
-    for split, rows in (("train", data.rows[:24]), ("val", data.rows[24:])):
+    for split, rows in (("train", small.rows[:24]), ("val", small.rows[24:])):
         renamed = [(picture, caption, dict(rename).get(label, label)) for picture, caption, label in rows]
         tables[split] = write_csv(folder / f"{name}-{split}.csv", renamed)
-    daemon.prepctl_ok("add", name, "--format", "csv", "--images", data.images, "--captions", f"train={tables['train']}", "--captions",
-                      f"val={tables['val']}", "--columns", "image,caption,label", "--vocab", vocab or data.vocab, "--size", "64")
+    daemon.prepctl_ok("add", name, "--format", "csv", "--images", small.images, "--captions", f"train={tables['train']}", "--captions",
+                      f"val={tables['val']}", "--columns", "image,caption,label", "--vocab", vocab or small.vocab, "--size", "64")
 
 
 def other_data(words, name):
     return [name if word == "small" else word for word in words]
 
 
-def test_classes_of_other_names_are_refused(daemon, data, tmp_path):  # noqa: F811
+def test_classes_of_other_names_are_refused(daemon, small, tmp_path):
     """Classes are ranks of names: with one label called otherwise the head's numbers fit and mean something else."""
     first = train_ok(daemon, tmp_path / "first", "--task", "classify", "--epochs", "1")
     assert record(first)["model"]["class_names"] == ["blue", "green", "red"]
-    add_again(daemon, data, "renamed", tmp_path, rename=[("blue", "zzz")])
+    add_again(daemon, small, "renamed", tmp_path, rename=[("blue", "zzz")])
     said = run("trainer", "eval", first, "--data", "renamed", *daemon.at())
     assert said.returncode == 1 and "class 0 is 'blue' there and 'green' here" in said.stderr and "same labels" in said.stderr, said.stderr
     run_ok("trainer", "eval", first, "--data", "small", *daemon.at())
@@ -164,10 +164,10 @@ def test_classes_of_other_names_are_refused(daemon, data, tmp_path):  # noqa: F8
     train_ok(daemon, tmp_path / "same", "--task", "classify", "--steps", "1", "--init", first / "best.safetensors")
 
 
-def test_a_head_of_another_task_is_refused(daemon, data, tmp_path):  # noqa: F811
+def test_a_head_of_another_task_is_refused(daemon, small, tmp_path):
     """With two labels the head of matching fits by its shape."""
     match = train_ok(daemon, tmp_path / "match", "--steps", "1")
-    add_again(daemon, data, "two", tmp_path, rename=[("blue", "green")])
+    add_again(daemon, small, "two", tmp_path, rename=[("blue", "green")])
     words = other_data(arguments(daemon, tmp_path / "run", "--task", "classify", "--steps", "1"), "two")
     said = run("trainer", *words, "--init", match / "last.safetensors")
     assert said.returncode == 1 and "--task match" in said.stderr and "head.weight" in said.stderr, said.stderr
@@ -176,7 +176,7 @@ def test_a_head_of_another_task_is_refused(daemon, data, tmp_path):  # noqa: F81
         train_ok(daemon, tmp_path / str(number), "--task", task, "--steps", "1", "--init", init / "last.safetensors")
 
 
-def test_probe_takes_a_runs_heads_and_eps(daemon, tmp_path):  # noqa: F811
+def test_probe_takes_a_runs_heads_and_eps(daemon, tmp_path):
     """Without a word on the command line the tower is the one that was trained; a copy that says nothing is taken for what the preset has."""
     out = train_ok(daemon, tmp_path / "run", "--text-encoder", "heads=4,eps=1e-3", "--image-encoder", "resnet34", "--steps", "2", "--warmup", "0")
     run_ok("prepctl", "batch", "small", "--split", "train", "--batch-size", "4", "--seed", "1", "--epoch", "0", "--step", "0", "--size", "64",
@@ -205,7 +205,7 @@ def test_probe_takes_a_runs_heads_and_eps(daemon, tmp_path):  # noqa: F811
 
 @pytest.mark.parametrize("option", ["--init", "--text-weights"])
 @pytest.mark.parametrize("sizes", ["heads=4", "eps=1e-05"])
-def test_heads_and_eps_that_no_shape_shows(daemon, tmp_path, option, sizes):  # noqa: F811
+def test_heads_and_eps_that_no_shape_shows(daemon, tmp_path, option, sizes):
     first = train_ok(daemon, tmp_path / "first", "--text-encoder", sizes, "--steps", "1")
     said = train(daemon, tmp_path / "run", option, first / "last.safetensors", "--steps", "1")
     assert said.returncode == 1 and option in said.stderr and "--text-encoder heads=" in said.stderr and sizes in said.stderr, said.stderr
@@ -216,7 +216,7 @@ def test_heads_and_eps_that_no_shape_shows(daemon, tmp_path, option, sizes):  # 
     assert said.returncode == 1 and "choose the preset, encoders" in said.stderr, said.stderr
 
 
-def test_sizes_said_again(daemon, tmp_path):  # noqa: F811
+def test_sizes_said_again(daemon, tmp_path):
     """A part of what is recorded is no difference; what cannot be read is not passed over."""
     out = train_ok(daemon, tmp_path / "run", "--text-encoder", "heads=4", "--steps", "1")
     asked = ["eval", out / "last.safetensors", "--data", "small", "--json"], ["--resume", "--out", out]
@@ -227,21 +227,21 @@ def test_sizes_said_again(daemon, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("option", ["--init", "--text-weights"])
-def test_words_of_another_vocabulary_are_refused(daemon, data, tmp_path, option):  # noqa: F811
+def test_words_of_another_vocabulary_are_refused(daemon, small, tmp_path, option):
     """As many words in another order: every embedding would be another word's."""
     first = train_ok(daemon, tmp_path / "first", "--steps", "1")
-    words = data.vocab.read_text().splitlines()
+    words = small.vocab.read_text().splitlines()
     (tmp_path / "turned.txt").write_text("\n".join(words[:5] + words[5:][::-1]) + "\n")
-    add_again(daemon, data, "turned", tmp_path, vocab=tmp_path / "turned.txt")
+    add_again(daemon, small, "turned", tmp_path, vocab=tmp_path / "turned.txt")
     there = other_data(arguments(daemon, tmp_path / "run", "--steps", "1", option, first / "last.safetensors"), "turned")
     said = run("trainer", *there)
-    assert said.returncode == 1 and option in said.stderr and "turned.txt" in said.stderr and f"--vocab {data.vocab.name}" in said.stderr, said.stderr
+    assert said.returncode == 1 and option in said.stderr and "turned.txt" in said.stderr and f"--vocab {small.vocab.name}" in said.stderr, said.stderr
     assert not (tmp_path / "run").exists()
-    run_ok("trainer", *there, "--vocab", data.vocab.name)
+    run_ok("trainer", *there, "--vocab", small.vocab.name)
     # A file of the same name with other words.
-    (tmp_path / data.vocab.name).write_text((tmp_path / "turned.txt").read_text().replace("stripes", "stripe"))
+    (tmp_path / small.vocab.name).write_text((tmp_path / "turned.txt").read_text().replace("stripes", "stripe"))
     with Daemon() as own:
-        add_again(own, data, "small", tmp_path, vocab=tmp_path / data.vocab.name)
+        add_again(own, small, "small", tmp_path, vocab=tmp_path / small.vocab.name)
         said = run("trainer", *arguments(own, tmp_path / "other", "--steps", "1", option, first / "last.safetensors"))
     assert said.returncode == 1 and "another vocabulary of the name" in said.stderr, said.stderr
 
@@ -264,7 +264,7 @@ def refused_as_damaged(result, path, *more):
     assert len(said) == 1 and all(part in said[0] for part in (str(path), "checksum", "another checkpoint", *more)), result.stderr
 
 
-def test_damaged_file_of_ours_is_refused_by_every_reader(daemon, tmp_path):  # noqa: F811
+def test_damaged_file_of_ours_is_refused_by_every_reader(daemon, tmp_path):
     """Where a run starts, probe and eval; also where the bit is in the key `checksum` itself, or in what the file says of itself."""
     first = train_ok(daemon, tmp_path / "first", "--steps", "1")
     batch = tmp_path / "batch.safetensors"
@@ -291,7 +291,7 @@ def test_damaged_file_of_ours_is_refused_by_every_reader(daemon, tmp_path):  # n
     refused_as_damaged(run("trainer", "eval", first, "--data", "small", *daemon.at()), first / "best.safetensors")
 
 
-def test_attacks_on_a_damaged_arm_are_refused(daemon, tmp_path):  # noqa: F811
+def test_attacks_on_a_damaged_arm_are_refused(daemon, tmp_path):
     out = tmp_path / "s"
     run_ok("trainer", "study", "--data", "small", "--arms", "none,l2", "--folds", "2", "--preset", "tiny", "--batch-size", "8", "--epochs", "1",
            "--keep", "last", "--threads", "2", "--out", out, *daemon.at())
@@ -301,7 +301,7 @@ def test_attacks_on_a_damaged_arm_are_refused(daemon, tmp_path):  # noqa: F811
     assert not (out / "robustness.json").exists()
 
 
-def test_resume_with_every_checkpoint_damaged_is_refused(daemon, tmp_path):  # noqa: F811
+def test_resume_with_every_checkpoint_damaged_is_refused(daemon, tmp_path):
     """The newest alone: the run goes on from the one before (test_train.py). All of them: one line, nothing written."""
     out = train_ok(daemon, tmp_path / "run", "--epochs", "2", "--checkpoint-every", "1")
     found = sorted((out / "checkpoints").iterdir())
@@ -316,14 +316,14 @@ def test_resume_with_every_checkpoint_damaged_is_refused(daemon, tmp_path):  # n
     assert (out / "last.safetensors").read_bytes() == before
 
 
-def test_attention_dropout_is_its_own(daemon, tmp_path):  # noqa: F811
+def test_attention_dropout_is_its_own(daemon, tmp_path):
     runs = {spec: train_ok(daemon, tmp_path / str(number), "--text-encoder", spec, "--bert-dropout", "0.2", "--steps", "1")
             for number, spec in enumerate(("attention-dropout=0.2", "attention-dropout=0.5", "layers=2"))}
     losses = {spec: lines(out, "train")[0]["loss"] for spec, out in runs.items()}
     assert losses["attention-dropout=0.2"] == losses["layers=2"] != losses["attention-dropout=0.5"]
 
 
-def test_frozen_features_are_of_one_encoder(daemon, tmp_path):  # noqa: F811
+def test_frozen_features_are_of_one_encoder(daemon, tmp_path):
     """The features that the daemon keeps are not taken for those of a BERT that differs in what no weight shows."""
     losses = set()
     for number, spec in enumerate(("eps=1e-12", "eps=1e-3", "heads=4")):
@@ -340,7 +340,7 @@ def test_frozen_features_are_of_one_encoder(daemon, tmp_path):  # noqa: F811
     (["--text-weights", "/nonexistent"], 1, ["--text-weights", "/nonexistent"]),
     (["--text-encoder", "positions=16"], 2, ["--max-len", "16"]),
 ], ids=lambda value: " ".join(value) if isinstance(value, list) else None)
-def test_refused(daemon, tmp_path, words, code, needles):  # noqa: F811
+def test_refused(daemon, tmp_path, words, code, needles):
     result = train(daemon, tmp_path / "run", *words)
     assert result.returncode == code, result.stderr
     for needle in needles:
@@ -348,7 +348,7 @@ def test_refused(daemon, tmp_path, words, code, needles):  # noqa: F811
     assert not (tmp_path / "run").exists()
 
 
-def test_a_study_does_not_say_the_same_for_each_arm(daemon, bert, tmp_path):  # noqa: F811
+def test_a_study_does_not_say_the_same_for_each_arm(daemon, bert, tmp_path):
     result = run("trainer", "study", "--data", "small", "--preset", "tiny", "--arms", "none,dropout,l2", "--folds", "1", "--steps", "1", "--text-weights",
                  bert[0], "--dry-run", "--out", tmp_path / "study", *daemon.at())
     assert result.returncode == 0, result.stderr
@@ -357,7 +357,7 @@ def test_a_study_does_not_say_the_same_for_each_arm(daemon, bert, tmp_path):  # 
     assert alone.stderr.count("text tower as") == 1, alone.stderr
 
 
-def test_a_deeper_resnet_is_no_resnet18(daemon, tmp_path):  # noqa: F811
+def test_a_deeper_resnet_is_no_resnet18(daemon, tmp_path):
     """All its tensors that have a name there fit by shape; together they would be a part of another network."""
     torch.save(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "resnet34.pth")
     result = train(daemon, tmp_path / "run", "--image-encoder", "resnet18", "--image-weights", tmp_path / "resnet34.pth")
@@ -368,7 +368,7 @@ def test_a_deeper_resnet_is_no_resnet18(daemon, tmp_path):  # noqa: F811
     assert result.returncode == 1 and "layer1.0.se.fc1.weight is in no block" in result.stderr and "of another kind" in result.stderr, result.stderr
 
 
-def test_a_deeper_bert_is_no_shallow_one(daemon, bert, tmp_path):  # noqa: F811
+def test_a_deeper_bert_is_no_shallow_one(daemon, bert, tmp_path):
     """As of a ResNet, nothing is left of which only a warning would tell; who wants a part of the layers names them in the file."""
     torch.save(bert[1], tmp_path / "bert.bin")
     sizes = ("--text-encoder", "layers=2,width=96,heads=3,inner=200,positions=80,types=1,vocab=100,eps=1e-6", "--steps", "1")
@@ -382,7 +382,7 @@ def test_a_deeper_bert_is_no_shallow_one(daemon, bert, tmp_path):  # noqa: F811
     train_ok(daemon, tmp_path / "run", "--text-weights", tmp_path / "first.bin", *sizes)
 
 
-def test_kinds_that_nobody_looks_for(daemon, tmp_path):  # noqa: F811
+def test_kinds_that_nobody_looks_for(daemon, tmp_path):
     """A counter of a scheduler, say, or scales of a quantizer: no reason to refuse the rest. Where one is wanted, it is named."""
     state = tensors.read(train_ok(daemon, tmp_path / "first", "--steps", "1") / "last.safetensors")
     sizes = {"U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 8}
@@ -397,7 +397,7 @@ def test_kinds_that_nobody_looks_for(daemon, tmp_path):  # noqa: F811
             assert result.returncode == 1 and f"tensor {name} is {kind}, which is not read" in result.stderr, result.stderr
 
 
-def test_a_tower_comes_whole(daemon, bert, tmp_path):  # noqa: F811
+def test_a_tower_comes_whole(daemon, bert, tmp_path):
     """A smaller network's tensors all fit, and a stem under another name is a stem of random numbers: neither is the tower that was asked for."""
     small = torchvision.models.resnet18(weights=None).state_dict()
     deep_stem = {name.replace("conv1.weight", "conv1.0.weight") if name == "conv1.weight" else name: value for name, value in small.items()}
@@ -417,7 +417,7 @@ def test_a_tower_comes_whole(daemon, bert, tmp_path):  # noqa: F811
         assert not (tmp_path / "run").exists()
 
 
-def test_names_that_nobody_knows_are_shown(daemon, tmp_path):  # noqa: F811
+def test_names_that_nobody_knows_are_shown(daemon, tmp_path):
     """What the file's names begin with, and what is looked for."""
     state = torchvision.models.resnet18(weights=None).state_dict()
     torch.save({"encoder_q." + name: value for name, value in state.items()}, tmp_path / "moco.pth")
@@ -425,7 +425,7 @@ def test_names_that_nobody_knows_are_shown(daemon, tmp_path):  # noqa: F811
     assert result.returncode == 1 and "the first is encoder_q.conv1.weight, and names such as conv1.weight are looked for" in result.stderr, result.stderr
 
 
-def test_other_size_without_config_says_what_to_do(daemon, bert, tmp_path):  # noqa: F811
+def test_other_size_without_config_says_what_to_do(daemon, bert, tmp_path):
     folder, _ = bert
     shutil.copy(folder / "pytorch_model.bin", tmp_path / "alone.bin")
     result = train(daemon, tmp_path / "run", "--text-weights", tmp_path / "alone.bin")

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import tensors  # noqa: E402
 from harness import run, run_ok  # noqa: E402
-from torch_model import FusionModel, without_dropout  # noqa: E402
+from torch_model import FusionModel, off_constants, without_dropout  # noqa: E402
 
 FULL = os.environ.get("FULL") == "1"
 GRADIENT_LIMIT, VALUE_LIMIT, BATCHES, BEYOND = 5e-3, 1e-4, 3, 50
@@ -31,16 +31,7 @@ VOCAB = {"full": 30522, "small": 3000, "tiny": 200}
 def make_model(preset, classes, seed, text=None):
     """Random weights by each layer's rule, with norms, biases and running statistics moved off their constants."""
     torch.manual_seed(seed)
-    model = without_dropout(FusionModel(preset, VOCAB[preset], classes, text=text))
-    with torch.no_grad():
-        for name, value in model.state_dict().items():
-            if name.endswith("running_var"):
-                value.uniform_(0.5, 2.0)
-            elif name.endswith("num_batches_tracked"):
-                value.fill_(7)
-            elif value.dim() == 1:
-                value.add_(torch.randn_like(value) * 0.1)
-    return model
+    return off_constants(without_dropout(FusionModel(preset, VOCAB[preset], classes, text=text)))
 
 
 def make_batch(preset, task, classes, B, seed):

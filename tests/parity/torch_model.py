@@ -164,6 +164,19 @@ class FusionModel(nn.Module):
         return self.head(self.fusion_layer(torch.cat([v, t], 1)))
 
 
+def off_constants(model):
+    """Norms, biases and running statistics moved off what they begin with, where a mistake would not show."""
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if name.endswith("running_var"):
+                value.uniform_(0.5, 2.0)
+            elif name.endswith("num_batches_tracked"):
+                value.fill_(7)
+            elif value.dim() == 1:
+                value.add_(torch.randn_like(value) * 0.1)
+    return model
+
+
 def without_dropout(model):
     """Dropout off, everything else as it is."""
     for module in model.modules():

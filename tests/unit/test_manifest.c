@@ -265,16 +265,19 @@ static void test_empty_split(void **state)
 
 /* --- validation pairs ------------------------------------------------------------------ */
 
+static bool same_text(const struct manifest *m, uint32_t a, uint32_t b)
+{
+	uint64_t bytes = m->caption_at[a + 1] - m->caption_at[a];
+
+	return bytes == m->caption_at[b + 1] - m->caption_at[b] &&
+	       memcmp(m->caption_text + m->caption_at[a], m->caption_text + m->caption_at[b], bytes) == 0;
+}
+
 static bool picture_says(const struct manifest *m, uint32_t picture, uint32_t caption)
 {
-	for (uint32_t k = m->captions_of_at[picture]; k < m->captions_of_at[picture + 1]; k++) {
-		uint32_t c = m->captions_of[k];
-		uint64_t bytes = m->caption_at[c + 1] - m->caption_at[c];
-
-		if (bytes == m->caption_at[caption + 1] - m->caption_at[caption] &&
-		    memcmp(m->caption_text + m->caption_at[c], m->caption_text + m->caption_at[caption], bytes) == 0)
+	for (uint32_t k = m->captions_of_at[picture]; k < m->captions_of_at[picture + 1]; k++)
+		if (same_text(m, m->captions_of[k], caption))
 			return true;
-	}
 	return false;
 }
 
@@ -282,14 +285,9 @@ static bool repeats(const struct manifest *m, uint32_t caption)
 {
 	uint32_t picture = m->caption_picture[caption];
 
-	for (uint32_t k = m->captions_of_at[picture]; m->captions_of[k] < caption; k++) {
-		uint32_t c = m->captions_of[k];
-		uint64_t bytes = m->caption_at[c + 1] - m->caption_at[c];
-
-		if (bytes == m->caption_at[caption + 1] - m->caption_at[caption] &&
-		    memcmp(m->caption_text + m->caption_at[c], m->caption_text + m->caption_at[caption], bytes) == 0)
+	for (uint32_t k = m->captions_of_at[picture]; m->captions_of[k] < caption; k++)
+		if (same_text(m, m->captions_of[k], caption))
 			return true;
-	}
 	return false;
 }
 

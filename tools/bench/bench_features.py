@@ -16,7 +16,7 @@ import pathlib
 import statistics
 import tempfile
 
-from common import REPEATS, Table, median_of, note, seconds_of
+from common import REPEATS, Table, give, median_of, note, seconds_of
 from harness import Daemon, run_ok, write_csv
 
 SIZE, FEATURES = 32, 768
@@ -108,10 +108,7 @@ def main():
         seconds = seconds_of(lambda: train(daemon, folder, "whole", 256, 1, "none"))
         table.add("a whole run of one epoch, program start and fetching the features included, batch 256", seconds, "s")
         assert daemon.status()["features_kept"] == 2 * options.samples
-    if options.out:
-        options.out.write_text(table.markdown())
-    else:
-        print(table.markdown())
+    give(table.markdown(), options.out)
 
 
 if __name__ == "__main__":

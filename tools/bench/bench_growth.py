@@ -27,7 +27,7 @@ import tempfile
 import threading
 import time
 
-from common import BUILD, ROOT, SHARED_DATA, note
+from common import BUILD, ROOT, SHARED_DATA, give, note
 from harness import Daemon, write_vocab
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -175,11 +175,7 @@ def main():
             parts.append(pictures(options, folder))
         if options.records > 0:
             parts.append(index(options.records, folder))
-    text = "\n".join(parts)
-    if options.out:
-        options.out.write_text(text)
-    else:
-        print(text)
+    give("\n".join(parts), options.out)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import subprocess
 import tempfile
 import time
 
-from common import BUILD, REPEATS, SHARED_DATA, Table, median_of, note, seconds_of
+from common import BUILD, REPEATS, SHARED_DATA, Table, give, median_of, note, seconds_of
 from harness import Daemon, write_vocab
 
 
@@ -208,11 +208,7 @@ def main():
                 rates, decoded = crowd(daemon, "train")
                 warm.add(f"{name}, u8, slowest of {CLIENTS} clients at once (decoded meanwhile: {decoded})", min(rates), "pictures/s",
                          "the fastest", max(rates))
-    text = "\n".join(table.markdown() for table in (cold, warm) if table.rows)
-    if options.out:
-        options.out.write_text(text)
-    else:
-        print(text)
+    give("\n".join(table.markdown() for table in (cold, warm) if table.rows), options.out)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 
-from common import BUILD, ROOT, SHARED_DATA, Table, note
+from common import BUILD, ROOT, SHARED_DATA, Table, give, note
 from harness import Daemon, has_bf16, run_ok
 
 sys.path.insert(0, str(ROOT / "tests" / "parity"))
@@ -245,10 +245,7 @@ def main():
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         for preset in options.preset or list(SHAPES):
             bench(table, preset, options, with_peer, pathlib.Path(name))
-    if options.out:
-        options.out.write_text(table.markdown())
-    else:
-        print(table.markdown())
+    give(table.markdown(), options.out)
 
 
 if __name__ == "__main__":

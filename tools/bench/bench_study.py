@@ -14,7 +14,7 @@ import tempfile
 import time
 
 from bench_step import add_data
-from common import Table, note
+from common import Table, give, note
 from harness import Daemon, run_ok
 
 STEPS = {"tiny": 60, "small": 12}
@@ -48,10 +48,7 @@ def main():
                 rates["wide"].append(study(daemon, preset, folder / f"w{number}", 1, cores))
             table.add(f"{preset}, {data}: {cores} runs at a time, 1 thread each", statistics.median(rates["narrow"]), "runs/minute",
                       f"one at a time, {cores} threads", statistics.median(rates["wide"]))
-    if options.out:
-        options.out.write_text(table.markdown())
-    else:
-        print(table.markdown())
+    give(table.markdown(), options.out)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,14 @@ class Table:
         return "\n".join(lines) + "\n"
 
 
+def give(text, out):
+    """Into a file where --out names one."""
+    if out:
+        out.write_text(text)
+    else:
+        print(text)
+
+
 def median_of(function, repeats=REPEATS):
     return statistics.median(function() for _ in range(repeats))
 
