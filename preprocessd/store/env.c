@@ -392,6 +392,20 @@ static int note_map(struct cache *cache, struct err *err)
 	return 0;
 }
 
+/* env_lock() tells one folder from another; a link can put one file into two of them. */
+static int lock_data(const struct cache *cache, struct err *err)
+{
+	mdb_filehandle_t fd;
+	int rc = mdb_env_get_fd(cache->env, &fd);
+
+	if (rc != 0)
+		return env_error(cache, rc, err);
+	if (flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+		return 0;
+	return err_set(err, ERR_BUSY, "%s/" DATA_FILE " is in use by another process, which has the same file in another folder (a link); give a "
+		       "folder with a copy of its own with --cache, or stop that process", cache->path);
+}
+
 static int open_environment(struct cache *cache)
 {
 	int dead;
@@ -423,8 +437,8 @@ int env_open(struct cache *cache, uint64_t first_map_bytes, struct err *err)
 		code = env_error(cache, rc, err);
 		goto out;
 	}
-	if ((code = note_map(cache, err)) != 0 || (code = mend_short_file(cache, &mended, err)) != 0 || (code = open_database(cache, err)) != 0 ||
-	    (code = fs_sync_folder(cache->path, err)) != 0)
+	if ((code = lock_data(cache, err)) != 0 || (code = note_map(cache, err)) != 0 || (code = mend_short_file(cache, &mended, err)) != 0 ||
+	    (code = open_database(cache, err)) != 0 || (code = fs_sync_folder(cache->path, err)) != 0)
 		goto out;
 	/* An earlier daemon may have found damage and left word. */
 	if (mended || fs_exists(cache->check_path))

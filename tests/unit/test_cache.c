@@ -983,6 +983,35 @@ static void test_second_daemon(void **state)
 	scratch_close(&dir);
 }
 
+/* Two folders and one file: by a symbolic link, or as a backup made of hard links has it. */
+static void test_second_daemon_by_a_link(void **state)
+{
+	struct scratch dir, links[2];
+	char file[300], name[300];
+	struct err err;
+
+	(void)state;
+	scratch_open(&dir);
+	struct cache *cache = open_cache(dir.path, 0);
+	snprintf(file, sizeof(file), "%s/data.mdb", dir.path);
+	for (int i = 0; i < 2; i++) {
+		scratch_open(&links[i]);
+		snprintf(name, sizeof(name), "%s/data.mdb", links[i].path);
+		assert_int_equal(i == 0 ? symlink(file, name) : link(file, name), 0);
+		assert_int_equal(open_fails(links[i].path, &err), ERR_BUSY);
+		assert_non_null(strstr(err.message, name));
+	}
+	/* Opening it anew gives the lock up for a moment and takes it again. */
+	assert_int_equal(env_reopen(cache, cache->generation, &err), 0);
+	assert_int_equal(open_fails(links[0].path, &err), ERR_BUSY);
+	cache_close(cache);
+	for (int i = 0; i < 2; i++) {
+		cache_close(open_cache(links[i].path, 0));
+		scratch_close(&links[i]);
+	}
+	scratch_close(&dir);
+}
+
 /* After LMDB has declared its environment broken, it is opened again under the readers' feet. */
 static void test_reopen(void **state)
 {
@@ -1195,6 +1224,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_foreign_lmdb),
 		cmocka_unit_test(test_impossible_key),
 		cmocka_unit_test(test_second_daemon),
+		cmocka_unit_test(test_second_daemon_by_a_link),
 		cmocka_unit_test(test_reopen),
 		cmocka_unit_test(test_put_lent),
 		cmocka_unit_test(test_readers_and_growth),
