@@ -481,18 +481,6 @@ static void then_open(struct control *control)
 	connection_send_opened(connection);
 }
 
-static void read_batch(struct connection *connection, uint64_t id, const Wire__ReadBatch *request)
-{
-	struct err err;
-	int code = feed_read(connection->feed, id, request->epoch, request->step, request->slot, request->generation, &err);
-
-	if (code == 0)
-		return;
-	connection_reply_error(connection, code == ERR_PROTOCOL ? 0 : id, &err);
-	if (code == ERR_PROTOCOL)
-		connection_end(connection);
-}
-
 /* --- dispatch --------------------------------------------------------------------------------------------------- */
 
 static void fail_protocol(struct connection *connection, uint64_t id, const char *what)
@@ -503,6 +491,17 @@ static void fail_protocol(struct connection *connection, uint64_t id, const char
 	log_warn("client %s (pid %u) broke the protocol: %s; closing", connection->name, connection->pid, what);
 	connection_reply_error(connection, id, &err);
 	connection_end(connection);
+}
+
+static void read_batch(struct connection *connection, uint64_t id, const Wire__ReadBatch *request)
+{
+	struct err err;
+	int code = feed_read(connection->feed, id, request->epoch, request->step, request->slot, request->generation, &err);
+
+	if (code == ERR_PROTOCOL)
+		fail_protocol(connection, id, err.message);
+	else if (code != 0)
+		connection_reply_error(connection, id, &err);
 }
 
 static void greet(struct connection *connection, const Wire__Request *request)

@@ -93,8 +93,11 @@ def test_slots_that_are_none(daemon):
     for slot, step in ((8, 0), (1 << 31, 0), (0, 1 << 60)):
         raw = wire.Raw(daemon.socket)
         assert 11 in raw.ask(wire.open_request("small", slots=8))
-        code, said = wire.error_of(raw.ask(wire.read_request(step=step, slot=slot)))
+        reply = raw.ask(wire.read_request(step=step, slot=slot))
+        code, said = wire.error_of(reply)
         assert code != 0 and ("slot" in said or "steps" in said)
+        assert reply[1] == [8 + slot], "the reply carries the id of the request"
+        assert "slot" not in said or (raw.reply() is None and f"broke the protocol: {said}; closing" in daemon.log.read_text())
         raw.close()
 
 
