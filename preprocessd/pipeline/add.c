@@ -479,7 +479,7 @@ static int reply_failed(struct add *add, struct err *err)
 		struct listing_failure failure = listing_failure_at(add->listing, i);
 
 		wire__failure__init(&failures[i]);
-		failures[i].source = wire_string(failure.source);
+		failures[i].source = wire_source(failure.source, strlen(failure.source));
 		failures[i].reason = wire_text(reasons[i], sizeof(reasons[i]), failure.reason, strlen(failure.reason));
 		pointers[i] = &failures[i];
 	}

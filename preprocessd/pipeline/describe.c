@@ -318,7 +318,7 @@ static int use_failures(const Records__FailureListRecord *record, uint64_t first
 		const Records__FailureItem *item = record->failures[first + i];
 
 		wire__failure__init(&items[i]);
-		items[i].source = item->source;
+		items[i].source = wire_source(item->source.data, item->source.len);
 		items[i].reason = wire_text(texts + i * REASON_BYTES_MAX, REASON_BYTES_MAX, (const char *)item->reason.data,
 					    item->reason.len);
 		pointers[i] = &items[i];

@@ -29,6 +29,7 @@ enum {
 	WIRE_CLIENT_NAME_BYTES_MAX = 128,
 	WIRE_FAILURES_PER_REPLY = 1024, /* of FailureList */
 	WIRE_FAILURES_SHOWN = 10,       /* of Error */
+	WIRE_SOURCE_BYTES_MAX = 8192,   /* of Failure */
 	WIRE_NOTES_SHOWN = 20,          /* of AddReply */
 	WIRE_SAMPLES_PER_REQUEST = 1024, /* of DescribeSamples */
 	WIRE_SAMPLE_CAPTION_BYTES_MAX = 8192, /* of Sample */
@@ -88,6 +89,12 @@ static inline ProtobufCBinaryData wire_bytes(const void *bytes, size_t size)
 static inline ProtobufCBinaryData wire_string(const char *text)
 {
 	return wire_bytes(text, strlen(text));
+}
+
+/* What a Failure is about. Longer than any path are only names that caption files made up. */
+static inline ProtobufCBinaryData wire_source(const void *bytes, size_t size)
+{
+	return wire_bytes(bytes, size < WIRE_SOURCE_BYTES_MAX ? size : WIRE_SOURCE_BYTES_MAX);
 }
 
 #endif

@@ -1,6 +1,7 @@
 """Files that are none, that never end, that lead in circles or change while they are read, as pictures, captions and vocabularies:
 an error that names them, soon; the daemon serves on."""
 import contextlib
+import json
 import os
 import pathlib
 import pty
@@ -293,3 +294,18 @@ def test_two_adds_race_for_a_vocabularys_name(daemon, tmp_path):
         assert sorted(process.returncode for process in running) == [0, 1], said
         loser = next(i for i in (0, 1) if running[i].returncode == 1)
         assert "another content" in said[loser][1]
+
+
+def test_names_longer_than_any_path(daemon, tmp_path):
+    """A caption file's pictures may be called anything: failures is answered, and so is an add that fails of another reason."""
+    rows = write_pictures(tmp_path / "images", 2)
+    usual = ["add", "long", "--format", "jsonl", "--images", tmp_path / "images", "--size", 32, "--on-bad", "skip", "--captions"]
+    for file, picture, caption in (("a", 0, "one"), ("b", 1, "other")):
+        lines = [{"image": rows[picture][0], "caption": caption}]
+        lines += [{"image": "x" * 2000000 + f"{i}.jpg", "caption": "none"} for i in range(10)]
+        (tmp_path / file).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    daemon.prepctl_ok(*usual, tmp_path / "a")
+    lines = daemon.prepctl_ok("failures", "long").stdout.splitlines()
+    assert len(lines) == 10 and all("xxx\t" in line and len(line) < 10000 for line in lines)
+    second = daemon.prepctl(*usual, tmp_path / "b")
+    assert second.returncode == 1 and "with other data" in second.stderr, second.stderr[-300:]
