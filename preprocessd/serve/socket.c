@@ -17,7 +17,7 @@
 #include "shared/base/paths.h"
 #include "shared/client/conn.h"
 
-enum { LOCK_TEXT_BYTES = 64, BACKLOG = 128, WAIT_MS = 50, WAIT_TRIES = 100, LISTENER_TRIES = 20, ANSWER_S = 1 };
+enum { LOCK_TEXT_BYTES = 64, BACKLOG = 128, WAIT_MS = 50, WAIT_S = 10, LISTENER_TRIES = 20, ANSWER_S = 1 };
 
 struct socket_lock {
 	int fd;
@@ -110,25 +110,28 @@ static int try_lock(struct socket_lock *lock, struct err *err)
 	}
 }
 
+/* One that answers has it for good. One that does not may be on its way out, or stopped: it is given some time. */
 static int take_lock(struct socket_lock *lock, struct err *err)
 {
-	bool stopping = false;
-	int pid = 0;
+	const double until_s = clock_seconds() + WAIT_S;
 
-	for (int tries = 0; tries < WAIT_TRIES; tries++) {
+	for (;;) {
 		int code = try_lock(lock, err);
 
 		if (code <= 0)
 			return code;
-		pid = read_lock(lock->fd, &stopping);
+		bool stopping;
+		int pid = read_lock(lock->fd, &stopping);
 		close(lock->fd);
 		lock->fd = -1;
 		if (!stopping && answers(lock->path))
-			break;
+			return err_set(err, ERR_BUSY, "another preprocessd (pid %d) serves %s; stop it with prepctl shutdown --socket %s, or choose "
+				       "another --socket", pid, lock->path, lock->path);
+		if (clock_seconds() >= until_s)
+			return err_set(err, ERR_BUSY, "another preprocessd (pid %d) has %s and does not answer: it is starting, busy, ending, or stopped "
+				       "(kill -CONT %d wakes it); wait for it, or choose another --socket", pid, lock->path, pid);
 		wait_a_moment();
 	}
-	return err_set(err, ERR_BUSY, "another preprocessd (pid %d) serves %s; stop it with prepctl shutdown --socket %s, or choose "
-		       "another --socket", pid, lock->path, lock->path);
 }
 
 static void lock_free(struct socket_lock *lock)

@@ -444,6 +444,17 @@ def test_a_live_socket_whose_lock_file_is_gone(daemon, tmp_path):
     assert daemon.status()["pid"] == daemon.process.pid and lock.exists()
 
 
+def test_a_second_daemon_beside_a_stopped_one(daemon, tmp_path):
+    """It need not be told to wait: after some seconds it says what it waits for."""
+    daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        result = run("preprocessd", "--socket", daemon.socket, "--cache", tmp_path / "other", timeout=30)
+    finally:
+        daemon.process.send_signal(signal.SIGCONT)
+    assert result.returncode == 1 and f"pid {daemon.process.pid}" in result.stderr and "does not answer" in result.stderr, result.stderr
+    assert daemon.status()["pid"] == daemon.process.pid
+
+
 def test_another_programs_socket_is_not_removed(tmp_path):
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(tmp_path / "s"))
