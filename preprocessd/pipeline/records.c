@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "shared/base/mem.h"
+#include "shared/base/version.h"
 #include "shared/wire/frame.h"
 
 static int pack(const ProtobufCMessage *message, struct buf *out, struct err *err)
@@ -50,6 +51,7 @@ int records_failure_encode(const struct err *reason, struct buf *out, struct err
 	record.layout = RECORDS_LAYOUT;
 	record.code = reason->code;
 	record.reason = wire_string(reason->message);
+	record.release = (char *)(uintptr_t)PRODUCT_VERSION;
 	return pack(&record.base, out, err);
 }
 
@@ -58,8 +60,8 @@ int records_failure_decode(const void *bytes, size_t size, struct err *err)
 	Records__FailureRecord *record = records__failure_record__unpack(NULL, size, bytes);
 	int code = 0;
 
-	/* One that cannot be read is as good as none: the picture is tried again. */
-	if (record != NULL && record->layout == RECORDS_LAYOUT && record->code < 0)
+	/* One that cannot be read, or is another release's, is as good as none: the picture is tried again. */
+	if (record != NULL && record->layout == RECORDS_LAYOUT && record->code < 0 && strcmp(record->release, PRODUCT_VERSION) == 0)
 		code = err_set(err, record->code, "%.*s", (int)record->reason.len, (const char *)record->reason.data);
 	if (record != NULL)
 		records__failure_record__free_unpacked(record, NULL);

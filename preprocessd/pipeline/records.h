@@ -21,7 +21,7 @@ MUST_USE int records_dataset_decode(Records__DatasetRecord **out, const char *na
 /* Where its manifest is kept. Two data sets of one version have manifests of their own if their files lie in different places. */
 void records_dataset_manifest(const Records__DatasetRecord *record, struct hash *out);
 
-/* Why a picture cannot be prepared. decode fills err with it, and returns its code. */
+/* Why this release cannot prepare a picture. decode fills err with it, and returns its code; 0: it may be tried. */
 MUST_USE int records_failure_encode(const struct err *reason, struct buf *out, struct err *err);
 int records_failure_decode(const void *bytes, size_t size, struct err *err);
 

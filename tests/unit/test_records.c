@@ -9,6 +9,8 @@
 #include <cmocka.h>
 
 #include "preprocessd/pipeline/records.h"
+#include "shared/base/mem.h"
+#include "shared/base/version.h"
 
 static uint8_t version[HASH_BYTES + 1], manifest[HASH_BYTES + 1];
 
@@ -72,12 +74,33 @@ static void test_failures(void **state)
 	buf_free(&bytes);
 }
 
+/* What one release cannot read the next one may, so it is not held to what an older one, or one that did not say which, has found. */
+static void test_failures_of_other_releases(void **state)
+{
+	static const char *const releases[] = { "", "0.9", PRODUCT_VERSION "1" };
+	Records__FailureRecord record = RECORDS__FAILURE_RECORD__INIT;
+	uint8_t bytes[64];
+	struct err err;
+
+	(void)state;
+	record.layout = RECORDS_LAYOUT;
+	record.code = ERR_UNSUPPORTED;
+	for (size_t i = 0; i < ARRAY_LEN(releases); i++) {
+		record.release = (char *)(uintptr_t)releases[i];
+		size_t size = records__failure_record__pack(&record, bytes);
+		assert_int_equal(records_failure_decode(bytes, size, &err), 0);
+	}
+	record.release = (char *)(uintptr_t)PRODUCT_VERSION;
+	assert_int_equal(records_failure_decode(bytes, records__failure_record__pack(&record, bytes), &err), ERR_UNSUPPORTED);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_where_the_manifest_is),
 		cmocka_unit_test(test_hashes_of_other_lengths),
 		cmocka_unit_test(test_failures),
+		cmocka_unit_test(test_failures_of_other_releases),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
