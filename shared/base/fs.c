@@ -223,6 +223,9 @@ int fs_sync_folder(const char *path, struct err *err)
 	int code = 0;
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
+	/* One may write into a folder that one may not read, but not ask for it to be made durable. */
+	if (fd < 0 && errno == EACCES)
+		return 0;
 	/* EINVAL: a file system that has no such thing. */
 	if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
 		code = err_errno(err, errno, "%s", path);
@@ -304,7 +307,9 @@ int fs_mkdirs(const char *path, unsigned mode, struct err *err)
 		if (kept != '/' && kept != '\0')
 			continue;
 		*p = '\0';
-		if (mkdir(copy, (mode_t)mode) != 0 && (errno != EEXIST || !fs_is_dir(copy)))
+		if (mkdir(copy, (mode_t)mode) == 0)
+			code = sync_folder_of(copy, err);
+		else if (errno != EEXIST || !fs_is_dir(copy))
 			code = err_errno(err, errno, "cannot make the folder %s", copy);
 		*p = kept;
 		if (kept == '\0')

@@ -39,9 +39,9 @@ bool fs_is_temporary(const char *name, const char *of);
  * of the whole name: the same name always gives the same one, and two that differ behind the cut stay two. limit > 17. */
 void fs_shorten_name(char *name, size_t limit);
 
-/* Names in a folder that were made, changed or removed survive power loss from now on. */
+/* Names in a folder that were made, changed or removed survive power loss from now on, where the folder may be read. */
 MUST_USE int fs_sync_folder(const char *path, struct err *err);
-/* mkdir -p; existing folders are fine. mode applies to the ones it makes. */
+/* mkdir -p; existing folders are fine. mode applies to the ones it makes, which survive power loss. */
 MUST_USE int fs_mkdirs(const char *path, unsigned mode, struct err *err);
 bool fs_exists(const char *path);
 bool fs_is_dir(const char *path);

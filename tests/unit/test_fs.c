@@ -11,12 +11,38 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
 #include "shared/base/fs.h"
 
+enum { SYNCED_MAX = 16, NOBODY = 65534 };
+
 static char folder[64];
+static ino_t synced[SYNCED_MAX];
+static int synced_count;
+
+/* In place of libc's: notes what was asked for. */
+int fsync(int fd)
+{
+	struct stat info;
+
+	if (fstat(fd, &info) == 0 && synced_count < SYNCED_MAX)
+		synced[synced_count++] = info.st_ino;
+	return (int)syscall(SYS_fsync, fd);
+}
+
+static bool was_synced(const char *path)
+{
+	struct stat info;
+
+	assert_int_equal(stat(path, &info), 0);
+	for (int i = 0; i < synced_count; i++)
+		if (synced[i] == info.st_ino)
+			return true;
+	return false;
+}
 
 static int set_up(void **state)
 {
@@ -241,6 +267,45 @@ static void long_names_are_cut_and_stay_apart(void **state)
 	assert_int_equal(strlen(one), 5 + 17);
 }
 
+/* A new folder's name is in the one above it, and lost with the power unless that one is synced. */
+static void made_folders_are_durable(void **state)
+{
+	char path[128];
+	struct err err;
+
+	(void)state;
+	synced_count = 0;
+	assert_int_equal(fs_mkdirs(in_folder("a//b/c/", path), 0700, &err), 0);
+	assert_true(was_synced(folder) && was_synced(in_folder("a", path)) && was_synced(in_folder("a/b", path)));
+	assert_false(was_synced(in_folder("a/b/c", path)));
+	synced_count = 0;
+	assert_int_equal(fs_mkdirs(in_folder("a/b/c", path), 0700, &err), 0);
+	assert_int_equal(synced_count, 0);
+}
+
+/* As a drop box is: what was written there is whole, and no error. */
+static void folder_that_may_not_be_read(void **state)
+{
+	const bool root = geteuid() == 0;
+	char path[128];
+	struct err err;
+
+	(void)state;
+	assert_int_equal(chmod(folder, 0300), 0);
+	if (root) {
+		assert_int_equal(chown(folder, NOBODY, NOBODY), 0);
+		assert_int_equal(seteuid(NOBODY), 0);
+	}
+	int wrote = fs_write_atomic(in_folder("file", path), "x", 1, &err);
+	int made = fs_mkdirs(in_folder("a/b", path), 0700, &err);
+	if (root)
+		assert_int_equal(seteuid(0), 0);
+	assert_int_equal(chmod(folder, 0700), 0);
+	assert_int_equal(wrote, 0);
+	assert_int_equal(made, 0);
+	assert_content(in_folder("file", path), "x");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -253,6 +318,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(pipe_is_written_to, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(device_stays, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(errors_name_the_path, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(made_folders_are_durable, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(folder_that_may_not_be_read, set_up, tear_down),
 		cmocka_unit_test(long_names_are_cut_and_stay_apart),
 	};
 
