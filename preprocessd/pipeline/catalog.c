@@ -275,6 +275,19 @@ void catalog_dataset_unref(struct catalog *catalog, struct dataset_ref *dataset)
 		shelf_unref(catalog, &catalog->datasets, &dataset->item);
 }
 
+struct dataset_ref *catalog_dataset_next(struct catalog *catalog, struct dataset_ref *after)
+{
+	pthread_mutex_lock(&catalog->lock);
+	struct catalog_item *item = after != NULL ? after->item.next : catalog->datasets.first;
+	while (item != NULL && item->refs == 0)
+		item = item->next;
+	if (item != NULL)
+		item->refs++;
+	pthread_mutex_unlock(&catalog->lock);
+	catalog_dataset_unref(catalog, after);
+	return dataset_of(item);
+}
+
 static int open_part(struct dataset_ref *dataset, const char *split, struct part_ref **out, struct err *err)
 {
 	struct part_ref *part = mem_zalloc(sizeof(*part));

@@ -57,6 +57,9 @@ MUST_USE int catalog_record(struct cache_reader *reader, const char *name, Recor
 MUST_USE int catalog_dataset(struct catalog *catalog, struct cache_reader *reader, const char *name,
 			     const Records__DatasetRecord *record, struct dataset_ref **out, struct err *err);
 void catalog_dataset_unref(struct catalog *catalog, struct dataset_ref *dataset);
+/* Those that somebody uses, whether they still have a name or not, one after the other: gives `after` back (NULL: the first one is
+ * wanted) for the next one, NULL behind the last. */
+struct dataset_ref *catalog_dataset_next(struct catalog *catalog, struct dataset_ref *after);
 /* A split of it, to be given back before the dataset_ref is. ERR_NOTFOUND names the splits. */
 MUST_USE int catalog_part(struct catalog *catalog, struct dataset_ref *dataset, const char *split, bool with_pairs,
 			  const struct part_ref **out, struct err *err);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "preprocessd/pipeline/catalog.h"
 #include "preprocessd/pipeline/keepset.h"
 #include "preprocessd/pipeline/records.h"
 #include "preprocessd/store/cache.h"
@@ -202,6 +203,19 @@ static int note_vocab(void *context, const uint8_t *name, size_t name_bytes, con
 	return size == HASH_BYTES ? keepset_add(&u->vocabs, payload, err) : 0;
 }
 
+/* A stream goes on with what it began with, also where rm or add --replace have taken its name since. */
+static int keep_streams(struct upkeep *u, struct err *err)
+{
+	struct catalog *catalog = u->pipeline->catalog;
+	struct dataset_ref *dataset = NULL;
+	int code = 0;
+
+	while (code == 0 && (dataset = catalog_dataset_next(catalog, dataset)) != NULL)
+		code = is_cancelled(u) ? cancelled_error(u, err) : keep_manifest(u, dataset->manifest, err);
+	catalog_dataset_unref(catalog, dataset);
+	return code;
+}
+
 static int gather(struct upkeep *u, struct err *err)
 {
 	struct names names = { .text = BUF_INIT };
@@ -214,7 +228,7 @@ static int gather(struct upkeep *u, struct err *err)
 	for (uint32_t i = 0; code == 0 && i < names.count; i++, name += strlen(name) + 1)
 		code = is_cancelled(u) ? cancelled_error(u, err) : keep_dataset(u, name, err);
 	buf_free(&names.text);
-	return code;
+	return code == 0 ? keep_streams(u, err) : code;
 }
 
 /* --- gc: what is not --------------------------------------------------------------------- */

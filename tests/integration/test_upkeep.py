@@ -2,13 +2,14 @@
 import os
 import re
 import shutil
+import subprocess
 import sys
 import time
 
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from harness import Daemon, SmallData, write_csv, write_pictures  # noqa: E402
+from harness import BIN, Daemon, SmallData, environment, rest_of, write_csv, write_pictures  # noqa: E402
 
 READ = ["--split", "train", "--batch-size", "8", "--steps", "4", "--size", "64"]
 
@@ -155,6 +156,22 @@ def test_gc_of_everything_and_adding_again(small, daemon):
     decoded = daemon.status()["decoded"]
     small.add(daemon)
     assert daemon.status()["decoded"] > decoded and digests(daemon) == expected
+
+
+def test_gc_keeps_what_a_stream_reads(daemon, tmp_path):
+    """A run goes on after rm, or add --replace, and gc, even if its pictures are gone by then; when it is over, gc takes them."""
+    small = SmallData(tmp_path / "data")
+    small.add(daemon)
+    expected = digests(daemon)
+    reader = subprocess.Popen([BIN / "prepctl", "digests", "small", *READ, "--pause", "500", "--slots", "1", *daemon.at()], text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+    first = reader.stdout.readline()
+    daemon.prepctl_ok("rm", "small")
+    assert daemon.prepctl_ok("gc").stdout.startswith("1 record of"), "the manifest alone is of no use any more"
+    shutil.rmtree(small.images)
+    out, err = rest_of(reader, 30)
+    assert first + out == expected, err
+    assert not daemon.prepctl_ok("gc").stdout.startswith("0 records of") and daemon.status()["cache_records"] < 5
 
 
 def test_gc_keeps_failures_of_a_data_set(daemon, tmp_path):

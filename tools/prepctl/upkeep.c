@@ -104,7 +104,8 @@ int prepctl_gc(int argc, char *const argv[], struct err *err)
 	const struct args_spec spec = {
 		.usage = "prepctl gc [--dry-run]",
 		.description = "Removes from the cache what no data set needs any more, after prepctl rm or add --replace: pictures of every size,\n"
-			       "tokens, features, failures, manifests. Vocabularies stay. The file keeps its size; the space serves what comes next.",
+			       "tokens, features, failures, manifests. Vocabularies stay, and so does what open streams read. The file keeps its\n"
+			       "size; the space serves what comes next.",
 		.options = table, .option_count = (int)ARRAY_LEN(table),
 	};
 	struct args_result result;
