@@ -412,12 +412,8 @@ static int commit_all(struct add *add, struct err *err)
 static int run_add(struct add *add, struct err *err)
 {
 	const Wire__Transform *transform = add->request->transform;
-	struct cache_key key;
-	struct err key_err;
-	int code = cache_key_name(&key, CACHE_DATASET, add->request->name, &key_err);
+	int code;
 
-	if (code != 0) /* the name is not allowed, which is the fault of whoever typed it */
-		return err_set(err, ERR_USAGE, "%s", key_err.message);
 	if (transform == NULL)
 		return err_set(err, ERR_PROTOCOL, "AddDataset without a transform");
 	if ((code = picture_settings_init(&add->settings, transform->size, transform->exif_apply, err)) != 0 ||
@@ -528,9 +524,14 @@ static void *add_main(void *context)
 int add_start(struct add **out, struct pipeline *pipeline, uint64_t request_id, const Wire__AddDataset *request,
 	      const struct rights *rights, struct completion *done, struct err *err)
 {
-	struct add *add = mem_zalloc(sizeof(*add));
+	struct cache_key key;
+	struct err key_err;
 
 	*out = NULL;
+	/* A name that is not allowed is the fault of whoever typed it, and nothing to show to others as what is under way. */
+	if (cache_key_name(&key, CACHE_DATASET, request->name, &key_err) != 0)
+		return err_set(err, ERR_USAGE, "%s", key_err.message);
+	struct add *add = mem_zalloc(sizeof(*add));
 	if (add == NULL)
 		return err_nomem(err, sizeof(*add));
 	add->pipeline = pipeline;

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -381,3 +382,28 @@ def test_a_full_disk(small, want, mounted, tmp_path):
         subprocess.run(["mount", "-o", "remount,size=256m", str(place)], check=True)
         daemon.prepctl_ok("add", *small.arguments("large")[:-1], "700")
         assert "0 damaged" in daemon.prepctl_ok("verify").stdout or daemon.prepctl("verify").returncode == 0
+
+
+def test_names_that_are_none_are_shown_to_nobody(daemon):
+    """A data set's name that is not allowed: its add is refused before anybody's status could have it as what is under way."""
+    name, ended = b"\x1b[2J\xff" + b"\xc3\xa9" * 40, threading.Event()
+
+    def add_again_and_again():
+        raw = wire.Raw(daemon.socket)
+        while not ended.is_set():
+            code, said = wire.error_of(raw.ask(wire.add_request(name, ["/tmp"], ["/tmp/c.csv"])))
+            assert code == 1 and "name" in said
+        raw.close()
+
+    adders = [threading.Thread(target=add_again_and_again) for _ in range(4)]
+    for adder in adders:
+        adder.start()
+    asker, shown = wire.Raw(daemon.socket), set()
+    for _ in range(1000):
+        status = wire.fields(asker.ask(wire.message((1, 7), (7, b"")))[9][0])
+        shown |= {wire.fields(client).get(3, [b""])[0] for client in status[12]}
+    ended.set()
+    for adder in adders:
+        adder.join()
+    asker.close()
+    assert shown == {b""}, shown
