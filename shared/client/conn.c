@@ -110,7 +110,7 @@ static int check_peer(int fd, const char *path, struct err *err)
 
 /* The lock beside the socket is taken before the daemon listens; a word in it says when it is on its way out. A process id says
  * nothing: that of a daemon that was killed may be another's by now. */
-static bool is_starting(const char *path)
+static bool has_lock(const char *path, bool *ending)
 {
 	char lock[PATHS_SOCKET_BYTES_MAX + sizeof(".lock")], text[64] = "";
 	int fd;
@@ -120,9 +120,23 @@ static bool is_starting(const char *path)
 	if (fd < 0)
 		return false;
 	bool held = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
-	bool ending = read(fd, text, sizeof(text) - 1) > 0 && strstr(text, "stopping") != NULL;
+	*ending = read(fd, text, sizeof(text) - 1) > 0 && strstr(text, "stopping") != NULL;
 	close(fd);
-	return held && !ending;
+	return held;
+}
+
+static bool is_starting(const char *path)
+{
+	bool ending;
+
+	return has_lock(path, &ending) && !ending;
+}
+
+bool conn_daemon_ends(const char *socket)
+{
+	bool ending;
+
+	return has_lock(socket, &ending) && ending;
 }
 
 /* *absent: nobody listens there. */

@@ -53,4 +53,7 @@ MUST_USE int conn_call(struct conn *conn, const Wire__Request *request, Wire__Re
 /* What an Error reply says, as an error of our own. */
 int conn_error(const Wire__Reply *reply, struct err *err);
 
+/* Whether a daemon that listened there is on its way out, and may still be writing to its cache. */
+bool conn_daemon_ends(const char *socket);
+
 #endif

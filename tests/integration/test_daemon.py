@@ -329,8 +329,12 @@ def test_status_waits_for_no_decoder(tmp_path):
     assert refused.returncode == 1 and "scans of 13000 x 13000" in refused.stderr, refused.stderr
 
 
-def test_shutdown_verb(daemon):
+def test_shutdown_verb(small, daemon):
+    small.add(daemon)
+    daemon.prepctl_ok("digests", "small", "--split", "train", "--batch-size", "8", "--size", "600")
     daemon.prepctl_ok("shutdown")
+    with open(daemon.cache / "daemon.lock", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # what was made last is written: the cache may be copied now
     assert daemon.process.wait(10 * SLOW) == 0
     daemon.process = None
     result = daemon.prepctl("status")

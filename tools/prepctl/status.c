@@ -2,13 +2,17 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "shared/base/fs.h"
 #include "shared/base/json.h"
 #include "shared/base/mem.h"
+#include "shared/base/paths.h"
 #include "shared/base/progress.h"
 #include "tools/prepctl/prepctl.h"
+
+enum { END_POLL_MS = 20 };
 
 /* --- status --------------------------------------------------------------------------------- */
 
@@ -151,32 +155,45 @@ int prepctl_status(int argc, char *const argv[], struct err *err)
 
 /* --- shutdown ---------------------------------------------------------------------------------- */
 
+/* Its cache is closed, and may be copied, only when it has ended. */
+static int wait_for_end(const char *socket, struct err *err)
+{
+	while (conn_daemon_ends(socket)) {
+		if (prepctl_interrupted(NULL))
+			return err_set(err, ERR_CANCELLED, "not waited for: preprocessd is ending, and may still be writing to its cache");
+		nanosleep(&(struct timespec){ .tv_nsec = END_POLL_MS * 1000000L }, NULL);
+	}
+	return 0;
+}
+
 int prepctl_shutdown(int argc, char *const argv[], struct err *err)
 {
 	struct prepctl_common common = { 0 };
 	const struct args_option table[] = { PREPCTL_OPTIONS(&common) };
 	const struct args_spec spec = {
 		.usage = "prepctl shutdown",
-		.description = "Lets the daemon finish what clients wait for, save everything, and end. Returns when its socket is closed.",
+		.description = "Lets the daemon finish what clients wait for, save everything, and end. Returns when it has closed its cache.",
 		.options = table, .option_count = (int)ARRAY_LEN(table),
 	};
 	Wire__Shutdown shutdown = WIRE__SHUTDOWN__INIT;
 	Wire__Request request = WIRE__REQUEST__INIT;
 	struct args_result result;
 	Wire__Reply *reply;
+	char *socket = NULL;
 	struct conn conn;
-	struct err ended;
 	int code = prepctl_parse(&spec, argc, argv, &result, err);
 
-	if (code != 0 || result.help)
+	if (code != 0 || result.help || (code = paths_socket(&socket, common.socket, false, err)) != 0)
 		return code;
 	request.id = 1;
 	request.verb_case = WIRE__REQUEST__VERB_SHUTDOWN;
 	request.shutdown = &shutdown;
 	code = prepctl_call(&conn, &common, "shutdown", &request, WIRE__REPLY__BODY_DONE, &reply, err);
-	if (code == 0 && conn_receive(&conn, -1, &reply, &ended) == ERR_UNAVAILABLE)
-		printf("preprocessd is shutting down\n");
+	/* It closes this connection when it has done what others wait for. */
+	if (code == 0 && (code = conn_receive(&conn, -1, &reply, err)) == ERR_UNAVAILABLE && (code = wait_for_end(socket, err)) == 0)
+		printf("preprocessd has ended\n");
 	conn_free(&conn);
+	mem_free(socket);
 	return code;
 }
 
