@@ -237,7 +237,8 @@ def test_names_that_steer_a_terminal(daemon, tmp_path):
         file.write(b"no picture" + evil)
     (tmp_path / "c.csv").write_bytes(b"image,caption\n" + b"".join(os.path.basename(name) + b",a caption " + evil + b"\n" for name in names))
     usual = ["add", "evil", "--format", "csv", "--images", tmp_path / "images", "--captions", tmp_path / "c.csv", "--size", 32]
-    for words in (usual, [*usual, "--on-bad", "skip", "--replace"], ["show", "evil"], ["failures", "evil"], ["samples", "evil", 0]):
+    for words in (usual, [*usual, "--on-bad", "skip", "--replace"], ["show", "evil"], ["failures", "evil"], ["samples", "evil", 0],
+                  ["explain", os.fsdecode(names[0])], ["explain", os.fsdecode(names[2]), "--size", 32]):
         said = on_terminal(daemon, *words)
         assert b"owned" in said or words[-1] == "--replace", said
         assert b"\x1b" not in said and b"\xc2\x9b" not in said and b"\x07" not in said, said

@@ -263,15 +263,19 @@ static int explain(struct prepctl_common *common, const char *path, uint32_t siz
 	if (code == 0) {
 		const Wire__ExplainReply *e = reply->explained;
 
-		printf("%s: %s\n", path, e->found ? "in the cache" : e->failure[0] != '\0' ? "cannot be prepared" : "not in the cache");
+		prepctl_print_text(path);
+		printf(": %s\n", e->found ? "in the cache" : e->failure[0] != '\0' ? "cannot be prepared" : "not in the cache");
 		print_hex("content", e->content);
 		print_hex("transform", e->fingerprint);
 		printf("  %-12s%s\n", "settings", e->settings);
 		print_others(e);
 		for (size_t i = 0; i < e->n_features; i++)
 			print_hex(i == 0 ? "features" : "", e->features[i]);
-		if (e->failure[0] != '\0')
-			printf("  %-12s%s\n", "reason", e->failure);
+		if (e->failure[0] != '\0') {
+			printf("  %-12s", "reason");
+			prepctl_print_text(e->failure);
+			printf("\n");
+		}
 	}
 	conn_free(&conn);
 	return code;
