@@ -7,6 +7,7 @@
 #include "shared/base/clock.h"
 #include "shared/base/log.h"
 #include "shared/base/mem.h"
+#include "shared/base/plural.h"
 
 /* --- the end of a connection ---------------------------------------------------------- */
 
@@ -17,7 +18,7 @@ static void connection_free(struct connection *connection)
 	*connection->link = connection->next;
 	if (connection->next != NULL)
 		connection->next->link = connection->link;
-	server->connection_count--;
+	server->connection_count -= connection->admitted;
 	frame_reader_free(&connection->in);
 	arena_free(&connection->arena);
 	buf_free(&connection->unsent);
@@ -331,6 +332,19 @@ static bool is_member(const struct rights *rights, int64_t group)
 	return group != SERVER_NO_GROUP && rights_in_group(rights, (uint32_t)group);
 }
 
+/* Anybody may knock, as often as they like: that must fill no disk. */
+static void note_stranger(struct server *server, const struct ucred *peer)
+{
+	const double now = clock_seconds();
+
+	server->strangers++;
+	if (server->strangers > 1 && now - server->stranger_noted_s < STRANGER_NOTE_S)
+		return;
+	server->stranger_noted_s = now;
+	log_warn("pid %d of user %u tried to connect and may not (%llu such attempt%s so far)", (int)peer->pid, (unsigned)peer->uid,
+		 (unsigned long long)server->strangers, plural(server->strangers));
+}
+
 /* Who may come in, and with which rights. */
 static bool admit(struct connection *connection)
 {
@@ -352,7 +366,7 @@ static bool admit(struct connection *connection)
 		if (connection->may_add || is_member(&connection->rights, options->readers))
 			return true;
 	}
-	log_warn("pid %d of user %u tried to connect and may not", (int)peer.pid, (unsigned)peer.uid);
+	note_stranger(connection->server, &peer);
 	return false;
 }
 
@@ -393,7 +407,6 @@ static struct connection *connection_new(struct server *server)
 	if (connection->next != NULL)
 		connection->next->link = &connection->next;
 	server->connections = connection;
-	server->connection_count++;
 	return connection;
 }
 
@@ -437,6 +450,8 @@ void connection_accept(struct server *server)
 		turn_away(connection);
 		return;
 	}
+	connection->admitted = true;
+	server->connection_count++;
 	if (server->connection_count > SERVER_CLIENTS_MAX || server->draining) {
 		err_set(&err, ERR_UNAVAILABLE, server->draining ? "preprocessd is shutting down" :
 				"preprocessd has %d clients, its limit; close one", SERVER_CLIENTS_MAX);

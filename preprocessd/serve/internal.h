@@ -23,6 +23,7 @@ enum {
 	ARENA_BYTES_MAX = 4 << 20,
 	UNSENT_BYTES_MAX = 1 << 20, /* beyond it nothing more is read from a client */
 	ADD_PATHS_MAX = 128,
+	STRANGER_NOTE_S = 10,   /* between lines about them in the log */
 	CLIENT_DESCRIPTORS = 4, /* that a client may need beside its connection: pictures, slots */
 };
 
@@ -38,7 +39,9 @@ struct server {
 	char *cache_path;
 	struct pipeline *pipeline;
 	struct connection *connections; /* list */
-	int connection_count;
+	int connection_count;           /* of those that were admitted */
+	uint64_t strangers;             /* who were not */
+	double stranger_noted_s;        /* when the log last said so */
 	uv_pipe_t spare;     /* takes a client for whom there is no memory, to be closed at once */
 	bool spare_closing, spare_wanted;
 	bool draining, drained;
@@ -76,6 +79,7 @@ struct connection {
 	struct arena arena;
 	struct buf unsent, sending; /* sending belongs to uv_write() while write_active */
 	bool write_active;
+	bool admitted; /* its user may be here, so it counts as a client */
 	bool greeted;
 	bool reading;
 	bool ending;  /* nothing more is read; closed when all is sent */

@@ -144,6 +144,36 @@ def test_only_its_own_user_by_default(users):
     assert result.returncode != 0 and "its folder" in result.stderr and "start one with" not in result.stderr, result.stderr
 
 
+KNOCK = """
+import socket, sys, time
+print(flush=True)
+until, count = time.monotonic() + float(sys.argv[2]), 0
+while time.monotonic() < until:
+    knocks = [socket.socket(socket.AF_UNIX) for _ in range(400)]
+    for knock in knocks:
+        knock.setblocking(False)
+        count += knock.connect_ex(sys.argv[1]) == 0
+    for knock in knocks:
+        knock.close()
+print(count)
+"""
+
+
+def test_strangers_that_knock_without_end(users):
+    """They are not counted as clients, whose places they would take, and fill no log."""
+    users.start("--readers", READERS)
+    command, env = users.command(STRANGER, ["/usr/bin/python3", "-c", KNOCK, users.socket, 3 * SLOW])
+    strangers = [subprocess.Popen(command, env=env, cwd="/", stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    for stranger in strangers:
+        stranger.stdout.readline()
+    while any(stranger.poll() is None for stranger in strangers):
+        asked = users.run(READER, "prepctl", "datasets", groups=[READERS])
+        assert asked.returncode == 0 or "its limit" not in asked.stderr, asked.stderr  # its queue may be full for a while
+    assert sum(int(stranger.stdout.read()) for stranger in strangers) > 1000
+    noted = users.log.read_text().count("tried to connect and may not")
+    assert 1 <= noted <= 1 + 3 * SLOW, noted
+
+
 def test_readers_read_and_nothing_else(users):
     users.start("--readers", READERS, "--adders", ADDERS)
     assert users.run(OWNER, "prepctl", *data_of(users, OWNER, "mine", folder_mode=0o700)).returncode == 0
