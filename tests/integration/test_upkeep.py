@@ -2,6 +2,7 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ import time
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+import wire  # noqa: E402
 from harness import BIN, Daemon, SmallData, environment, rest_of, write_csv, write_pictures  # noqa: E402
 
 READ = ["--split", "train", "--batch-size", "8", "--steps", "4", "--size", "64"]
@@ -210,3 +212,20 @@ def test_gc_and_add_do_not_meet(daemon, tmp_path):
     decoded = daemon.status()["decoded"]
     daemon.prepctl_ok("digests", "many", "--split", "train", "--batch-size", "32", "--size", "224")
     assert daemon.status()["decoded"] == decoded  # gc took nothing of it
+
+
+def test_the_daemon_stops_meanwhile(tmp_path):
+    """That is no interruption by the user, whose exit code is 130. The daemon is one that says what ours says then."""
+    hello, cancelled = wire.message((1, 1), (2, "preprocessd 1.0")), wire.message((1, 14), (2, "verify was cancelled"))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        for verb in ("verify", "gc"):
+            asking = subprocess.Popen([BIN / "prepctl", verb, "--socket", tmp_path / "s"], stderr=subprocess.PIPE, text=True, env=environment())
+            client, _ = listener.accept()
+            for reply in (wire.message((1, 0), (3, hello)), wire.message((1, 1), (2, cancelled))):
+                assert client.recv(65536)
+                client.sendall(wire.frame(reply))
+            said = asking.communicate(timeout=20)[1]
+            assert asking.returncode == 1 and "preprocessd was stopped" in said and verb in said and "same command" in said, said
+            client.close()

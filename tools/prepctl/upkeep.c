@@ -40,6 +40,9 @@ static int ask(const struct prepctl_common *common, const char *verb, const Wire
 	code = conn_call(conn, request, WIRE__REPLY__BODY_UPKEEP, &reply, err);
 	if (display.shown)
 		progress_end(&display.bar, code == 0 ? display.bar.total : display.done, NULL);
+	if (code == ERR_CANCELLED && !prepctl_interrupted(NULL))
+		code = err_set(err, ERR_UNAVAILABLE, "preprocessd was stopped before %s was through; start it again (preprocessd &) and run the same "
+			       "command", verb);
 	if (code == 0)
 		*out = *reply->upkeep; /* its texts live in the connection */
 	return code;
