@@ -307,10 +307,11 @@ int fs_mkdirs(const char *path, unsigned mode, struct err *err)
 		if (kept != '/' && kept != '\0')
 			continue;
 		*p = '\0';
-		if (mkdir(copy, (mode_t)mode) == 0)
+		int reason = mkdir(copy, (mode_t)mode) == 0 ? 0 : errno;
+		if (reason == 0)
 			code = sync_folder_of(copy, err);
-		else if (errno != EEXIST || !fs_is_dir(copy))
-			code = err_errno(err, errno, "cannot make the folder %s", copy);
+		else if (!fs_is_dir(copy))
+			code = err_errno(err, reason, "cannot make the folder %s", copy);
 		*p = kept;
 		if (kept == '\0')
 			break;

@@ -283,6 +283,18 @@ static void made_folders_are_durable(void **state)
 	assert_int_equal(synced_count, 0);
 }
 
+static void folder_whose_name_is_taken(void **state)
+{
+	char link[128], below[128];
+	struct err err;
+
+	(void)state;
+	assert_int_equal(symlink("nothing", in_folder("link", link)), 0);
+	assert_int_equal(fs_mkdirs(in_folder("link/a", below), 0700, &err), ERR_IO);
+	assert_non_null(strstr(err.message, link));
+	assert_non_null(strstr(err.message, "File exists"));
+}
+
 /* As a drop box is: what was written there is whole, and no error. */
 static void folder_that_may_not_be_read(void **state)
 {
@@ -319,6 +331,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(device_stays, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(errors_name_the_path, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(made_folders_are_durable, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(folder_whose_name_is_taken, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(folder_that_may_not_be_read, set_up, tear_down),
 		cmocka_unit_test(long_names_are_cut_and_stay_apart),
 	};
