@@ -65,13 +65,19 @@ static void stop_reading(struct connection *connection)
 	connection->reading = false;
 }
 
+/* The kernel has everything. libuv says so a turn of the loop later, in which many who are turned away would hold a descriptor each. */
+static bool is_written(const struct connection *connection)
+{
+	return !connection->write_active || uv_stream_get_write_queue_size((const uv_stream_t *)&connection->pipe) == 0;
+}
+
 void connection_end(struct connection *connection)
 {
 	if (connection->closing)
 		return;
 	connection->ending = true;
 	stop_reading(connection);
-	if (!connection->write_active && connection->unsent.size == 0 && connection->opened_fd < 0)
+	if (is_written(connection) && connection->unsent.size == 0 && connection->opened_fd < 0)
 		connection_close(connection);
 }
 

@@ -282,6 +282,30 @@ def test_no_descriptor_for_one_more_client(tmp_path):
         daemon.wait()
 
 
+def test_no_descriptors_for_many_clients_at_once(tmp_path):
+    """Those for whom there is none are all told, also when all come in one turn of the daemon's loop."""
+    sock, cache, clients = tmp_path / "s", tmp_path / "c", []
+    cache.mkdir()
+    with open(tmp_path / "log", "wb") as log:
+        daemon = subprocess.Popen([str(BIN / "preprocessd"), "--socket", str(sock), "--cache", str(cache), "--workers", "1"], stdin=subprocess.DEVNULL,
+                                  stdout=log, stderr=log, env=environment(), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48)))
+    try:
+        wait_until(lambda: run("prepctl", "status", "--socket", sock, timeout=30).returncode == 0, 10 * SLOW)
+        daemon.send_signal(signal.SIGSTOP)
+        for _ in range(90):
+            clients.append(socket.socket(socket.AF_UNIX))
+            clients[-1].settimeout(10 * SLOW)
+            clients[-1].connect(str(sock))
+        daemon.send_signal(signal.SIGCONT)
+        told = sum(b"ulimit -n" in client.recv(4096) for client in clients[60:])
+        assert told == 30
+    finally:
+        daemon.kill()
+        daemon.wait()
+        for client in clients:
+            client.close()
+
+
 def test_daemons_race_to_start(small, want, tmp_path):
     """Many at once, on what a killed one left: one of them serves, the others say who does."""
     cache, socket = tmp_path / "c", tmp_path / "s"
