@@ -13,7 +13,8 @@ costs a virtual one more than all the rest of a write, and which add comes upon
 such memory is chance. One worker has a core more at its side for reading and writing where there is one; so that
 two are not compared with what has more cores a worker, there is a row for one and two with a core each.
 
-Warm is one client, beside one memcpy of the same bytes and beside PyTorch's
+Warm is one client, beside one memcpy of a batch's bytes over and over (uint8's stay in the processor's cache), for
+uint8 also of all the split's bytes from where they lie in memory, and beside PyTorch's
 DataLoader over a NumPy memmap of the same pixels; then 16 clients at once.
 Medians of BENCH_REPEATS (3) runs; here and limit alternate.
 """
@@ -201,6 +202,9 @@ def main():
                     middle = {figure: statistics.median(run[figure] for run in runs) for figure in runs[0]}
                     warm.add(f"{name}, {dtype}, pictures", middle["pictures_per_s"], "pictures/s", "torchvision, one core", peer)
                     warm.add(f"{name}, {dtype}, bytes", middle["bytes_per_s"] / 1e9, "GB/s", "memcpy", middle["memcpy_bytes_per_s"] / 1e9)
+                    if "memcpy_split_bytes_per_s" in middle:
+                        warm.add(f"{name}, {dtype}, bytes", middle["bytes_per_s"] / 1e9, "GB/s", "memcpy of the whole split",
+                                 middle["memcpy_split_bytes_per_s"] / 1e9)
                     if dtype == "f32" and with_peer:
                         warm.add(f"{name}, {dtype}, bytes", middle["bytes_per_s"] / 1e9, "GB/s", "DataLoader over a memmap, 2 workers",
                                  memmap_rate(pathlib.Path(folder)) / 1e9)
