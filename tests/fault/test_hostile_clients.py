@@ -257,13 +257,19 @@ def test_hardly_any_stack(small, want, tmp_path):
         daemon.wait()
 
 
+def start_with_few_descriptors(folder):
+    """Its socket is s, its log is log."""
+    (folder / "c").mkdir()
+    with open(folder / "log", "wb") as log:
+        return subprocess.Popen([str(BIN / "preprocessd"), "--socket", str(folder / "s"), "--cache", str(folder / "c"), "--workers", "1"],
+                                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment(),
+                                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48)))
+
+
 def test_no_descriptor_for_one_more_client(tmp_path):
     """The client is told, and the log has a line: libuv by itself would cut it off without a word."""
-    sock, cache, held = tmp_path / "s", tmp_path / "c", []
-    cache.mkdir()
-    with open(tmp_path / "log", "wb") as log:
-        daemon = subprocess.Popen([str(BIN / "preprocessd"), "--socket", str(sock), "--cache", str(cache), "--workers", "1"], stdin=subprocess.DEVNULL,
-                                  stdout=log, stderr=log, env=environment(), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48)))
+    sock, held = tmp_path / "s", []
+    daemon = start_with_few_descriptors(tmp_path)
     try:
         wait_until(sock.exists, 10 * SLOW)
         for _ in range(40):
@@ -284,11 +290,8 @@ def test_no_descriptor_for_one_more_client(tmp_path):
 
 def test_no_descriptors_for_many_clients_at_once(tmp_path):
     """Those for whom there is none are all told, also when all come in one turn of the daemon's loop."""
-    sock, cache, clients = tmp_path / "s", tmp_path / "c", []
-    cache.mkdir()
-    with open(tmp_path / "log", "wb") as log:
-        daemon = subprocess.Popen([str(BIN / "preprocessd"), "--socket", str(sock), "--cache", str(cache), "--workers", "1"], stdin=subprocess.DEVNULL,
-                                  stdout=log, stderr=log, env=environment(), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48)))
+    sock, clients = tmp_path / "s", []
+    daemon = start_with_few_descriptors(tmp_path)
     try:
         wait_until(lambda: run("prepctl", "status", "--socket", sock, timeout=30).returncode == 0, 10 * SLOW)
         daemon.send_signal(signal.SIGSTOP)
